@@ -1,0 +1,1 @@
+"""The parties of the paper, in plain PyTorch: nothing in here imports flwr or ray."""

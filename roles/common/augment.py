@@ -1,0 +1,42 @@
+"""Augmentation of whole batches of uint8 tensors (Section IV-A: random crop and horizontal flip)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image left to right with probability 1/2.
+
+    Args:
+        images: ``(N, C, H, W)``, any dtype.
+        generator: CPU generator; ``N`` numbers are drawn from it.
+    """
+    flipped = torch.rand(images.shape[0], generator=generator) < 0.5
+    return torch.where(flipped.to(images.device).view(-1, 1, 1, 1), images.flip(3), images)
+
+
+def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
+    """Cut a window of the original size out of each image padded with black.
+
+    Args:
+        images: ``(N, C, H, W)``, any dtype.
+        padding: black pixels added on every side; 0 returns the images as they are.
+        generator: CPU generator; ``2 N`` numbers are drawn from it.
+    """
+    if padding == 0:
+        return images
+    count, _, height, width = images.shape
+    padded = F.pad(images, (padding, padding, padding, padding))
+    shifts = torch.randint(2 * padding + 1, (2, count), generator=generator).to(images.device)
+    rows = shifts[0].view(-1, 1) + torch.arange(height, device=images.device)
+    columns = shifts[1].view(-1, 1) + torch.arange(width, device=images.device)
+    which = torch.arange(count, device=images.device).view(-1, 1, 1)
+    # Indexing with the channel axis in the middle puts it last: back to (N, C, H, W).
+    return padded[which, :, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2).contiguous()
+
+
+def augment(images: Tensor, padding: int, generator: torch.Generator, *, flip: bool) -> Tensor:
+    """Random crop, then random flip: the standard augmentation of the paper's classifiers and transformers."""
+    cropped = random_crop(images, padding, generator)
+    return random_flip(cropped, generator) if flip else cropped

@@ -1,0 +1,130 @@
+"""What a party may ask of the provider, and what it gets: the exchange of Section III-B as plain data.
+
+A party's work is written as a generator that yields requests and is sent answers, so the same code runs whether the
+provider is a function call away or behind a network. The rule that makes this work across processes: **a generator started
+anew from the same state yields the same first request again.** Whoever runs it may therefore drop it at any yield, keep the
+state, and go on elsewhere.
+"""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+ResultT = TypeVar("ResultT")
+
+
+class ExchangeError(ValueError):
+    """A request or an answer that does not make sense; the message says what and what would be right."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingImages:
+    """Ask which images of X' are this user's, and which validation images to select by."""
+
+    user: int
+
+
+@dataclass(frozen=True, eq=False)
+class ImageIds:
+    """The provider's answer to :class:`TrainingImages`: positions in the train and validation sets, int64 ``(M,)``."""
+
+    train: Tensor
+    validation: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class LossGradient:
+    """Ask for L_class of protected training images and its gradient.
+
+    ``protected`` is float32 ``(N, 3, H, W)`` in [0, 1]; ``ids`` int64 ``(N,)`` are positions in the train set.
+    """
+
+    protected: Tensor
+    ids: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Gradient:
+    """dL_class/dx_hat for the batch mean of L_class (Eq. 5), float32 like x_hat; the mean loss; how many were correct."""
+
+    gradient: Tensor
+    loss: float
+    correct: int
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """Ask for L_class of protected validation images, without a gradient; fields as in :class:`LossGradient`."""
+
+    protected: Tensor
+    ids: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class LossValues:
+    """The mean loss of a :class:`Losses` batch, and how many were classified correctly."""
+
+    loss: float
+    correct: int
+
+
+@dataclass(frozen=True, eq=False)
+class Classify:
+    """Ask for the service itself: the predicted labels of bitmaps, uint8 ``(N, 3, H, W)``, protected or plain."""
+
+    images: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Predicted labels, int64 ``(N,)``."""
+
+    labels: Tensor
+
+
+Request = TrainingImages | LossGradient | Losses | Classify
+Answer = ImageIds | Gradient | LossValues | Predictions
+AnswerT = TypeVar("AnswerT", ImageIds, Gradient, LossValues, Predictions)
+Work = Generator[Request, Answer, ResultT]
+
+
+def expect(answer: Answer, kind: type[AnswerT]) -> AnswerT:
+    """Return ``answer`` if it is of the kind that was asked for.
+
+    Raises:
+        ExchangeError: it is of another kind.
+    """
+    if not isinstance(answer, kind):
+        raise ExchangeError(f"the provider answered with {type(answer).__name__}, expected {kind.__name__}")
+    return answer
+
+
+def checked_gradient(answer: Answer, like: Tensor) -> Gradient:
+    """Return ``answer`` if it is a usable gradient for the batch ``like``.
+
+    Raises:
+        ExchangeError: wrong kind, shape or dtype, or values that are not finite.
+    """
+    gradient = expect(answer, Gradient)
+    value = gradient.gradient
+    if value.shape != like.shape or value.dtype != torch.float32:
+        raise ExchangeError(
+            f"gradient is {value.dtype} {tuple(value.shape)}, expected torch.float32 {tuple(like.shape)}"
+        )
+    if not bool(torch.isfinite(value).all()):
+        raise ExchangeError("gradient holds values that are not finite")
+    return gradient
+
+
+def drive(work: Work[ResultT], answer: Callable[[Request], Answer]) -> ResultT:
+    """Run ``work`` to its end with a provider that is a call away."""
+    try:
+        request = next(work)
+        while True:
+            request = work.send(answer(request))
+    except StopIteration as end:
+        result: ResultT = end.value
+        return result

@@ -1,0 +1,32 @@
+"""Bitmaps and the unit interval: the two forms an image takes here."""
+
+import torch
+from torch import Tensor
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """Turn uint8 bitmaps into float32 in [0, 1]; shape unchanged."""
+    return images.to(torch.float32).div_(255)
+
+
+def to_bitmap(images: Tensor) -> Tensor:
+    """Round floats in [0, 1] to uint8 bitmaps, as an image file would store them; shape unchanged.
+
+    >>> to_bitmap(torch.tensor([0.0, 0.5, 1.0])).tolist()
+    [0, 128, 255]
+    """
+    return images.clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Subtract ImageNet's mean and divide by its deviation, in front of psi and of phi.
+
+    Args:
+        images: ``(N, 3, H, W)`` in [0, 1].
+    """
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
+    return (images - mean) / std

@@ -1,0 +1,74 @@
+"""State dicts on disk (safetensors, never pickle) and their fingerprints."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+State = dict[str, Tensor]
+
+
+def cpu_state(module: nn.Module) -> State:
+    """Return a detached, contiguous copy of the parameters and buffers on the CPU."""
+    return {
+        name: value.detach().to("cpu", copy=True).contiguous(memory_format=torch.contiguous_format)
+        for name, value in module.state_dict().items()
+    }
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of names, dtypes, shapes and bytes, in the order of the names."""
+    sha = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        sha.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
+        sha.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
+def save(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write ``state`` so that ``path`` holds either the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    safetensors.torch.save_file(tensors, partial, dict(metadata or {}))
+    os.replace(partial, path)
+
+
+def load(path: Path) -> tuple[State, dict[str, str]]:
+    """Return the tensors and the metadata of a safetensors file.
+
+    Raises:
+        ValueError: the file is missing, truncated, or not safetensors; the message names it.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such weights file")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
+
+
+def load_into(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load ``state`` into ``module``.
+
+    Raises:
+        ValueError: names or shapes differ from the module's, or a value is not finite; the message names ``source``.
+    """
+    expected = module.state_dict()
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if missing or extra:
+        raise ValueError(f"{source}: not weights of this network (missing {missing[:3]}, unexpected {extra[:3]})")
+    for name, value in state.items():
+        if value.shape != expected[name].shape:
+            shapes = f"{tuple(value.shape)}, expected {tuple(expected[name].shape)}"
+            raise ValueError(f"{source}: {name} has shape {shapes}")
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{source}: {name} holds values that are not finite")
+    module.load_state_dict(dict(state))

@@ -1,0 +1,218 @@
+"""The evaluation of one published protection: what it hides, what an attacker gets back, and what must be beaten."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from roles.common.compute import Compute
+from roles.common.data import ImageStore, Split
+from roles.common.exchange import Classify, ExchangeError, Predictions, Work, expect
+from roles.common.images import to_bitmap
+from roles.common.labels import load_labels
+from roles.common.recipes import Frozen, Recipe
+from roles.common.seeds import generator
+from roles.common.transform import apply_network
+from roles.evaluator.baselines import class_means, mean_image
+from roles.evaluator.itn import ItnConfig, Progress, train_itn
+from roles.evaluator.measures import Lpips, psnr, ssim
+
+_CLASSIFY_BATCH = 500
+_CURVE_COLUMNS = ("epoch", "step", "train_loss", "validation_loss")
+
+Protect = Callable[[Tensor], Tensor]
+"""A published protection: uint8 ``(N, 3, H, W)`` to uint8 ``(N, 3, H, W)``, the same for the same images."""
+
+
+class AttackConfig(Frozen):
+    """How a published protection is attacked and measured."""
+
+    itns: tuple[ItnConfig, ...] = (
+        ItnConfig(name="paper", training=Recipe(epochs=200)),
+        ItnConfig(
+            name="strong",
+            training=Recipe(epochs=200, optimiser="adam", lr=1e-3, weight_decay=0, schedule="cosine"),
+        ),
+    )
+    """The paper's inverse network, and one trained as today's practice would: the former may be under-trained."""
+    pairs: Annotated[int, Field(ge=2)] | None = None
+    """Train images that the attacker makes pairs from; by default all."""
+    test_images: Annotated[int, Field(ge=1)] | None = None
+    """Test images that are protected, attacked and measured; by default all."""
+    lpips: bool = False
+    """Whether to measure LPIPS as well, which needs AlexNet's weights."""
+    pictures: Annotated[int, Field(ge=1)] = 8
+    """Test images to keep as pictures."""
+    flip: bool = True
+    """Whether augmentation mirrors pairs (not for digits)."""
+    blur_sigma: Annotated[float, Field(gt=0)] = 1.5
+    """Standard deviation in pixels of the blur that whoever runs the positive control gives to be attacked."""
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> Self:
+        names = ["plain", "protected", *(itn.name for itn in self.itns)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"itns need names of their own, neither 'plain' nor 'protected': they are {names[2:]}")
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """How near a set of images comes to the plain test images; tensors are float32 ``(N,)``, one value an image."""
+
+    psnr: Tensor
+    """In dB."""
+    ssim: Tensor
+    lpips: Tensor | None
+    """None where it was not asked for."""
+    accuracy: float | None
+    """Share that the provider classifies as the true test label, in [0, 1]; None for baselines, which it never sees."""
+
+
+@dataclass(frozen=True, eq=False)
+class AttackResult:
+    """What the evaluation of one protection gives."""
+
+    protected: Measured
+    estimates: dict[str, Measured]
+    """By the name of the inverse network."""
+    baselines: dict[str, Measured]
+    """By name: ``mean_image``, the mean of the attacker's train images, and ``class_mean``, their mean in the class
+    that is predicted for the protected image."""
+    curves: dict[str, list[dict[str, float]]]
+    """By the name of the inverse network; rows as :func:`roles.evaluator.itn.train_itn` gives them."""
+    pictures: dict[str, Tensor]
+    """uint8 ``(pictures, 3, H, W)`` of the first test images: ``plain``, ``protected``, and each inverse network."""
+
+
+def evaluate_protection(
+    protect: Protect,
+    store: ImageStore,
+    config: AttackConfig,
+    compute: Compute,
+    seed: int,
+    state: dict[str, Tensor],
+    progress: Progress = lambda step, total, loss: None,
+) -> Work[AttackResult]:
+    """Attack ``protect`` with every inverse network and measure what comes back (Section IV-B).
+
+    The attacker protects train images itself, since h_theta is public, trains on these pairs, and applies the inverse
+    network to protected test images. Which train images depends on ``seed`` alone, so all protections of a run face the
+    same attacker.
+
+    Args:
+        protect: the published protection.
+        store: train images to make pairs from, validation images to select by, test images to attack.
+        config: the inverse networks, and how many images.
+        compute: where the inverse networks are trained and applied.
+        seed: the run's seed.
+        state: what has been done so far, empty at first; filled in place, up to date at every yield. With the same
+            tensors in it, another generator yields the same request and trains no finished inverse network again.
+        progress: called after every training step of an inverse network, as :func:`train_itn` does.
+
+    Raises:
+        ExchangeError: the provider's answer is unusable.
+        ValueError: more images are asked for than there are, an inverse network diverged, or LPIPS cannot be had.
+    """
+    lpips = Lpips(store.side) if config.lpips else None
+    plain = _first(store, "test", config.test_images, "test_images")
+    pair_ids = _attacker_ids(store, "train", config.pairs, seed)
+    classes = len(store.classes)
+
+    if "protected/images" not in state:
+        state["protected/images"] = protect(plain)
+    protected = state["protected/images"]
+    predictions = {"protected": (yield from _classify(protected, "protected/labels", state, classes))}
+    for itn in config.itns:
+        if f"itn/{itn.name}/images" not in state:
+            estimates, curve = _attack(itn, protect, protected, store, pair_ids, config, compute, seed, progress)
+            state[f"itn/{itn.name}/curve"] = curve
+            state[f"itn/{itn.name}/images"] = estimates
+        images = state[f"itn/{itn.name}/images"]
+        predictions[itn.name] = yield from _classify(images, f"itn/{itn.name}/labels", state, classes)
+
+    labels = load_labels(store.folder, "test")[: len(plain)]
+
+    def measured(images: Tensor, predicted: Tensor | None) -> Measured:
+        return Measured(
+            psnr=psnr(images, plain),
+            ssim=ssim(images, plain),
+            lpips=None if lpips is None else lpips(images, plain),
+            accuracy=None if predicted is None else int((predicted == labels).sum()) / len(labels),
+        )
+
+    known, known_labels = store.images("train")[pair_ids], load_labels(store.folder, "train")[pair_ids]
+    by_class = to_bitmap(class_means(known, known_labels, classes))
+    estimated = {itn.name: state[f"itn/{itn.name}/images"] for itn in config.itns}
+    shown = {"plain": plain, "protected": protected, **estimated}
+    return AttackResult(
+        protected=measured(protected, predictions["protected"]),
+        estimates={name: measured(images, predictions[name]) for name, images in estimated.items()},
+        baselines={
+            "mean_image": measured(to_bitmap(mean_image(known)).expand_as(plain), None),
+            "class_mean": measured(by_class[predictions["protected"]], None),
+        },
+        curves={itn.name: _rows(state[f"itn/{itn.name}/curve"]) for itn in config.itns},
+        pictures={name: images[: config.pictures].clone() for name, images in shown.items()},
+    )
+
+
+def _attack(
+    itn: ItnConfig,
+    protect: Protect,
+    protected: Tensor,
+    store: ImageStore,
+    pair_ids: Tensor,
+    config: AttackConfig,
+    compute: Compute,
+    seed: int,
+    progress: Progress,
+) -> tuple[Tensor, Tensor]:
+    """Return the estimates of ``protected``, uint8, and the curve, float64 ``(epochs, 4)``."""
+    plain = store.images("train")[pair_ids]
+    # A ninth, as the paper's 5,000 validation images to 45,000; more would be knowledge that ``pairs`` denies.
+    count = min(max(2, len(plain) // 9), store.counts["validation"])
+    validation = store.images("validation")[_attacker_ids(store, "validation", count, seed)]
+    pairs = (protect(plain), plain, protect(validation), validation)
+    network, curve = train_itn(itn, *pairs, compute, seed, flip=config.flip, progress=progress)
+    rows = [[row[column] for column in _CURVE_COLUMNS] for row in curve]
+    return apply_network(network, protected, compute), torch.tensor(rows, dtype=torch.float64)
+
+
+def _rows(curve: Tensor) -> list[dict[str, float]]:
+    return [dict(zip(_CURVE_COLUMNS, row, strict=True)) for row in curve.tolist()]
+
+
+def _classify(images: Tensor, key: str, state: dict[str, Tensor], classes: int) -> Work[Tensor]:
+    """Return the labels that the provider predicts for ``images``; those known so far are under ``key``."""
+    known = state.get(key, torch.empty(0, dtype=torch.int64))
+    while len(known) < len(images):
+        batch = images[len(known) : len(known) + _CLASSIFY_BATCH]
+        labels = expect((yield Classify(batch)), Predictions).labels
+        if labels.dtype != torch.int64 or labels.shape != (len(batch),):
+            got = f"{labels.dtype} {tuple(labels.shape)}"
+            raise ExchangeError(f"labels are {got}, expected torch.int64 ({len(batch)},)")
+        if not bool(((labels >= 0) & (labels < classes)).all()):
+            lowest, highest = labels.aminmax()
+            raise ExchangeError(f"labels are {lowest.item()} to {highest.item()}, expected 0 to {classes - 1}")
+        known = state[key] = torch.cat([known, labels])
+    return known
+
+
+def _first(store: ImageStore, split: Split, count: int | None, name: str) -> Tensor:
+    return store.images(split)[: _checked(store, split, count, name)]
+
+
+def _attacker_ids(store: ImageStore, split: Split, count: int | None, seed: int) -> Tensor:
+    order = torch.randperm(store.counts[split], generator=generator(seed, "attacker", split))
+    return order[: _checked(store, split, count, "pairs")]
+
+
+def _checked(store: ImageStore, split: Split, count: int | None, name: str) -> int:
+    available = store.counts[split]
+    if count is not None and count > available:
+        raise ValueError(f"attack.{name} is {count}, but the {split} split has only {available} images")
+    return available if count is None else count

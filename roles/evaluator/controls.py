@@ -1,0 +1,30 @@
+"""Weak protections: an attack that fails on them says nothing about a strong one (positive controls)."""
+
+import math
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import gaussian_blur
+
+_CHUNK = 1000
+
+
+def blur(images: Tensor, sigma: float) -> Tensor:
+    """Blur ``images`` with a Gaussian window that reaches three deviations to each side; borders are reflected.
+
+    Args:
+        images: uint8 ``(N, 3, H, W)``.
+        sigma: standard deviation in pixels, above 0.
+
+    Returns:
+        uint8 ``(N, 3, H, W)``.
+
+    Raises:
+        ValueError: the window reaches further than the image is wide.
+    """
+    reach = math.ceil(3 * sigma)
+    if reach >= min(images.shape[-2:]):
+        height, width = images.shape[-2:]
+        raise ValueError(f"a blur of sigma {sigma} reaches {reach} pixels, too far for images of {height}x{width}")
+    size = 2 * reach + 1
+    return torch.cat([gaussian_blur(chunk, [size, size], [sigma, sigma]) for chunk in torch.split(images, _CHUNK)])

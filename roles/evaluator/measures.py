@@ -1,0 +1,117 @@
+"""How near an estimate comes to the plain image: PSNR, SSIM and LPIPS, one value an image.
+
+Images are ``(N, 3, H, W)``, uint8 or float32 in [0, 1]; an estimate and its plain image may differ in dtype.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+from roles.common.images import to_unit
+
+PSNR_CAP = 100.0
+"""PSNR in dB of identical images, whose true value is infinite: so that means and tables stay finite."""
+
+_BATCH = 500
+_ALEXNET_SIDE = 31
+"""Smallest side in pixels that AlexNet's second pooling leaves anything of."""
+
+
+def psnr(estimate: Tensor, plain: Tensor) -> Tensor:
+    """Return the peak signal-to-noise ratio of each image (Section IV-B, Fig. 6 and 7).
+
+    PSNR = 10 log10(1 / MSE) for values in [0, 1], with the mean over channels and pixels of one image; at most
+    ``PSNR_CAP``, which no two different 8-bit images smaller than 226x226 reach.
+
+    Returns:
+        float32 ``(N,)`` in dB, 0 (black against white) to ``PSNR_CAP`` (identical).
+
+    Raises:
+        ValueError: the shapes differ.
+
+    >>> black = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    >>> [round(psnr(black + value, black).item(), 2) for value in (0, 51, 255)]
+    [100.0, 13.98, 0.0]
+    """
+    return _batched(_psnr, estimate, plain)
+
+
+def ssim(estimate: Tensor, plain: Tensor) -> Tensor:
+    """Return the structural similarity of each image (Wang et al., 2004).
+
+    The mean over channels and pixels of
+    ``(2 m_x m_y + c1) (2 s_xy + c2) / ((m_x^2 + m_y^2 + c1) (s_x^2 + s_y^2 + c2))``, with local means m and
+    (co)variances s under a Gaussian window (11 pixels, sigma 1.5), c1 = 0.01^2 and c2 = 0.03^2 for values in [0, 1].
+    Borders are reflected, where Wang et al. leave them out: at 32x32 pixels they are half the image.
+
+    Returns:
+        float32 ``(N,)`` in [-1, 1]; 1 for identical images.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    >>> black = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    >>> [round(ssim(black + value, black).item(), 4) for value in (0, 255)]
+    [1.0, 0.0001]
+    """
+    return _batched(_ssim, estimate, plain)
+
+
+class Lpips:
+    """Learned perceptual image patch similarity of each image (Zhang et al., 2018), with AlexNet.
+
+    The distance of unit-length features of five layers, weighted by channel, averaged over positions and summed over
+    layers; 0 for identical images, and larger means less alike to the eye. The channel weights come with torchmetrics,
+    AlexNet's with torchvision, which downloads them once.
+
+    Args:
+        side: height and width in pixels of the images to come.
+
+    Raises:
+        ValueError: the images are too small for AlexNet, or its weights cannot be had.
+    """
+
+    def __init__(self, side: int) -> None:
+        if side < _ALEXNET_SIDE:
+            raise ValueError(f"LPIPS needs images of at least {_ALEXNET_SIDE}x{_ALEXNET_SIDE}, these are {side}x{side}")
+        try:
+            self._net = LearnedPerceptualImagePatchSimilarity(net_type="alex").net
+        except (OSError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"LPIPS needs torchvision's AlexNet weights: not in {torch.hub.get_dir()}, no download ({reason})"
+            ) from error
+
+    def __call__(self, estimate: Tensor, plain: Tensor) -> Tensor:
+        """Return the distances, float32 ``(N,)``, at least 0.
+
+        Raises:
+            ValueError: the shapes differ.
+        """
+        with torch.no_grad():
+            return _batched(lambda a, b: self._net(a, b, normalize=True).flatten(), estimate, plain)
+
+
+def _psnr(estimate: Tensor, plain: Tensor) -> Tensor:
+    mse = (estimate - plain).square().mean(dim=(1, 2, 3))
+    return mse.reciprocal().log10().mul(10).clamp(max=PSNR_CAP)
+
+
+def _ssim(estimate: Tensor, plain: Tensor) -> Tensor:
+    scores = structural_similarity_index_measure(estimate, plain, reduction="none", data_range=1.0)
+    assert isinstance(scores, Tensor)  # a tuple only where the full image is asked for as well
+    return scores
+
+
+def _batched(measure: Callable[[Tensor, Tensor], Tensor], estimate: Tensor, plain: Tensor) -> Tensor:
+    if estimate.shape != plain.shape:
+        raise ValueError(f"estimates are {tuple(estimate.shape)}, but the plain images {tuple(plain.shape)}")
+    pairs = zip(torch.split(estimate, _BATCH), torch.split(plain, _BATCH), strict=True)
+    return torch.cat([measure(_unit(a), _unit(b)) for a, b in pairs])
+
+
+def _unit(images: Tensor) -> Tensor:
+    return to_unit(images) if images.dtype == torch.uint8 else images

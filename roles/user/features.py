@@ -1,0 +1,93 @@
+"""phi_k, the feature extractor of the feature reconstruction loss (Section III-B, Eq. 6; Section IV-A)."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import VGG16_Weights, vgg16
+
+from roles.common.images import normalise
+from roles.common.recipes import Frozen
+from roles.common.weights import State, load, load_into
+
+FeatureLayer = Literal["relu1_2", "relu2_2"]
+_CUT: dict[FeatureLayer, int] = {"relu1_2": 4, "relu2_2": 9}
+
+
+class FeaturesConfig(Frozen):
+    """phi: where VGG16 (without batch norm) is cut, and whose weights it has.
+
+    alpha has no meaning without both: always name them beside it.
+    """
+
+    layer: FeatureLayer = "relu2_2"
+    """``relu1_2`` is "the second ReLU" as the paper says; ``relu2_2`` is where its authors' code cuts."""
+    weights: str = "random"
+    """``imagenet`` (torchvision's, downloaded once), a local safetensors file with a state dict of VGG16 or of its
+    ``features``, or ``random``: a fixed random front that needs no file."""
+
+    def describe(self) -> str:
+        """Return what this phi is, in a few words for reports."""
+        kinds = {"imagenet": "VGG16, ImageNet weights", "random": "VGG16 front with fixed random weights"}
+        return f"{self.layer} of {kinds.get(self.weights, f'VGG16, weights of {Path(self.weights).name}')}"
+
+
+class Features(nn.Module):
+    """phi: ``(N, 3, H, W)`` in [0, 1] to a feature map ``(N, C_k, H_k, W_k)``, frozen.
+
+    Raises:
+        ValueError: the weights cannot be had, or are not VGG16's; one line that names them.
+    """
+
+    def __init__(self, config: FeaturesConfig) -> None:
+        super().__init__()
+        cut = _CUT[config.layer]
+        if config.weights == "random":
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                self.layers = vgg16(weights=None, init_weights=False).features[:cut]
+                for module in self.layers:
+                    if isinstance(module, nn.Conv2d):
+                        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                        nn.init.zeros_(module.bias)
+        else:
+            self.layers = vgg16(weights=None, init_weights=False).features[:cut]
+            load_into(self.layers, _front(_vgg16_state(config.weights), cut), f"features.weights {config.weights!r}")
+        for module in self.layers:
+            if isinstance(module, nn.ReLU):
+                # In place it would overwrite what the convolution before it needs for its gradient.
+                module.inplace = False
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the feature map of ``images``."""
+        features: Tensor = self.layers(normalise(images))
+        return features
+
+
+def _vgg16_state(weights: str) -> State:
+    if weights != "imagenet":
+        return load(Path(weights).expanduser())[0]
+    try:
+        return dict(VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=False))
+    except OSError as error:
+        raise ValueError(
+            f"features.weights 'imagenet': torchvision's VGG16 weights cannot be downloaded ({error}); "
+            "name a local safetensors file, or 'random'"
+        ) from error
+
+
+def _front(state: State, cut: int) -> State:
+    """Keep the convolutions before the cut, from a state dict of VGG16 or of its ``features``."""
+    stripped = {name.removeprefix("features."): value for name, value in state.items()}
+    return {name: value for name, value in stripped.items() if name.split(".")[0].isdigit() and int(name.split(".")[0]) < cut}
+
+
+def feature_loss(phi_protected: Tensor, phi_plain: Tensor) -> Tensor:
+    """L_feat of Eq. 6, averaged over the batch: the mean squared distance of two feature maps of one shape.
+
+    >>> feature_loss(torch.zeros(2, 1, 1, 2), torch.tensor([1.0, 3.0]).expand(2, 1, 1, 2)).item()
+    5.0
+    """
+    return (phi_protected.float() - phi_plain.float()).square().mean()

@@ -1,0 +1,321 @@
+"""How a user trains h_theta with nothing but gradients from the provider (Section III-B)."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from roles.common.augment import augment
+from roles.common.batches import Batches
+from roles.common.compute import Compute
+from roles.common.data import ImageStore
+from roles.common.exchange import (
+    ImageIds,
+    Losses,
+    LossGradient,
+    LossValues,
+    TrainingImages,
+    Work,
+    checked_gradient,
+    expect,
+)
+from roles.common.images import to_unit
+from roles.common.recipes import Frozen, Recipe, set_lr
+from roles.common.seeds import derived_seed, generator
+from roles.common.unet import UNet
+from roles.common.weights import State, cpu_state, load_into
+from roles.user.features import Features, FeaturesConfig, feature_loss
+
+_VALIDATION_BATCH = 500
+
+
+class UserConfig(Frozen):
+    """h_theta and how a user trains it."""
+
+    alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.005
+    """Weight of L_feat in L_trans (Eq. 4); 0 trains for accuracy alone and protects nothing."""
+    width: Annotated[int, Field(ge=1)] = 64
+    """Channels of the U-Net's first level."""
+    depth: Annotated[int, Field(ge=2, le=6)] = 5
+    """Levels of the U-Net; images need sides divisible by 2**(depth - 1)."""
+    features: FeaturesConfig = FeaturesConfig()
+    training: Recipe = Recipe(epochs=200)
+    crop_padding: Annotated[int, Field(ge=0)] = 4
+    flip: bool = True
+
+
+@dataclass
+class Traffic:
+    """What a user's training has cost its provider."""
+
+    queries: int = 0
+    """Requests for a loss or a gradient."""
+    images: int = 0
+    """Protected images in them."""
+    sent_bytes: int = 0
+    received_bytes: int = 0
+
+
+@dataclass
+class _Sums:
+    """Running sums over the images of an epoch or a validation pass."""
+
+    images: int = 0
+    loss: float = 0.0
+    feature_loss: float = 0.0
+    correct: int = 0
+
+    def add(self, images: int, loss: float, feature_loss: float, correct: int) -> None:
+        self.images += images
+        self.loss += loss * images
+        self.feature_loss += feature_loss * images
+        self.correct += correct
+
+
+@dataclass
+class _Progress:
+    """The part of a training's state that is numbers, as JSON keeps it."""
+
+    step: int = 0
+    curve: list[dict[str, float]] = field(default_factory=list)
+    epoch: _Sums = field(default_factory=_Sums)
+    validation: _Sums | None = None
+    best_objective: float = math.inf
+    best_epoch: int = 0
+    traffic: Traffic = field(default_factory=Traffic)
+
+
+class TransformerTraining:
+    """One user's training: start, :meth:`run` for a stretch, :meth:`checkpoint`, go on here or in another process.
+
+    Args:
+        user: which user this is; with ``seed`` it decides initial weights, batches and augmentation.
+        seed: the run's seed.
+
+    Raises:
+        ValueError: phi's weights cannot be had.
+    """
+
+    def __init__(self, config: UserConfig, user: int, seed: int, store: ImageStore, compute: Compute) -> None:
+        self._config = config
+        self._user = user
+        self._seed = derived_seed(seed, "user", user)
+        self._store = store
+        self._compute = compute
+        torch.manual_seed(derived_seed(self._seed, "theta"))
+        self._h = compute.module(UNet(config.width, config.depth))
+        self._phi = compute.module(Features(config.features))
+        self._optimiser = config.training.optimiser_for(self._h)
+        self._ids: ImageIds | None = None
+        self._best: State = {}
+        self._progress = _Progress()
+        self._buffers = self._copy_buffers()
+
+    @property
+    def step(self) -> int:
+        """Steps done so far."""
+        return self._progress.step
+
+    @property
+    def total_steps(self) -> int:
+        """Length of the whole training; 0 before the provider has said what X' is."""
+        return 0 if self._ids is None else self._config.training.total_steps(self._batches(self._ids).per_epoch)
+
+    @property
+    def curve(self) -> list[dict[str, float]]:
+        """One row an epoch: epoch, step, lr, train and validation losses, accuracies in [0, 1], objectives (Eq. 4)."""
+        return self._progress.curve
+
+    @property
+    def loss(self) -> float:
+        """L_class, averaged over the present epoch so far; NaN before its first step."""
+        return self._progress.epoch.loss / self._progress.epoch.images if self._progress.epoch.images else math.nan
+
+    @property
+    def traffic(self) -> Traffic:
+        """What the exchange has carried; whoever runs it counts here."""
+        return self._progress.traffic
+
+    @property
+    def images(self) -> int:
+        """How many images X' holds; 0 before the provider has said so."""
+        return 0 if self._ids is None else len(self._ids.train)
+
+    @property
+    def selected_epoch(self) -> int:
+        """The 1-based epoch of :meth:`selected_theta`; 0 before the first epoch has ended."""
+        return self._progress.best_epoch
+
+    def theta(self) -> State:
+        """Return the current weights of h_theta."""
+        return cpu_state(self._h)
+
+    def selected_theta(self) -> State:
+        """Return the weights with the lowest validation value of the objective so far (Section IV-A)."""
+        return self._best or self.theta()
+
+    def adopt(self, theta: Mapping[str, Tensor]) -> None:
+        """Go on from other weights, as a round of federated averaging does; the optimiser starts afresh.
+
+        Raises:
+            ValueError: ``theta`` does not fit this user's network.
+        """
+        load_into(self._h, theta, f"theta sent to user {self._user}")
+        self._optimiser = self._config.training.optimiser_for(self._h)
+        self._buffers = self._copy_buffers()
+
+    def run(self, part: int, parts: int) -> Work[None]:
+        """Train up to the end of the ``part``-th of ``parts`` equal parts of the schedule (1-based).
+
+        Raises:
+            ExchangeError: the provider's answer is unusable.
+            ValueError: training diverged.
+        """
+        if self._ids is None:
+            self._ids = expect((yield TrainingImages(self._user)), ImageIds)
+        recipe = self._config.training
+        batches, total = self._batches(self._ids), self.total_steps
+        progress = self._progress
+        while True:
+            if progress.validation is not None:
+                yield from self._validate(progress.validation, self._ids.validation)
+                self._close_epoch(recipe.lr_at(progress.step - 1, total))
+            if progress.step >= total * part // parts:
+                return
+            yield from self._train_step(batches.ids_at(progress.step), recipe.lr_at(progress.step, total))
+            progress.step += 1
+            self._buffers = self._copy_buffers()
+            if progress.step % batches.per_epoch == 0 or progress.step == total:
+                progress.validation = _Sums()
+
+    def validation(self) -> Work[tuple[float, float, int]]:
+        """Ask how the current theta does on the validation images: mean loss, accuracy in [0, 1], number of images.
+
+        Raises:
+            ExchangeError: the provider's answer is unusable.
+        """
+        if self._ids is None:
+            self._ids = expect((yield TrainingImages(self._user)), ImageIds)
+        sums = _Sums()
+        yield from self._validate(sums, self._ids.validation)
+        return sums.loss / sums.images, sums.correct / sums.images, sums.images
+
+    def _batches(self, ids: ImageIds) -> Batches:
+        return Batches(ids.train, self._config.training.batch_size, derived_seed(self._seed, "order"))
+
+    def _train_step(self, ids: Tensor, lr: float) -> Work[None]:
+        config, compute = self._config, self._compute
+        self._h.train()
+        # BN's running statistics move in the forward pass: a step taken up again in this process starts from the same.
+        self._restore_buffers()
+        stream = generator(self._seed, "augment", self._progress.step)
+        batch = augment(self._store.images("train")[ids], config.crop_padding, stream, flip=config.flip)
+        plain = compute.batch(to_unit(batch))
+        with compute.autocast():
+            protected = self._h(plain)
+        if not bool(torch.isfinite(protected).all()):
+            raise ValueError(f"user {self._user} diverged at step {self._progress.step}: lower user.training.lr")
+        answer = checked_gradient((yield LossGradient(protected.detach().cpu().contiguous(), ids)), protected)
+        gradient = answer.gradient.to(compute.device)
+        distance = math.nan
+        if config.alpha > 0:
+            # Eq. 4: dL_trans/dx_hat = dL_class/dx_hat - alpha * dL_feat/dx_hat, the second term the user's own.
+            leaf = protected.detach().requires_grad_()
+            with torch.no_grad(), compute.autocast():
+                phi_plain = self._phi(plain)
+            with compute.autocast():
+                phi_protected = self._phi(leaf)
+            loss = feature_loss(phi_protected, phi_plain)
+            (feature_gradient,) = torch.autograd.grad(loss, leaf)
+            gradient = gradient - config.alpha * feature_gradient
+            distance = loss.item()
+        set_lr(self._optimiser, lr)
+        self._optimiser.zero_grad(set_to_none=True)
+        protected.backward(gradient)
+        self._optimiser.step()
+        self._progress.epoch.add(len(ids), answer.loss, distance, answer.correct)
+
+    def _validate(self, sums: _Sums, ids: Tensor) -> Work[None]:
+        self._h.eval()
+        while sums.images < len(ids):
+            batch = ids[sums.images : sums.images + _VALIDATION_BATCH]
+            plain = self._compute.batch(to_unit(self._store.images("validation")[batch]))
+            with torch.no_grad(), self._compute.autocast():
+                protected = self._h(plain)
+                distance = feature_loss(self._phi(protected), self._phi(plain)).item()
+            answer = expect((yield Losses(protected.cpu().contiguous(), batch)), LossValues)
+            sums.add(len(batch), answer.loss, distance, answer.correct)
+
+    def _close_epoch(self, lr: float) -> None:
+        progress = self._progress
+        train, validation = progress.epoch, progress.validation
+        assert validation is not None
+        row: dict[str, float] = {"epoch": len(progress.curve) + 1, "step": progress.step, "lr": lr}
+        for name, sums in (("train", train), ("validation", validation)):
+            row[f"{name}_loss"] = sums.loss / sums.images
+            row[f"{name}_accuracy"] = sums.correct / sums.images
+            if not math.isnan(sums.feature_loss):
+                row[f"{name}_feature_loss"] = sums.feature_loss / sums.images
+        objective = row["validation_loss"] - self._config.alpha * row["validation_feature_loss"]
+        row["validation_objective"] = objective
+        progress.curve.append(row)
+        progress.epoch, progress.validation = _Sums(), None
+        if objective < progress.best_objective:
+            progress.best_objective, progress.best_epoch = objective, len(progress.curve)
+            self._best = self.theta()
+
+    def _copy_buffers(self) -> State:
+        return {name: value.detach().clone() for name, value in self._h.named_buffers()}
+
+    def _restore_buffers(self) -> None:
+        with torch.no_grad():
+            for name, value in self._h.named_buffers():
+                value.copy_(self._buffers[name])
+
+    def checkpoint(self) -> tuple[State, dict[str, Any]]:
+        """Return tensors and JSON-able numbers from which :meth:`restore` goes on at the last whole step."""
+        theta = self.theta() | {name: value.cpu().contiguous() for name, value in self._buffers.items()}
+        tensors = {f"theta/{name}": value for name, value in theta.items()}
+        tensors |= {f"best/{name}": value for name, value in self._best.items()}
+        for index, entry in self._optimiser.state_dict()["state"].items():
+            for name, value in entry.items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimiser/{index}/{name}"] = value.detach().cpu().contiguous()
+        if self._ids is not None:
+            tensors |= {"ids/train": self._ids.train, "ids/validation": self._ids.validation}
+        return tensors, asdict(self._progress)
+
+    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+        """Take up the state of a :meth:`checkpoint`.
+
+        Raises:
+            ValueError: the checkpoint is not one of this user's network.
+        """
+        groups: dict[str, State] = {"theta": {}, "best": {}, "optimiser": {}, "ids": {}}
+        for name, value in tensors.items():
+            group, _, rest = name.partition("/")
+            groups[group][rest] = value
+        load_into(self._h, groups["theta"], f"checkpoint of user {self._user}")
+        self._buffers = self._copy_buffers()
+        self._best = groups["best"]
+        if groups["ids"]:
+            self._ids = ImageIds(groups["ids"]["train"], groups["ids"]["validation"])
+        state: dict[int, State] = {}
+        for name, value in groups["optimiser"].items():
+            index, _, key = name.partition("/")
+            state.setdefault(int(index), {})[key] = value
+        self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": state})
+        validation = numbers["validation"]
+        self._progress = _Progress(
+            step=numbers["step"],
+            curve=[dict(row) for row in numbers["curve"]],
+            epoch=_Sums(**numbers["epoch"]),
+            validation=None if validation is None else _Sums(**validation),
+            best_objective=numbers["best_objective"],
+            best_epoch=numbers["best_epoch"],
+            traffic=Traffic(**numbers["traffic"]),
+        )

@@ -1,0 +1,1 @@
+"""The Flower app: configuration, messages, exchange, server and client apps, command line, results."""

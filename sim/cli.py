@@ -1,0 +1,142 @@
+"""The command line: ``veilsim run CONFIG [key=value ...]``."""
+
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.markdown import Markdown
+from rich.text import Text
+
+from sim.config import ConfigError, check, load_experiment
+from sim.launch import app_folder, simulation
+from sim.progress import Status, clear, read_beats
+from sim.runs import RunFolder
+
+cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+_console = Console()
+_errors = Console(stderr=True, soft_wrap=True, highlight=False)
+_POLL_S = 0.5
+
+
+@cli.callback()
+def _veilsim() -> None:
+    """Many users, one provider, an evaluator: transformation-network training on Flower and Ray."""
+
+
+@cli.command()
+def run(
+    config: Annotated[Path | None, typer.Argument(help="Experiment to run, such as configs/quickstart.yaml.")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value on top of it.", metavar="[KEY=VALUE]...")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Folder of a run that was interrupted: go on with it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the run (by default runs/NAME-DATE).")] = None,
+) -> None:
+    """Run an experiment and print what it found."""
+    try:
+        folder = _prepare(config, overrides or [], resume, out)
+        _watch(folder)
+    except ConfigError as error:
+        _errors.print(f"veilsim: {error}", markup=False)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        _errors.print("veilsim: stopped")
+        raise typer.Exit(130) from None
+
+
+def _prepare(config: Path | None, overrides: list[str], resume: Path | None, out: Path | None) -> RunFolder:
+    if resume is not None:
+        if config is not None or overrides or out is not None:
+            raise ConfigError("--resume goes on with a run as it was: it takes no config, no overrides and no --out")
+        folder = RunFolder.open(resume.resolve())
+        check(folder.experiment())
+        return folder
+    if config is None:
+        raise ConfigError("name a config, such as configs/quickstart.yaml, or a run to --resume")
+    if not config.is_file() and (app_folder() / config).is_file():
+        config = app_folder() / config
+    experiment = load_experiment(config, overrides).resolved()
+    if experiment.users.count == "auto":
+        raise ConfigError(f"{config}: users.count: got 'auto': veilsim run sizes the federation itself; give a number")
+    with _console.status("preparing data"):
+        check(experiment)
+    path = out or Path("runs") / f"{experiment.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return RunFolder.create(path.resolve(), experiment)
+
+
+def _watch(run: RunFolder) -> None:
+    """Run the simulation of a prepared folder, showing how far it is; print its summary.
+
+    Raises:
+        ConfigError: the run failed; the message says why.
+    """
+    _console.print(f"run folder: {run.path}", soft_wrap=True, highlight=False)
+    clear(run.path)
+    began = time.monotonic()
+    with simulation(run.path, run.experiment()) as superlink, Live(console=_console, refresh_per_second=4) as live:
+        line = _Line(run.path)
+        log = run.path / "flower.log"
+        while (status := Status.read(run.path)).phase not in ("complete", "failed"):
+            live.update(Text(line.of(status)))
+            if superlink.poll() is not None or _simulation_failed(log):
+                # The ServerApp may have had its last word in between.
+                status = Status.read(run.path)
+                if status.phase not in ("complete", "failed"):
+                    status = Status("failed", error=f"the simulation ended without a word; see {log}")
+                break
+            time.sleep(_POLL_S)
+        live.update(Text(f"{status.phase} after {timedelta(seconds=round(time.monotonic() - began))}"))
+    if status.phase == "failed":
+        raise ConfigError(f"{status.error} (resume with: veilsim run --resume {run.path})")
+    _console.print(Markdown((run.path / "summary.md").read_text()))
+    _console.print(f"table, figures, weights: {run.path}", soft_wrap=True, highlight=False)
+
+
+def _simulation_failed(log: Path) -> bool:
+    return "Simulation raised an exception" in log.read_text(errors="replace")
+
+
+class _Line:
+    """One line that says where a run is: phase, users or rounds done, steps a second, loss, time left."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._phase = ""
+        self._began = time.monotonic()
+        self._done_at_start = 0
+
+    def of(self, status: Status) -> str:
+        if status.phase != self._phase:
+            self._phase, self._began, self._done_at_start = status.phase, time.monotonic(), status.done
+        beats = read_beats(self._run, status.phase)
+        elapsed = time.monotonic() - self._began
+        parts = [f"{status.phase:<14}"]
+        if status.total:
+            parts.append(f"{status.done}/{status.total} {status.unit}")
+        running = [beat for beat in beats if time.time() - beat.time < 10 * max(1.0, _POLL_S) and beat.total]
+        if beats and elapsed > 0:
+            parts.append(f"{sum(beat.steps for beat in beats) / elapsed:.1f} steps/s")
+        for beat in running[:4]:
+            parts.append(f"{beat.label} {beat.done}/{beat.total} loss {beat.loss:.3f}")
+        left = self._seconds_left(status, [beat.done / beat.total for beat in running], elapsed)
+        parts.append(f"{timedelta(seconds=round(elapsed))}" + (f", {timedelta(seconds=round(left))} left" if left else ""))
+        return "  ".join(parts)
+
+    def _seconds_left(self, status: Status, shares: list[float], elapsed: float) -> float | None:
+        if not status.total:
+            return None
+        # In the users' phase a worker's share is of a user's whole training, of which rounds are parts.
+        done = max(shares, default=0.0) * status.total if status.unit == "rounds" else status.done + sum(shares)
+        fresh = done - self._done_at_start
+        return None if fresh <= 0 else elapsed * max(0.0, status.total - done) / fresh
+
+
+def main() -> None:
+    """Entry point of the ``veilsim`` command."""
+    cli()
+
+
+if __name__ == "__main__":
+    main()

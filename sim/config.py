@@ -1,0 +1,300 @@
+"""One YAML file is one experiment: its schema, its overrides, and what is wrong with it in one line."""
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from roles.common.compute import Precision, native_precision
+from roles.common.data import DataConfig, ImageStore, prepare
+from roles.common.recipes import Frozen
+from roles.evaluator.attack import AttackConfig
+from roles.provider.training import ClassifierConfig
+from roles.user.features import Features
+from roles.user.training import UserConfig
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message is one line that says what, where, and what would be right."""
+
+
+class IidPartition(Frozen):
+    """Every user gets an equal, random share of X'."""
+
+    kind: Literal["iid"] = "iid"
+
+
+class DirichletPartition(Frozen):
+    """Class shares differ by user, drawn from a Dirichlet distribution: the smaller ``alpha``, the more."""
+
+    kind: Literal["dirichlet"]
+    alpha: Annotated[float, Field(gt=0)]
+
+
+class ShardsPartition(Frozen):
+    """Images sorted by class are cut into shards, and every user gets ``per_user`` of them."""
+
+    kind: Literal["shards"]
+    per_user: Annotated[int, Field(ge=1)] = 2
+
+
+class SizesPartition(Frozen):
+    """User ``i`` gets ``sizes[i]`` random images."""
+
+    kind: Literal["sizes"]
+    sizes: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)]
+
+
+Partition = Annotated[
+    IidPartition | DirichletPartition | ShardsPartition | SizesPartition,
+    Field(discriminator="kind"),
+]
+
+
+class UsersConfig(Frozen):
+    """How many users there are, and which images each has."""
+
+    count: Annotated[int, Field(ge=1)] | Literal["auto"] = 4
+    """Number of users, or ``auto``: every node of the federation that is neither provider nor evaluator."""
+    partition: Partition = IidPartition()
+    images: Annotated[int, Field(ge=2)] | None = None
+    """At most this many images in a user's X'; by default all of its partition."""
+    validation_images: Annotated[int, Field(ge=1)] | None = None
+    """Validation images by which a user selects its epoch; by default all."""
+
+
+class StrategyConfig(Frozen):
+    """Who trains when, and what becomes of the thetas."""
+
+    name: Literal["independent", "fedavg"] = "independent"
+    rounds: Annotated[int, Field(ge=1)] = 1
+    """Parts that every user's training is cut into. A killed run resumes at the last finished one."""
+
+
+class RuntimeConfig(Frozen):
+    """How the experiment is run; nothing in here changes a result but ``precision`` and ``threads`` (last bits)."""
+
+    exchange: Literal["direct", "relay"] = "direct"
+    """How gradients travel: ``direct`` through a Ray actor (simulation only), ``relay`` through the Flower Grid."""
+    evaluators: Annotated[int, Field(ge=0)] = 2
+    """Evaluator nodes, each attacking one published transformer at a time; 0: the provider's node evaluates."""
+    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Processes that run the nodes' work; ``auto``: one for every ``threads`` CPUs."""
+    threads: Annotated[int, Field(ge=1)] = 1
+    """PyTorch threads of each worker."""
+    gpu_fraction: Annotated[float, Field(ge=0, le=1)] = 0
+    """Share of a GPU for each worker; 0: workers see none."""
+    precision: Precision | Literal["auto"] = "auto"
+    """``fp32``, ``bf16`` autocast, or ``auto``: bf16 where the hardware has it."""
+
+    @property
+    def worker_count(self) -> int:
+        """Number of worker processes on this machine."""
+        return max(1, available_cpus() // self.threads) if self.workers == "auto" else self.workers
+
+
+class Experiment(Frozen):
+    """Everything that decides the result of a run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: DataConfig = DataConfig()
+    classifier: ClassifierConfig = ClassifierConfig()
+    users: UsersConfig = UsersConfig()
+    user: UserConfig = UserConfig()
+    strategy: StrategyConfig = StrategyConfig()
+    attack: AttackConfig = AttackConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        partition = self.users.partition
+        if isinstance(partition, SizesPartition) and self.users.count != len(partition.sizes):
+            raise ValueError(
+                f"users.partition.sizes names {len(partition.sizes)} users and users.count is {self.users.count}: "
+                "they must agree"
+            )
+        return self
+
+    def resolved(self) -> "Experiment":
+        """Return the experiment with ``auto`` precision decided for this machine and local paths made absolute."""
+        resolved = self.model_dump()
+        if self.runtime.precision == "auto":
+            resolved["runtime"]["precision"] = native_precision()
+        for section, key in (("data", "name"), ("features", "weights")):
+            holder = resolved["data"] if section == "data" else resolved["user"]["features"]
+            if _is_local(holder[key]):
+                holder[key] = str(Path(holder[key]).expanduser().resolve())
+        return Experiment.model_validate(resolved)
+
+    def with_users(self, nodes: int) -> "Experiment":
+        """Return the experiment with ``users.count: auto`` decided for a federation of ``nodes`` nodes.
+
+        Raises:
+            ConfigError: the federation is too small, or has another size than the experiment needs.
+        """
+        others = 1 + self.runtime.evaluators
+        count = nodes - others if self.users.count == "auto" else self.users.count
+        if count < 1 or others + count != nodes:
+            needed = f"{others + max(count, 1)}" if self.users.count != "auto" else f"at least {others + 1}"
+            raise ConfigError(
+                f"the federation has {nodes} nodes and this experiment needs {needed} (1 provider, users.count "
+                f"{self.users.count}, runtime.evaluators {self.runtime.evaluators}): start it with "
+                f'--federation-config "num-supernodes={others + max(count, 1)} client-resources-num-cpus=1", '
+                "or set users.count=auto"
+            )
+        return self.model_copy(update={"users": self.users.model_copy(update={"count": count})})
+
+    @property
+    def user_count(self) -> int:
+        """Number of users, once decided."""
+        if self.users.count == "auto":
+            raise ConfigError("users.count is auto and the federation's size is not known yet")
+        return self.users.count
+
+
+def available_cpus() -> int:
+    """Return the CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cache_folder() -> Path:
+    """Return where data sets and trained classifiers are kept: ``$VEILSIM_CACHE``, or under the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("VEILSIM_CACHE") or f"{base}/veilsim").expanduser().resolve()
+
+
+def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment from a YAML file, with ``key.sub=value`` overrides on top.
+
+    Raises:
+        ConfigError: no such file, not YAML, an unknown key, a value of the wrong type or out of range.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such config file")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML ({_one_line(error)})") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must hold a mapping of keys to values, found {type(content).__name__}")
+    for override in overrides:
+        _apply(content, override)
+    try:
+        return Experiment.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _is_local(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or Path(name).exists()
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r}: must be key=value, such as user.alpha=0.01")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is not valid YAML ({_one_line(error)})") from error
+    *parents, last = key.split(".")
+    holder: Any = content
+    for part in parents:
+        if isinstance(holder, list):
+            holder = holder[_index(holder, part, override)]
+        else:
+            holder = holder.setdefault(part, {})
+        if not isinstance(holder, dict | list):
+            raise ConfigError(f"override {override!r}: {part!r} holds a value, not a section")
+    if isinstance(holder, list):
+        holder[_index(holder, last, override)] = value
+    else:
+        holder[last] = value
+
+
+def _index(holder: list[Any], part: str, override: str) -> int:
+    if not part.isdigit() or int(part) >= len(holder):
+        raise ConfigError(f"override {override!r}: {part!r} must be a position from 0 to {len(holder) - 1}")
+    return int(part)
+
+
+def _explain(error: ValidationError) -> str:
+    details = error.errors(include_url=False)
+    first = details[0]
+    # A discriminator shows up in the location as the name of the chosen variant.
+    parts = [str(part) for part in first["loc"] if part not in ("iid", "dirichlet", "shards", "sizes", "constrained-int")]
+    parts = [part for part in parts if not part.startswith(("literal[", "function-"))]
+    key = ".".join(parts) or "the experiment"
+    more = "" if len(details) == 1 else f" (and {len(details) - 1} more)"
+    if first["type"] == "extra_forbidden":
+        known = _keys_beside(parts)
+        close = difflib.get_close_matches(parts[-1], known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known keys here: {', '.join(known)}"
+        return f"{key}: unknown key; {hint}{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] in ("missing", "value_error") and isinstance(first["input"], dict | BaseModel):
+        return f"{key}: {message}{more}"
+    return f"{key}: got {first['input']!r}: {message}{more}"
+
+
+def _keys_beside(parts: list[str]) -> list[str]:
+    model: Any = Experiment
+    for part in parts[:-1]:
+        fields = getattr(model, "model_fields", {})
+        annotation = fields[part].annotation if part in fields else None
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
+    return sorted(getattr(model, "model_fields", {}))
+
+
+def check(experiment: Experiment) -> ImageStore:
+    """Prepare the data and check everything that can be known before anything is started.
+
+    Raises:
+        ConfigError: data or weights that cannot be had, or a combination that cannot work.
+    """
+    try:
+        store = prepare(experiment.data, cache_folder() / "data")
+        Features(experiment.user.features)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    train, factor = store.counts["train"], 2 ** (experiment.user.depth - 1)
+    if store.side % factor:
+        raise ConfigError(
+            f"user.depth: got {experiment.user.depth}: images of {store.side} pixels need a side divisible by "
+            f"2**(depth - 1) = {factor}; set user.depth or data.size"
+        )
+    for index, itn in enumerate(experiment.attack.itns):
+        if store.side % 2 ** (itn.depth - 1):
+            raise ConfigError(f"attack.itns.{index}.depth: got {itn.depth}: too deep for images of {store.side} pixels")
+    if experiment.classifier.name == "vgg16_bn" and store.side < 32:
+        raise ConfigError(f"classifier.name: got 'vgg16_bn': it needs images of 32 pixels, these have {store.side}")
+    _check_counts(experiment, store, train)
+    return store
+
+
+def _check_counts(experiment: Experiment, store: ImageStore, train: int) -> None:
+    users, partition = experiment.users, experiment.users.partition
+    if users.count != "auto" and users.count * 2 > train:
+        raise ConfigError(f"users.count: got {users.count}: {train} training images are at most {train // 2} users")
+    if isinstance(partition, SizesPartition) and sum(partition.sizes) > train:
+        raise ConfigError(
+            f"users.partition.sizes: got {sum(partition.sizes)} images in all: there are {train} training images"
+        )
+    limits = (
+        ("users.validation_images", users.validation_images, store.counts["validation"], "validation"),
+        ("attack.pairs", experiment.attack.pairs, train, "training"),
+        ("attack.test_images", experiment.attack.test_images, store.counts["test"], "test"),
+    )
+    for key, value, limit, split in limits:
+        if value is not None and value > limit:
+            raise ConfigError(f"{key}: got {value}: there are {limit} {split} images")

@@ -1,0 +1,80 @@
+"""The fast lane of a simulation: the provider as a named Ray actor that users call from within their training loop."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+from flwr.app import RecordDict
+
+from sim.messages import Job
+from sim.nodes import compute_of
+from sim.provider_node import answer_one, build_provider
+
+_NAMESPACE = "veilsim"
+
+
+def _actor_name(run: Path) -> str:
+    return f"provider-{hashlib.sha256(str(run).encode()).hexdigest()[:16]}"
+
+
+class _ProviderActor:
+    """psi in a process of its own, answering as many users at once as there are workers."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._provider = build_provider(job)
+
+    def answer(self, message_type: str, content: RecordDict) -> RecordDict:
+        compute_of(self._job.experiment)  # PyTorch keeps the number of threads per thread
+        return answer_one(self._provider, message_type, content)
+
+    def digest(self) -> str:
+        return self._provider.digest()
+
+
+def open_provider(job: Job) -> None:
+    """Start the provider's actor, in place of one that an earlier attempt at this run may have left.
+
+    Raises:
+        ValueError: psi's weights cannot be loaded.
+    """
+    close_provider(job.run)
+    runtime = job.experiment.runtime
+    options: dict[str, Any] = {
+        "name": _actor_name(job.run),
+        "namespace": _NAMESPACE,
+        "lifetime": "detached",
+        "max_concurrency": max(2, runtime.worker_count),
+        "num_cpus": 0,
+        "num_gpus": 0.01 if runtime.gpu_fraction else 0,
+    }
+    actor = ray.remote(_ProviderActor).options(**options).remote(job)
+    ray.get(actor.digest.remote())
+
+
+def close_provider(run: Path) -> None:
+    """End the provider's actor of a run, if there is one."""
+    try:
+        ray.kill(ray.get_actor(_actor_name(run), _NAMESPACE))
+    except ValueError:
+        pass
+
+
+def provider_call(run: Path) -> Callable[[str, RecordDict], RecordDict]:
+    """Return the function that carries an encoded request to the provider's actor and its answer back."""
+    actor = ray.get_actor(_actor_name(run), _NAMESPACE)
+
+    def call(message_type: str, content: RecordDict) -> RecordDict:
+        reply: RecordDict = ray.get(actor.answer.remote(message_type, content))
+        return reply
+
+    return call
+
+
+def provider_digest(run: Path) -> str:
+    """Return the digest of the psi that the provider's actor holds."""
+    actor = ray.get_actor(_actor_name(run), _NAMESPACE)
+    answer: str = ray.get(actor.digest.remote())
+    return answer

@@ -1,0 +1,71 @@
+"""An evaluator as a node: one attack on one published transformer, or on a control."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flwr.app import RecordDict
+from torch import Tensor
+
+from roles.common.exchange import Work
+from roles.common.seeds import derived_seed
+from roles.common.transform import apply_network
+from roles.common.unet import UNet
+from roles.common.weights import State, load_into
+from roles.evaluator.attack import evaluate_protection
+from roles.evaluator.controls import blur
+from sim.messages import Job, encode_attack
+from sim.nodes import compute_of, store_of
+from sim.progress import Heart
+from sim.sessions import Session
+
+BLUR = "control-blur"
+
+
+class AttackSession(Session):
+    """The ITN attacks on one protection (message ``evaluate.itn``; Section III-D).
+
+    Args:
+        theta: the published weights; None for a control.
+        predictions: predicted labels of the protected test images, where the user already has them.
+    """
+
+    def __init__(self, job: Job, theta: State | None, predictions: Tensor | None, heart: Heart) -> None:
+        self._job, self._theta, self._heart = job, theta, heart
+        self._state: State = {} if predictions is None else {"protected/labels": predictions}
+
+    def work(self) -> Work[RecordDict]:
+        """Attack, measure, and reply with everything found."""
+        job, experiment = self._job, self._job.experiment
+        result = yield from evaluate_protection(
+            self._protection(),
+            store_of(experiment),
+            experiment.attack,
+            compute_of(experiment),
+            derived_seed(experiment.seed, "attack"),
+            self._state,
+            lambda step, total, loss: self._heart.beat(job.run, "attacks", job.subject, step, total, loss),
+        )
+        return encode_attack(result)
+
+    def _protection(self) -> Callable[[Tensor], Tensor]:
+        experiment = self._job.experiment
+        if self._theta is None:
+            return lambda images: blur(images, experiment.attack.blur_sigma)
+        h = UNet(experiment.user.width, experiment.user.depth)
+        load_into(h, self._theta, f"published theta of {self._job.subject}")
+        compute = compute_of(experiment)
+        h = compute.module(h)
+        return lambda images: apply_network(h, images, compute)
+
+    def checkpoint(self) -> tuple[State, dict[str, Any]]:
+        """See :class:`Session`."""
+        theta = {f"theta/{name}": value for name, value in (self._theta or {}).items()}
+        return {f"state/{name}": value for name, value in self._state.items()} | theta, {}
+
+    def restore(self, tensors: State, numbers: Mapping[str, Any]) -> None:
+        """See :class:`Session`."""
+        groups: dict[str, State] = {"state": {}, "theta": {}}
+        for name, value in tensors.items():
+            group, _, rest = name.partition("/")
+            groups[group][rest] = value
+        self._state, self._theta = groups["state"], groups["theta"] or None

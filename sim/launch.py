@@ -1,0 +1,162 @@
+"""Starts a Flower simulation of its own for one run, and leaves nothing running behind."""
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from sim.config import ConfigError, Experiment
+
+_START_TIMEOUT_S = 60
+_STOP_TIMEOUT_S = 15
+
+# glibc gives every large tensor back to the kernel and faults it in again at the next step: a third of the time of a
+# training step. Keeping freed memory costs nothing but the memory.
+_ALLOCATOR = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+
+
+def app_folder() -> Path:
+    """Return the Flower app that this code is.
+
+    Raises:
+        ConfigError: the package was installed without its project file.
+    """
+    folder = Path(__file__).resolve().parent.parent
+    if not (folder / "pyproject.toml").is_file():
+        raise ConfigError(f"{folder}: no pyproject.toml; install veilsim from a checkout with 'pip install -e .'")
+    return folder
+
+
+def simulation_environment(home: Path, port: int, experiment: Experiment) -> dict[str, str]:
+    """Return the environment of a hermetic simulation: a home and a port of its own, no telemetry, tuned memory."""
+    threads = str(experiment.runtime.threads)
+    ours = {
+        "FLWR_HOME": str(home),
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(port),
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TMPDIR": str(home),
+        "OMP_NUM_THREADS": threads,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
+    return {**os.environ, **_ALLOCATOR, **ours}
+
+
+@contextlib.contextmanager
+def simulation(run: Path, experiment: Experiment) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the simulation of a prepared run; yields the SuperLink's process, and ends everything at the end.
+
+    Raises:
+        ConfigError: Flower did not start; the message names the log.
+    """
+    # A short path: Ray's sockets live below it, and a socket's path may have 107 characters.
+    home = Path(tempfile.mkdtemp(prefix="veil-"))
+    port = _free_port()
+    environment = simulation_environment(home, port, experiment)
+    log_path = run / "flower.log"
+    superlink: subprocess.Popen[bytes] | None = None
+    try:
+        with log_path.open("ab") as log:
+            command = ["flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess"]
+            command += ["--control-api-address", f"127.0.0.1:{_free_port()}", "--host", "127.0.0.1", "--port", str(port)]
+            superlink = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+            _wait_until_ready(port, superlink, log_path)
+            _submit(run, experiment, environment, log_path)
+        yield superlink
+    finally:
+        if superlink is not None:
+            _stop(superlink, home)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _submit(run: Path, experiment: Experiment, environment: dict[str, str], log_path: Path) -> None:
+    runtime = experiment.runtime
+    nodes = 1 + experiment.user_count + runtime.evaluators
+    federation = f"num-supernodes={nodes} client-resources-num-cpus=1 init-args-num-cpus={runtime.worker_count}"
+    if runtime.gpu_fraction:
+        federation += f" client-resources-num-gpus={runtime.gpu_fraction}"
+    command = ["flwr", "run", str(app_folder()), "--run-config", f'run="{run}" owner={os.getpid()}']
+    command += ["--federation-config", federation]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    with log_path.open("a") as log:
+        log.write(done.stdout + done.stderr)
+    if done.returncode:
+        reason = " ".join((done.stderr or done.stdout).split())[-300:]
+        raise ConfigError(f"flwr run failed ({reason}); its output is in {log_path}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _die_with_parent() -> None:
+    # Linux: the SuperLink gets SIGTERM when whoever started it dies, however that happens.
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def _wait_until_ready(port: int, superlink: subprocess.Popen[bytes], log_path: Path) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if superlink.poll() is not None:
+            raise ConfigError(f"Flower's SuperLink ended with code {superlink.returncode}; see {log_path}")
+        with contextlib.suppress(OSError, urllib.error.URLError):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
+            return
+        time.sleep(0.1)
+    raise ConfigError(f"Flower's SuperLink did not start within {_START_TIMEOUT_S} s; see {log_path}")
+
+
+def _processes_of(home: Path) -> list[int]:
+    """Return every process whose environment names this simulation's home, whatever process group it is in."""
+    mark = f"FLWR_HOME={home}".encode()
+    found: list[int] = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
+def _stop(superlink: subprocess.Popen[bytes], home: Path) -> None:
+    """End the SuperLink and everything below it: the simulation, Ray's daemons, the workers."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(superlink.pid, signal.SIGTERM)
+    try:
+        superlink.wait(_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(superlink.pid, signal.SIGKILL)
+        superlink.wait()
+    deadline = time.monotonic() + _STOP_TIMEOUT_S
+    while (left := _processes_of(home)) and time.monotonic() < deadline:
+        for process in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGTERM if time.monotonic() < deadline - _STOP_TIMEOUT_S / 2 else signal.SIGKILL)
+        time.sleep(0.2)

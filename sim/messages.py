@@ -1,0 +1,398 @@
+"""Every message that crosses between nodes, encoded and decoded in one place.
+
+========================  =========  ===================================  ==========================================
+type                      to         carries                              reply
+========================  =========  ===================================  ==========================================
+``query.role``            any        the job                              role, and index within it
+``train.classifier``      provider   the job                              psi's accuracy, digest and learning curve
+``train``                 user       the job, round, theta or nothing     theta, metrics (or a request, when relayed)
+``evaluate``              user       the job, theta or nothing            loss and accuracy on validation images
+``query.publish``         user       the job                              the theta that goes public, curve, traffic
+``evaluate.test``         user       the job                              predicted labels of protected test images
+``evaluate.itn``          evaluator  the job, theta, predicted labels     measures per image, curves, pictures
+``query.images``          provider   user index                           ids of X' and of validation images
+``query.loss_gradient``   provider   x_hat, ids                           dL_class/dx_hat, loss, number correct
+``query.loss``            provider   x_hat, ids                           loss, number correct
+``query.classify``        provider   bitmaps                              predicted labels
+``train.resume``          user       the job, ticket, provider's answer   the next request, or the final reply
+``evaluate.resume``       user,      the job, ticket, provider's answer   the next request, or the final reply
+                          evaluator
+========================  =========  ===================================  ==========================================
+
+A message to the provider may hold the requests of many users, numbered; its reply holds their answers under the same
+numbers, or one line of text where a request could not be answered. No message to a user has a field for labels of X'.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from torch import Tensor
+
+from roles.common.exchange import (
+    Answer,
+    Classify,
+    ExchangeError,
+    Gradient,
+    ImageIds,
+    Losses,
+    LossGradient,
+    LossValues,
+    Predictions,
+    Request,
+    TrainingImages,
+)
+from roles.common.weights import State
+from roles.evaluator.attack import AttackResult, Measured
+from sim.config import Experiment
+
+JOB, ARRAYS, METRICS, REQUEST, ANSWER = "config", "arrays", "metrics", "request", "answer"
+
+
+class MessageError(ValueError):
+    """A message that cannot be understood; one line that says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What a tensor field of a message must look like."""
+
+    dtype: torch.dtype
+    dimensions: int
+
+
+_IMAGES = _Shape(torch.float32, 4)
+_BITMAPS = _Shape(torch.uint8, 4)
+_INDICES = _Shape(torch.int64, 1)
+
+_REQUESTS: dict[type[Request], tuple[str, dict[str, _Shape | type]]] = {
+    TrainingImages: ("query.images", {"user": int}),
+    LossGradient: ("query.loss_gradient", {"protected": _IMAGES, "ids": _INDICES}),
+    Losses: ("query.loss", {"protected": _IMAGES, "ids": _INDICES}),
+    Classify: ("query.classify", {"images": _BITMAPS}),
+}
+_ANSWERS: dict[type[Answer], tuple[str, dict[str, _Shape | type]]] = {
+    ImageIds: ("images", {"train": _INDICES, "validation": _INDICES}),
+    Gradient: ("loss_gradient", {"gradient": _IMAGES, "loss": float, "correct": int}),
+    LossValues: ("loss", {"loss": float, "correct": int}),
+    Predictions: ("classify", {"labels": _INDICES}),
+}
+REQUEST_TYPES = tuple(name for name, _ in _REQUESTS.values())
+
+
+# ---- theta and other tensors -------------------------------------------------------------------------------------
+
+
+def encode_tensors(tensors: Mapping[str, Tensor]) -> ArrayRecord:
+    """Encode named tensors."""
+    return ArrayRecord({name: Array(value.detach().cpu().numpy()) for name, value in tensors.items()})
+
+
+def decode_tensors(record: ArrayRecord) -> State:
+    """Decode named tensors.
+
+    Raises:
+        MessageError: an array is not what its own header says.
+    """
+    return {name: _tensor(name, array) for name, array in record.items()}
+
+
+def _tensor(name: str, array: Array) -> Tensor:
+    try:
+        values = array.numpy()
+        if str(values.dtype) != array.dtype or values.shape != tuple(array.shape):
+            raise ValueError(f"header says {array.dtype} {tuple(array.shape)}, data are {values.dtype} {values.shape}")
+        return torch.from_numpy(values)
+    except (ValueError, TypeError, EOFError, OSError) as error:
+        raise MessageError(f"array {name!r} cannot be decoded ({' '.join(str(error).split())})") from error
+
+
+# ---- requests and answers ----------------------------------------------------------------------------------------
+
+
+def encode_request(request: Request) -> tuple[str, RecordDict]:
+    """Return the message type and the content of a request to the provider."""
+    message_type, schema = _REQUESTS[type(request)]
+    return message_type, _encode_fields(request, message_type, schema)
+
+
+def decode_request(message_type: str, content: RecordDict) -> Request:
+    """Decode a request to the provider.
+
+    Raises:
+        MessageError: unknown type, a field missing, of the wrong dtype or number of dimensions.
+    """
+    for kind, (name, schema) in _REQUESTS.items():
+        if name == message_type:
+            return kind(**_decode_fields(content, name, schema))
+    raise MessageError(f"unknown message type {message_type!r}: the provider answers {', '.join(REQUEST_TYPES)}")
+
+
+def encode_answer(answer: Answer) -> RecordDict:
+    """Encode the provider's answer."""
+    name, schema = _ANSWERS[type(answer)]
+    return _encode_fields(answer, name, schema)
+
+
+def encode_refusal(error: Exception) -> RecordDict:
+    """Encode why a request could not be answered."""
+    return RecordDict({ANSWER: ConfigRecord({"kind": "refusal", "reason": _one_line(error)})})
+
+
+def decode_answer(content: RecordDict) -> Answer:
+    """Decode the provider's answer.
+
+    Raises:
+        ExchangeError: the provider refused the request; its reason.
+        MessageError: not an answer, or a field missing or of the wrong form.
+    """
+    config = content.config_records.get(ANSWER)
+    kind_name = None if config is None else config.get("kind")
+    if config is not None and kind_name == "refusal":
+        raise ExchangeError(f"the provider refused: {config.get('reason', 'no reason given')}")
+    for kind, (name, schema) in _ANSWERS.items():
+        if name == kind_name:
+            return kind(**_decode_fields(content, name, schema))
+    raise MessageError(f"unknown kind of answer {kind_name!r}")
+
+
+def _encode_fields(message: Request | Answer, kind: str, schema: Mapping[str, _Shape | type]) -> RecordDict:
+    values = {field.name: getattr(message, field.name) for field in fields(message)}
+    tensors = {name: values[name] for name, form in schema.items() if isinstance(form, _Shape)}
+    numbers = {name: values[name] for name, form in schema.items() if not isinstance(form, _Shape)}
+    return RecordDict({ARRAYS: encode_tensors(tensors), ANSWER: ConfigRecord({"kind": kind, **numbers})})
+
+
+def _decode_fields(content: RecordDict, kind: str, schema: Mapping[str, _Shape | type]) -> dict[str, Any]:
+    arrays, config = content.array_records.get(ARRAYS), content.config_records.get(ANSWER)
+    decoded: dict[str, Any] = {}
+    for name, form in schema.items():
+        holder: Mapping[str, Any] | None = arrays if isinstance(form, _Shape) else config
+        if holder is None or name not in holder:
+            raise MessageError(f"{kind}: field {name!r} is missing")
+        if isinstance(form, _Shape):
+            value = _tensor(name, holder[name])
+            if value.dtype != form.dtype or value.dim() != form.dimensions:
+                raise MessageError(
+                    f"{kind}: {name!r} is {value.dtype} with {value.dim()} dimensions, "
+                    f"expected {form.dtype} with {form.dimensions}"
+                )
+            decoded[name] = value
+        else:
+            if type(holder[name]) is not form:
+                raise MessageError(f"{kind}: {name!r} is {type(holder[name]).__name__}, expected {form.__name__}")
+            decoded[name] = holder[name]
+    return decoded
+
+
+def content_bytes(content: RecordDict) -> int:
+    """Return the size of the arrays of a message: what the wire carries, but for some hundred bytes of headers."""
+    return sum(len(array.data) for record in content.array_records.values() for array in record.values())
+
+
+# ---- many requests in one message --------------------------------------------------------------------------------
+
+
+def merge(contents: Mapping[int, RecordDict]) -> RecordDict:
+    """Put several numbered contents into one."""
+    return RecordDict({f"{number}/{name}": record for number, part in contents.items() for name, record in part.items()})
+
+
+def split(content: RecordDict) -> dict[int, RecordDict]:
+    """Undo :func:`merge`.
+
+    Raises:
+        MessageError: a record is not numbered.
+    """
+    parts: dict[int, RecordDict] = {}
+    for key, record in content.items():
+        number, slash, name = key.partition("/")
+        if not slash or not number.isdigit():
+            raise MessageError(f"record {key!r} has no number: records for the provider are named <number>/<name>")
+        parts.setdefault(int(number), RecordDict())[name] = record
+    return parts
+
+
+# ---- jobs: what every message to a node starts with ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a node needs to know to do its part."""
+
+    experiment: Experiment
+    run: Path
+    """The run folder, where nodes keep state between messages."""
+    first_round: int = 0
+    """Rounds that were finished before this process began (a resumed run)."""
+    server_round: int = 0
+    """The round as the strategy counts it, from 1."""
+    subject: str = ""
+    """What an evaluator attacks: ``user-0003``, or the name of a control."""
+
+    @property
+    def round(self) -> int:
+        """The round as the experiment counts it, from 1."""
+        return self.first_round + self.server_round
+
+
+def encode_job(job: Job) -> ConfigRecord:
+    """Encode a job; a strategy adds ``server-round`` to it, as Flower's strategies do."""
+    return ConfigRecord(
+        {
+            "experiment": job.experiment.model_dump_json(),
+            "run": str(job.run),
+            "first-round": job.first_round,
+            "server-round": job.server_round,
+            "subject": job.subject,
+        }
+    )
+
+
+def decode_job(content: RecordDict) -> Job:
+    """Decode the job of a message.
+
+    Raises:
+        MessageError: there is none, or it is not one.
+    """
+    record = content.config_records.get(JOB)
+    if record is None or "experiment" not in record or "run" not in record:
+        raise MessageError("the message carries no job (a config record with 'experiment' and 'run')")
+    try:
+        return Job(
+            experiment=Experiment.model_validate_json(str(record["experiment"])),
+            run=Path(str(record["run"])),
+            first_round=int(cast(int, record.get("first-round", 0))),
+            server_round=int(cast(int, record.get("server-round", 0))),
+            subject=str(record.get("subject", "")),
+        )
+    except ValueError as error:
+        raise MessageError(f"the job of the message cannot be read ({_one_line(error)})") from error
+
+
+def suspended(request: RecordDict, message_type: str, ticket: int) -> RecordDict:
+    """Encode a node's reply that asks for something: a request to the provider, and the ticket to go on with."""
+    asked = ConfigRecord({"type": message_type, "ticket": ticket})
+    return RecordDict({REQUEST: asked, **dict(request.items())})
+
+
+@dataclass(frozen=True)
+class Suspension:
+    """A node's reply that asks for something, decoded."""
+
+    message_type: str
+    ticket: int
+    request: RecordDict
+
+
+def suspension_of(reply: Message) -> Suspension | None:
+    """Return what a reply asks for, or nothing if it is final."""
+    record = reply.content.config_records.get(REQUEST)
+    if record is None:
+        return None
+    request = RecordDict({name: value for name, value in reply.content.items() if name != REQUEST})
+    return Suspension(str(record["type"]), int(cast(int, record["ticket"])), request)
+
+
+def resume_content(job: ConfigRecord, ticket: int, answer: RecordDict) -> RecordDict:
+    """Encode the provider's answer for the node that asked, with the job it is working on."""
+    return RecordDict({JOB: job, REQUEST: ConfigRecord({"ticket": ticket}), **dict(answer.items())})
+
+
+def decode_ticket(content: RecordDict) -> int:
+    """Return the ticket of a resume message.
+
+    Raises:
+        MessageError: it has none.
+    """
+    record = content.config_records.get(REQUEST)
+    if record is None or type(record.get("ticket")) is not int:
+        raise MessageError("a resume message needs the ticket of the request it answers")
+    return cast(int, record["ticket"])
+
+
+# ---- curves and attack results -----------------------------------------------------------------------------------
+
+
+def encode_curve(curve: list[dict[str, float]]) -> MetricRecord:
+    """Encode a learning curve column by column; a value that a row lacks becomes NaN."""
+    keys = list(dict.fromkeys(key for row in curve for key in row))
+    return MetricRecord({key: [float(row.get(key, math.nan)) for row in curve] for key in keys})
+
+
+def decode_curve(record: MetricRecord) -> list[dict[str, float]]:
+    """Undo :func:`encode_curve`; NaN values are left out of their row."""
+    columns = {key: cast(list[float], values) for key, values in record.items()}
+    length = max((len(values) for values in columns.values()), default=0)
+    return [
+        {key: values[row] for key, values in columns.items() if not math.isnan(values[row])} for row in range(length)
+    ]
+
+
+def encode_attack(result: AttackResult) -> RecordDict:
+    """Encode everything that an evaluator found out about one published protection."""
+    tensors: dict[str, Tensor] = {}
+    accuracies = MetricRecord()
+    for name, measured in _measured(result).items():
+        tensors[f"{name}/psnr"] = measured.psnr
+        tensors[f"{name}/ssim"] = measured.ssim
+        if measured.lpips is not None:
+            tensors[f"{name}/lpips"] = measured.lpips
+        if measured.accuracy is not None:
+            accuracies[name] = measured.accuracy
+    tensors |= {f"picture/{name}": images for name, images in result.pictures.items()}
+    curves = {f"curve/{name}": encode_curve(curve) for name, curve in result.curves.items()}
+    return RecordDict({ARRAYS: encode_tensors(tensors), METRICS: accuracies, **curves})
+
+
+def decode_attack(content: RecordDict) -> AttackResult:
+    """Undo :func:`encode_attack`.
+
+    Raises:
+        MessageError: the reply is not an attack's.
+    """
+    if ARRAYS not in content.array_records or METRICS not in content.metric_records:
+        raise MessageError("the evaluator's reply carries no measures")
+    tensors = decode_tensors(content.array_records[ARRAYS])
+    accuracies = content.metric_records[METRICS]
+    names = [name.removesuffix("/psnr") for name in tensors if name.endswith("/psnr")]
+    measured = {
+        name: Measured(
+            psnr=tensors[f"{name}/psnr"],
+            ssim=tensors[f"{name}/ssim"],
+            lpips=tensors.get(f"{name}/lpips"),
+            accuracy=cast(float, accuracies[name]) if name in accuracies else None,
+        )
+        for name in names
+    }
+    return AttackResult(
+        protected=measured["protected"],
+        estimates=_group(measured, "itn/"),
+        baselines=_group(measured, "baseline/"),
+        curves={
+            name.removeprefix("curve/"): decode_curve(record)
+            for name, record in content.metric_records.items()
+            if name.startswith("curve/")
+        },
+        pictures={n.removeprefix("picture/"): t for n, t in tensors.items() if n.startswith("picture/")},
+    )
+
+
+def _measured(result: AttackResult) -> dict[str, Measured]:
+    return {
+        "protected": result.protected,
+        **{f"itn/{name}": measured for name, measured in result.estimates.items()},
+        **{f"baseline/{name}": measured for name, measured in result.baselines.items()},
+    }
+
+
+def _group(measured: Mapping[str, Measured], prefix: str) -> dict[str, Measured]:
+    return {name.removeprefix(prefix): value for name, value in measured.items() if name.startswith(prefix)}
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,62 @@
+"""X' for many users: flwr-datasets' partitioners over the labels that the provider holds."""
+
+import numpy as np
+import torch
+from datasets import Dataset
+from flwr_datasets.partitioner import (
+    DirichletPartitioner,
+    IidPartitioner,
+    Partitioner,
+    ShardPartitioner,
+    SizePartitioner,
+)
+from torch import Tensor
+
+from roles.common.seeds import derived_seed
+from sim.config import ConfigError, DirichletPartition, IidPartition, ShardsPartition, SizesPartition, UsersConfig
+
+
+def partition_images(labels: Tensor, users: UsersConfig, count: int, seed: int) -> list[Tensor]:
+    """Return each user's X' as sorted positions in the train set, int64; no image belongs to two users.
+
+    Args:
+        labels: ``(N,)`` int64 of the train set.
+
+    Raises:
+        ConfigError: the partitioner cannot give every user 2 images.
+    """
+    # flwr-datasets seeds numpy's generators, which take 32 bits.
+    small_seed = derived_seed(seed, "partition") % 2**32
+    order = np.random.default_rng(small_seed).permutation(len(labels))
+    # The partitioners for IID and sizes cut contiguous pieces: they need the images in random order.
+    table = Dataset.from_dict({"position": order.tolist(), "label": labels[torch.from_numpy(order)].tolist()})
+    partitioner = _partitioner(users, count, small_seed)
+    try:
+        partitioner.dataset = table
+        parts = [torch.tensor(partitioner.load_partition(user)["position"], dtype=torch.int64) for user in range(count)]
+    except ValueError as error:
+        raise ConfigError(f"users.partition: {' '.join(str(error).split())}") from error
+    if users.images is not None:
+        parts = [part[: users.images] for part in parts]
+    for user, part in enumerate(parts):
+        if len(part) < 2:
+            raise ConfigError(
+                f"users.partition: user {user} gets {len(part)} images and needs 2; use fewer users or another partition"
+            )
+    return [part.sort().values for part in parts]
+
+
+def _partitioner(users: UsersConfig, count: int, seed: int) -> Partitioner:
+    match users.partition:
+        case IidPartition():
+            return IidPartitioner(num_partitions=count)
+        case DirichletPartition(alpha=alpha):
+            return DirichletPartitioner(
+                num_partitions=count, partition_by="label", alpha=alpha, min_partition_size=2, seed=seed
+            )
+        case ShardsPartition(per_user=per_user):
+            return ShardPartitioner(
+                num_partitions=count, partition_by="label", num_shards_per_partition=per_user, seed=seed
+            )
+        case SizesPartition(sizes=sizes):
+            return SizePartitioner(partition_sizes=list(sizes))

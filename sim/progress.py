@@ -1,0 +1,89 @@
+"""How far a run is: small files in its folder that workers and ServerApp write and anyone may read."""
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+_INTERVAL_S = 0.5
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write ``text`` so that ``path`` holds either the old content or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+@dataclass(frozen=True)
+class Status:
+    """What the ServerApp is doing."""
+
+    phase: str
+    """``starting``, ``classifier``, ``users``, ``publication``, ``attacks``, ``report``, ``complete`` or ``failed``."""
+    done: int = 0
+    """Rounds, users or attacks of this phase that are done (see ``unit``)."""
+    total: int = 0
+    unit: str = ""
+    error: str = ""
+
+    def write(self, run: Path) -> None:
+        """Make this the status of ``run``."""
+        write_atomically(run / "progress" / "status.json", json.dumps(asdict(self)))
+
+    @staticmethod
+    def read(run: Path) -> "Status":
+        """Return the status of ``run``; ``starting`` if it has none yet."""
+        path = run / "progress" / "status.json"
+        return Status(**json.loads(path.read_text())) if path.is_file() else Status("starting")
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What one worker process is doing."""
+
+    label: str
+    """Such as ``user 3`` or ``psi``."""
+    phase: str
+    done: int
+    """Steps of the present job that are done."""
+    total: int
+    steps: int
+    """Steps that this process has done in this phase, over all jobs."""
+    loss: float
+    time: float
+    """Seconds since the epoch, when this was written."""
+
+
+class Heart:
+    """A worker's side: told of every step, writes at most twice a second."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+        self._phase = ""
+        self._steps = 0
+
+    def beat(self, run: Path, phase: str, label: str, done: int, total: int, loss: float) -> None:
+        """Note that one more step is done."""
+        if phase != self._phase:
+            self._phase, self._steps = phase, 0
+        self._steps += 1
+        now = time.time()
+        if now - self._last >= _INTERVAL_S:
+            self._last = now
+            beat = Beat(label, phase, done, total, self._steps, loss, now)
+            write_atomically(run / "progress" / f"worker-{os.getpid()}.json", json.dumps(asdict(beat)))
+
+
+def read_beats(run: Path, phase: str) -> list[Beat]:
+    """Return the latest beat of every worker that has worked on ``phase``."""
+    beats = [Beat(**json.loads(path.read_text())) for path in sorted((run / "progress").glob("worker-*.json"))]
+    return [beat for beat in beats if beat.phase == phase]
+
+
+def clear(run: Path) -> None:
+    """Forget the progress of an earlier process."""
+    for path in (run / "progress").glob("*.json"):
+        path.unlink()

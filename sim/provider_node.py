@@ -1,0 +1,128 @@
+"""The provider as a node: psi trained once and kept, requests answered one by one or merged."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import RecordDict
+
+from roles.common.labels import load_labels
+from roles.common.seeds import generator
+from roles.common.weights import digest, load, save
+from roles.provider.provider import Provider
+from roles.provider.training import train_classifier
+from sim.config import available_cpus, cache_folder
+from sim.messages import Job, decode_request, encode_answer, encode_refusal
+from sim.nodes import compute_of, store_of
+from sim.partition import partition_images
+from sim.progress import Heart, write_atomically
+
+
+@dataclass(frozen=True)
+class ClassifierRecord:
+    """What is known of a trained psi."""
+
+    test_accuracy: float
+    selected_epoch: int
+    digest: str
+    curve: list[dict[str, float]]
+    reused: bool
+    """Whether it was found in the cache."""
+
+
+def _psi_folder(job: Job) -> Path:
+    experiment = job.experiment
+    recipe = {
+        "classifier": experiment.classifier.model_dump(),
+        "data": store_of(experiment).fingerprint,
+        "precision": experiment.runtime.precision,
+        "torch": torch.__version__.split("+")[0],
+    }
+    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    return cache_folder() / "psi" / f"{experiment.classifier.name}-{key[:16]}"
+
+
+def trained_classifier(job: Job, heart: Heart) -> ClassifierRecord:
+    """Train psi as the experiment says, or find the one trained earlier with the same recipe, data and precision.
+
+    Raises:
+        ValueError: training diverged, or the kept weights are damaged.
+    """
+    folder, experiment = _psi_folder(job), job.experiment
+    weights, facts = folder / "psi.safetensors", folder / "psi.json"
+    reused = facts.is_file()
+    if not reused:
+        compute = compute_of(experiment)
+        # Nobody else works while psi is trained.
+        torch.set_num_threads(available_cpus())
+        trained = train_classifier(
+            experiment.classifier,
+            store_of(experiment),
+            compute,
+            lambda step, total, loss: heart.beat(job.run, "classifier", "psi", step, total, loss),
+        )
+        save(weights, trained.state)
+        known = {
+            "classifier": experiment.classifier.model_dump(),
+            "test_accuracy": trained.test_accuracy,
+            "selected_epoch": trained.selected_epoch,
+            "digest": digest(trained.state),
+            "curve": trained.curve,
+        }
+        write_atomically(facts, json.dumps(known, indent=1))
+    known = json.loads(facts.read_text())
+    state, _ = load(weights)
+    if digest(state) != known["digest"]:
+        raise ValueError(f"{weights}: damaged (its digest is not the one noted when it was trained); delete its folder")
+    save(job.run / "provider" / "psi.safetensors", state)
+    fields = {name: known[name] for name in ("test_accuracy", "selected_epoch", "digest", "curve")}
+    return ClassifierRecord(**fields, reused=reused)
+
+
+def build_provider(job: Job) -> Provider:
+    """Return the provider of a run whose psi has been trained.
+
+    Raises:
+        ValueError: psi has not been trained, or its weights are damaged.
+    """
+    experiment, store = job.experiment, store_of(job.experiment)
+    compute = compute_of(experiment)
+    labels = load_labels(store.folder, "train")
+    assignment = partition_images(labels, experiment.users, experiment.user_count, experiment.seed)
+    count = store.counts["validation"]
+    chosen = torch.randperm(count, generator=generator(experiment.seed, "validation"))
+    validation = chosen[: experiment.users.validation_images or count].sort().values
+    state, _ = load(job.run / "provider" / "psi.safetensors")
+    return Provider(experiment.classifier.name, state, store, compute, assignment, validation)
+
+
+_providers: dict[str, Provider] = {}
+
+
+def provider_of(job: Job) -> Provider:
+    """Return this process's provider for the run of ``job``; psi is frozen, so any process's is as good as another's."""
+    key = f"{job.run}|{job.experiment.model_dump_json()}"
+    if key not in _providers:
+        _providers.clear()
+        _providers[key] = build_provider(job)
+    return _providers[key]
+
+
+def answer_one(provider: Provider, message_type: str, content: RecordDict) -> RecordDict:
+    """Answer one encoded request, or say in one line why not; the provider goes on serving either way."""
+    try:
+        return encode_answer(provider.answer(decode_request(message_type, content)))
+    except ValueError as error:
+        return encode_refusal(error)
+
+
+def facts_of(record: ClassifierRecord) -> dict[str, Any]:
+    """Return what a reply says of psi, beside its curve."""
+    return {
+        "test-accuracy": record.test_accuracy,
+        "selected-epoch": record.selected_epoch,
+        "reused": int(record.reused),
+    }

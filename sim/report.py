@@ -1,0 +1,257 @@
+"""What a run found: one table, the figures of the paper, and a summary that says plainly what was hidden."""
+
+import io
+from pathlib import Path
+
+import pandas as pd
+
+from roles.evaluator.attack import AttackResult, Measured
+from sim.config import Experiment
+from sim.evaluator_node import BLUR
+from sim.figures import Box, Panel, StripRow, draw_learning_curves, draw_psnr_boxes, draw_strips
+from sim.progress import write_atomically
+from sim.runs import RunFolder
+
+_HIDDEN_DB, _HIDDEN_SSIM = 1.0, 0.05
+_SEEN_SSIM = 0.5
+
+COLUMNS = {
+    "subject": "user-<index>, or control-blur: plain images blurred, which every ITN must be able to recover",
+    "images": "images in the user's X'",
+    "steps": "training steps of h_theta",
+    "selected_epoch": "epoch with the lowest validation objective, whose theta was published",
+    "accuracy": "share of protected test images that psi classifies correctly",
+    "plain_accuracy": "the same for plain test images",
+    "protected_psnr": "median over test images, protected against plain, in dB",
+    "protected_ssim": "median over test images, protected against plain",
+    "class_mean_psnr": "median PSNR of the trivial guess: the mean image of the predicted class",
+    "class_mean_ssim": "median SSIM of the same",
+    "itn_<name>_psnr": "median PSNR of the inverse network's estimates",
+    "itn_<name>_ssim": "median SSIM of the same",
+    "itn_<name>_psnr_worst1": "PSNR that 1% of the estimates reach or exceed: the images that leak most",
+    "itn_<name>_accuracy": "share of the estimates that psi classifies correctly",
+    "verdict": "hidden, partly recovered, recovered or visible (see verdict_of)",
+    "queries": "requests for a loss or a gradient that the user sent",
+    "queried_images": "protected images in them",
+    "sent_bytes": "bytes of arrays that the user sent for them",
+    "received_bytes": "bytes of arrays that came back",
+    "failure": "why a user has no result",
+}
+"""The columns of ``table.csv`` and ``table.parquet``; accuracies are in [0, 1]."""
+
+
+def _median(measured: Measured, measure: str) -> float:
+    return float(getattr(measured, measure).median())
+
+
+def verdict_of(result: AttackResult) -> str:
+    """Say in a word how well a protection hid the test images.
+
+    ``visible``: the protected image is itself like the plain one (median SSIM at least 0.5). ``recovered``: an ITN's
+    estimates are. ``hidden``: the best ITN gains less than 1 dB and less than 0.05 SSIM, in the median, on the mean image of
+    the predicted class, which whoever knows the label can draw. ``partly recovered``: all between.
+    """
+    if _median(result.protected, "ssim") >= _SEEN_SSIM:
+        return "visible"
+    estimates = result.estimates.values()
+    best = {measure: max(_median(e, measure) for e in estimates) for measure in ("psnr", "ssim")}
+    if best["ssim"] >= _SEEN_SSIM:
+        return "recovered"
+    trivial = result.baselines["class_mean"]
+    hidden = (
+        best["psnr"] - _median(trivial, "psnr") < _HIDDEN_DB and best["ssim"] - _median(trivial, "ssim") < _HIDDEN_SSIM
+    )
+    return "hidden" if hidden else "partly recovered"
+
+
+def table_of(run: RunFolder, experiment: Experiment) -> pd.DataFrame:
+    """Return one row a user and one a control, with the columns of :data:`COLUMNS`."""
+    plain_accuracy = run.facts()["psi"]["test_accuracy"]
+    rows: list[dict[str, object]] = []
+    for user in range(experiment.user_count):
+        subject = f"user-{user:04d}"
+        row: dict[str, object] = {"subject": subject}
+        published, result = run.user(user), run.attack(subject)
+        if published is not None:
+            row |= {name.replace("-", "_"): int(value) for name, value in published.facts.items()}
+        if result is not None:
+            row |= {"plain_accuracy": plain_accuracy, **_measures(result)}
+        row["failure"] = "" if result is not None else run.failure(user)
+        rows.append(row)
+    control = run.attack(BLUR)
+    if control is not None:
+        rows.append({"subject": BLUR, "plain_accuracy": plain_accuracy, **_measures(control), "failure": ""})
+    table = pd.DataFrame(rows)
+    order = [column for pattern in COLUMNS for column in _matching(pattern, experiment) if column in table]
+    return table[order].convert_dtypes()
+
+
+def _matching(pattern: str, experiment: Experiment) -> list[str]:
+    names = [itn.name for itn in experiment.attack.itns]
+    return [pattern.replace("<name>", name) for name in names] if "<name>" in pattern else [pattern]
+
+
+def _measures(result: AttackResult) -> dict[str, object]:
+    trivial = result.baselines["class_mean"]
+    row: dict[str, object] = {
+        "accuracy": result.protected.accuracy,
+        "protected_psnr": _median(result.protected, "psnr"),
+        "protected_ssim": _median(result.protected, "ssim"),
+        "class_mean_psnr": _median(trivial, "psnr"),
+        "class_mean_ssim": _median(trivial, "ssim"),
+        "verdict": verdict_of(result),
+    }
+    for name, estimate in result.estimates.items():
+        row |= {
+            f"itn_{name}_psnr": _median(estimate, "psnr"),
+            f"itn_{name}_ssim": _median(estimate, "ssim"),
+            f"itn_{name}_psnr_worst1": float(estimate.psnr.quantile(0.99)),
+            f"itn_{name}_accuracy": estimate.accuracy,
+        }
+        if estimate.lpips is not None:
+            row[f"itn_{name}_lpips"] = _median(estimate, "lpips")
+    return row
+
+
+def write_report(run: RunFolder, experiment: Experiment) -> str:
+    """Write table, figures and summary into the run folder, and return the summary."""
+    table = table_of(run, experiment)
+    write_atomically(run.path / "table.csv", table.to_csv(index=False))
+    parquet = io.BytesIO()
+    table.to_parquet(parquet, index=False)
+    _write_bytes(run.path / "table.parquet", parquet.getvalue())
+    _draw(run, experiment)
+    summary = summary_of(run, experiment, table)
+    write_atomically(run.path / "summary.md", summary)
+    return summary
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def _draw(run: RunFolder, experiment: Experiment) -> None:
+    figures = run.path / "figures"
+    boxes: list[Box] = []
+    curves: dict[str, list[dict[str, float]]] = {}
+    for user in range(experiment.user_count):
+        published, result = run.user(user), run.attack(f"user-{user:04d}")
+        if published is not None:
+            curves[f"user {user}"] = published.curve
+        if result is not None:
+            boxes += _boxes(f"user {user}", result)
+            draw_strips(figures / f"strips-user-{user:04d}", _strips(result), _strip_title(experiment, f"user {user}"))
+    control = run.attack(BLUR)
+    if control is not None:
+        boxes += _boxes("control: blur", control)
+        draw_strips(figures / f"strips-{BLUR}", _strips(control), "Positive control: blurred images")
+    draw_psnr_boxes(figures / "psnr", boxes)
+    panels = [
+        Panel("train_loss", "L_class, training"),
+        Panel("validation_feature_loss", "L_feat, validation", log=True),
+        Panel("validation_objective", "objective (Eq. 4), validation"),
+        Panel("validation_accuracy", "accuracy, validation"),
+    ]
+    draw_learning_curves(figures / "curves", curves, panels)
+
+
+def _strip_title(experiment: Experiment, who: str) -> str:
+    return f"{experiment.name}, {who}: alpha {experiment.user.alpha:g}, {experiment.user.features.layer}"
+
+
+def _boxes(label: str, result: AttackResult) -> list[Box]:
+    return [
+        Box(label, result.protected.psnr, "protected"),
+        *(Box(label, estimate.psnr, f"ITN ({name})") for name, estimate in result.estimates.items()),
+        Box(label, result.baselines["class_mean"].psnr, "class-mean baseline"),
+    ]
+
+
+def _strips(result: AttackResult) -> list[StripRow]:
+    def captions(measured: Measured) -> list[str]:
+        return [f"{value:.2f} dB" for value in measured.psnr[: len(result.pictures["plain"])].tolist()]
+
+    return [
+        StripRow("plain", result.pictures["plain"], None),
+        StripRow("protected", result.pictures["protected"], captions(result.protected)),
+        *(
+            StripRow(f"ITN ({name})", result.pictures[name], captions(estimate))
+            for name, estimate in result.estimates.items()
+        ),
+    ]
+
+
+def summary_of(run: RunFolder, experiment: Experiment, table: pd.DataFrame) -> str:
+    """Return the run in words: what was run, the table in short, and whether anything was hidden."""
+    facts = run.facts()
+    psi = facts["psi"]
+    user = experiment.user
+    lines = [
+        f"# {experiment.name}",
+        "",
+        f"{experiment.user_count} users ({experiment.strategy.name}, {experiment.users.partition.kind} X'), psi "
+        f"{experiment.classifier.name} on {experiment.data.name}: {100 * psi['test_accuracy']:.2f}% of plain test images"
+        f"{' (trained earlier)' if psi['reused'] else ''}.",
+        f"h_theta: U-Net of width {user.width}, {user.training.epochs:g} epochs; alpha {user.alpha:g}, "
+        f"phi {user.features.describe()}.",
+        f"Exchange {experiment.runtime.exchange}, {experiment.runtime.precision}, seed {experiment.seed}; "
+        f"{facts['processor']}, {facts.get('seconds', 0):.0f} s.",
+        "",
+        _short_table(table, experiment),
+        "",
+        "Accuracies in %; PSNR in dB and SSIM are medians over the test images. `class mean` is the trivial guess from the "
+        "predicted label: a reconstruction counts for what it has beyond that.",
+        "",
+        *_verdicts(table, experiment),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _short_table(table: pd.DataFrame, experiment: Experiment) -> str:
+    names = [itn.name for itn in experiment.attack.itns]
+    header = ["", "images", "accuracy", "protected PSNR / SSIM", "class mean"]
+    header += [f"ITN {name} PSNR / SSIM / accuracy" for name in names] + ["verdict"]
+    rows = [header, ["---"] * len(header)]
+    for _, row in table.iterrows():
+        if pd.isna(row.get("accuracy")):
+            rows.append([str(row["subject"]), *["-"] * (len(header) - 2), f"failed: {row['failure']}"])
+            continue
+        cells = [
+            str(row["subject"]),
+            "-" if pd.isna(row.get("images")) else str(row["images"]),
+            f"{100 * row['accuracy']:.2f}",
+            f"{row['protected_psnr']:.2f} / {row['protected_ssim']:.3f}",
+            f"{row['class_mean_psnr']:.2f} / {row['class_mean_ssim']:.3f}",
+        ]
+        cells += [
+            f"{row[f'itn_{n}_psnr']:.2f} / {row[f'itn_{n}_ssim']:.3f} / {100 * row[f'itn_{n}_accuracy']:.2f}" for n in names
+        ]
+        rows.append([*cells, str(row["verdict"])])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _verdicts(table: pd.DataFrame, experiment: Experiment) -> list[str]:
+    users = table[table["subject"] != BLUR]
+    counts = users["verdict"].value_counts() if "verdict" in users else pd.Series(dtype=int)
+    lines = [
+        "- "
+        + "; ".join(f"{count} of {len(users)} users: {verdict}" for verdict, count in counts.items())
+        + ". (visible: the protected images themselves resemble the plain ones; recovered: an ITN's estimates do; hidden: "
+        "no ITN gains 1 dB or 0.05 SSIM on the class mean.)"
+    ]
+    control = table[table["subject"] == BLUR]
+    if len(control):
+        best = max(float(control[f"itn_{itn.name}_ssim"].iloc[0]) for itn in experiment.attack.itns)
+        works = best >= _SEEN_SSIM
+        lines.append(
+            f"- Positive control: the ITN brings blurred images back to a median SSIM of {best:.3f}"
+            + (", so it works." if works else ": it is too weak here for \"hidden\" to mean anything.")
+        )
+    if experiment.user.features.weights == "random":
+        lines.append("- phi has random weights: this run shows the machinery, not the paper's protection.")
+    failed = users[users["failure"] != ""]
+    lines += [f"- {row['subject']} failed: {row['failure']}" for _, row in failed.iterrows()]
+    return lines

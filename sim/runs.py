@@ -1,0 +1,197 @@
+"""A run is a folder: what it holds, and how it gets there whole."""
+
+import json
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from flwr.app import ArrayRecord, MetricRecord, RecordDict
+
+from roles.common.weights import State, load, save
+from roles.evaluator.attack import AttackResult
+from sim.config import ConfigError, Experiment, load_experiment
+from sim.messages import decode_attack, decode_tensors, encode_attack, encode_tensors
+from sim.progress import write_atomically
+
+_PACKAGES = ("flwr", "flwr-datasets", "ray", "torch", "torchvision", "datasets", "numpy", "torchmetrics", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class PublishedTransformer:
+    """What one user has made public, and what it cost."""
+
+    theta: State
+    facts: dict[str, float]
+    """images, steps, selected-epoch, queries, queried-images, sent-bytes, received-bytes."""
+    curve: list[dict[str, float]]
+
+
+class RunFolder:
+    """The files of one run; every one of them is written atomically.
+
+    ========================  ===================================================================
+    ``config.yaml``           the resolved experiment: running it again gives this run again
+    ``run.json``              versions, hardware, psi's digest and accuracy, times
+    ``table.csv``, ``.parquet``  one row a user, and one a control
+    ``summary.md``            the same in words
+    ``figures/``              PNG and PDF
+    ``provider/``             psi.safetensors and its learning curve
+    ``users/user-0000/``      theta.safetensors, facts and learning curve, predicted labels
+    ``attacks/user-0000/``    measures of every test image, curves, pictures
+    ``state/``, ``progress/``  what a killed run resumes from; what it is doing
+    ========================  ===================================================================
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @staticmethod
+    def create(path: Path, experiment: Experiment) -> "RunFolder":
+        """Make the folder of a new run.
+
+        Raises:
+            ConfigError: there is one already.
+        """
+        if (path / "config.yaml").exists():
+            raise ConfigError(f"{path}: holds a run already; name another folder, or resume it with --resume {path}")
+        path.mkdir(parents=True, exist_ok=True)
+        run = RunFolder(path)
+        run._write("config.yaml", yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False))
+        run.note(environment())
+        return run
+
+    @staticmethod
+    def open(path: Path) -> "RunFolder":
+        """Return an existing run.
+
+        Raises:
+            ConfigError: ``path`` is none.
+        """
+        if not (path / "config.yaml").is_file():
+            raise ConfigError(f"{path}: not a run folder (it has no config.yaml)")
+        return RunFolder(path)
+
+    def experiment(self) -> Experiment:
+        """Return the resolved experiment."""
+        return load_experiment(self.path / "config.yaml")
+
+    def _write(self, name: str, text: str) -> None:
+        write_atomically(self.path / name, text)
+
+    def _read_json(self, name: str) -> Any:
+        path = self.path / name
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    # ---- facts about the run -----------------------------------------------------------------------------------
+
+    def note(self, facts: dict[str, Any]) -> None:
+        """Add facts to ``run.json``."""
+        self._write("run.json", json.dumps(self.facts() | facts, indent=1))
+
+    def facts(self) -> dict[str, Any]:
+        """Return ``run.json``."""
+        facts: dict[str, Any] = self._read_json("run.json")
+        return facts
+
+    def keep_classifier_curve(self, curve: list[dict[str, float]]) -> None:
+        """Keep psi's learning curve."""
+        self._write("provider/curve.json", json.dumps(curve, indent=1))
+
+    # ---- rounds ------------------------------------------------------------------------------------------------
+
+    def keep_round(self, number: int, arrays: ArrayRecord) -> None:
+        """Note that a round is finished, with the theta that the strategy would send out next (or none)."""
+        save(self.path / "state" / f"arrays-{number:04d}.safetensors", decode_tensors(arrays))
+        self._write("state/round.json", json.dumps({"finished": number}))
+        for old in (self.path / "state").glob("arrays-*.safetensors"):
+            if old.name != f"arrays-{number:04d}.safetensors":
+                old.unlink()
+
+    def finished_rounds(self) -> int:
+        """Return how many rounds are finished."""
+        return int(self._read_json("state/round.json").get("finished", 0))
+
+    def round_arrays(self) -> ArrayRecord:
+        """Return the theta that the strategy goes on with, empty if there is none."""
+        finished = self.finished_rounds()
+        if not finished:
+            return ArrayRecord()
+        return encode_tensors(load(self.path / "state" / f"arrays-{finished:04d}.safetensors")[0])
+
+    # ---- results -----------------------------------------------------------------------------------------------
+
+    def keep_user(self, user: int, published: PublishedTransformer) -> None:
+        """Keep what a user has published."""
+        folder = f"users/user-{user:04d}"
+        save(self.path / folder / "theta.safetensors", published.theta)
+        self._write(f"{folder}/published.json", json.dumps({"facts": published.facts, "curve": published.curve}, indent=1))
+
+    def user(self, user: int) -> PublishedTransformer | None:
+        """Return what a user has published, or None."""
+        folder = f"users/user-{user:04d}"
+        known = self._read_json(f"{folder}/published.json")
+        if not known:
+            return None
+        theta, _ = load(self.path / folder / "theta.safetensors")
+        return PublishedTransformer(theta, known["facts"], known["curve"])
+
+    def keep_predictions(self, user: int, labels: torch.Tensor) -> None:
+        """Keep the labels predicted for a user's protected test images."""
+        save(self.path / f"users/user-{user:04d}" / "predictions.safetensors", {"labels": labels})
+
+    def predictions(self, user: int) -> torch.Tensor | None:
+        """Return the labels predicted for a user's protected test images, or None."""
+        path = self.path / f"users/user-{user:04d}" / "predictions.safetensors"
+        return load(path)[0]["labels"] if path.is_file() else None
+
+    def keep_attack(self, subject: str, result: AttackResult) -> None:
+        """Keep everything an evaluator found out about ``subject``."""
+        content = encode_attack(result)
+        numbers = {name: dict(record) for name, record in content.metric_records.items()}
+        tensors = decode_tensors(content.array_records["arrays"])
+        save(self.path / "attacks" / subject / "measures.safetensors", tensors, {"metrics": json.dumps(numbers)})
+
+    def attack(self, subject: str) -> AttackResult | None:
+        """Return what an evaluator found out about ``subject``, or None."""
+        path = self.path / "attacks" / subject / "measures.safetensors"
+        if not path.is_file():
+            return None
+        tensors, metadata = load(path)
+        metrics = {name: MetricRecord(record) for name, record in json.loads(metadata["metrics"]).items()}
+        return decode_attack(RecordDict({"arrays": encode_tensors(tensors), **metrics}))
+
+    def keep_failure(self, user: int, reason: str) -> None:
+        """Note why a user has no result."""
+        self._write(f"users/user-{user:04d}/failure.json", json.dumps({"reason": reason}))
+
+    def failure(self, user: int) -> str:
+        """Return why a user has no result; empty if nothing is known."""
+        return str(self._read_json(f"users/user-{user:04d}/failure.json").get("reason", ""))
+
+
+def environment() -> dict[str, Any]:
+    """Return what a result depends on beside its config: versions and hardware."""
+    return {
+        "veilsim": version("veilsim"),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in _PACKAGES},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cpus": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "command": sys.argv[1:],
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,190 @@
+"""A user as a node: its sessions of training, validation and testing, and the state it keeps between rounds."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, MetricRecord, RecordDict
+from torch import Tensor
+
+from roles.common.exchange import Classify, Losses, LossGradient, Predictions, Request, Work, expect
+from roles.common.transform import apply_network
+from roles.common.unet import UNet
+from roles.common.weights import State, load, load_into, save
+from roles.user.training import TransformerTraining
+from sim.messages import ARRAYS, METRICS, Job, encode_curve, encode_tensors
+from sim.nodes import compute_of, state_folder, store_of
+from sim.progress import Heart
+from sim.sessions import Session
+
+_TEST_BATCH = 500
+
+
+def user_folder(job: Job, user: int) -> Path:
+    """Return where a user's node keeps its state."""
+    return state_folder(job) / f"user-{user:04d}"
+
+
+def _round_files(job: Job, user: int) -> dict[int, Path]:
+    return {int(path.stem.removeprefix("round-")): path for path in user_folder(job, user).glob("round-*.safetensors")}
+
+
+def new_training(job: Job, user: int) -> TransformerTraining:
+    """Return a user's training at its very start."""
+    experiment = job.experiment
+    return TransformerTraining(experiment.user, user, experiment.seed, store_of(experiment), compute_of(experiment))
+
+
+def training_after(job: Job, user: int, finished: int) -> TransformerTraining:
+    """Return a user's training as it was after ``finished`` rounds, some of which it may have sat out.
+
+    Raises:
+        ValueError: the state on disk is damaged.
+    """
+    training = new_training(job, user)
+    files = _round_files(job, user)
+    usable = [number for number in files if number <= finished]
+    if usable:
+        tensors, metadata = load(files[max(usable)])
+        training.restore(tensors, json.loads(metadata["numbers"]))
+    return training
+
+
+def keep_training(job: Job, user: int, training: TransformerTraining) -> None:
+    """Write a user's training to disk as its state after the job's round.
+
+    The state before stays as well: a run that is killed in the next round resumes from this one, and one that is killed
+    before the ServerApp has noted this round resumes from the one before.
+    """
+    before = [number for number in _round_files(job, user) if number < job.round]
+    tensors, numbers = training.checkpoint()
+    path = user_folder(job, user) / f"round-{job.round:04d}.safetensors"
+    save(path, tensors, {"numbers": json.dumps(numbers)})
+    for number, old in _round_files(job, user).items():
+        if number > job.round or (before and number < max(before)):
+            old.unlink()
+
+
+class TrainSession(Session):
+    """One round of a user's training (message ``train``)."""
+
+    def __init__(self, job: Job, user: int, training: TransformerTraining, heart: Heart) -> None:
+        self._job, self._user, self._training, self._heart = job, user, training, heart
+
+    def work(self) -> Work[RecordDict]:
+        """Train through the round, keep the state, and reply as any Flower strategy expects."""
+        job, training = self._job, self._training
+        yield from training.run(job.round, job.experiment.strategy.rounds)
+        keep_training(job, self._user, training)
+        last = training.curve[-1] if training.curve else {}
+        metrics = MetricRecord(
+            {
+                "num-examples": training.images,
+                "loss": last.get("train_loss", 0.0),
+                "accuracy": last.get("train_accuracy", 0.0),
+            }
+        )
+        return RecordDict({ARRAYS: encode_tensors(training.theta()), METRICS: metrics})
+
+    def checkpoint(self) -> tuple[State, dict[str, Any]]:
+        """See :class:`Session`."""
+        return self._training.checkpoint()
+
+    def restore(self, tensors: State, numbers: Mapping[str, Any]) -> None:
+        """See :class:`Session`."""
+        self._training.restore(tensors, numbers)
+
+    def account(self, request: Request, sent: int, received: int) -> None:
+        """Count queries, images and bytes of losses and gradients."""
+        if isinstance(request, LossGradient | Losses):
+            traffic = self._training.traffic
+            traffic.queries += 1
+            traffic.images += len(request.ids)
+            traffic.sent_bytes += sent
+            traffic.received_bytes += received
+            self._heart.beat(
+                self._job.run,
+                "users",
+                f"user {self._user}",
+                self._training.step,
+                self._training.total_steps,
+                self._training.loss,
+            )
+
+
+class ValidateSession(Session):
+    """Loss and accuracy of a theta on a user's validation images (message ``evaluate``)."""
+
+    def __init__(self, job: Job, user: int, theta: State | None) -> None:
+        self._training = training_after(job, user, job.round)
+        if theta is not None:
+            self._training.adopt(theta)
+
+    def work(self) -> Work[RecordDict]:
+        """Ask for the losses of all validation images."""
+        loss, accuracy, images = yield from self._training.validation()
+        return RecordDict({METRICS: MetricRecord({"num-examples": images, "loss": loss, "accuracy": accuracy})})
+
+    def checkpoint(self) -> tuple[State, dict[str, Any]]:
+        """See :class:`Session`."""
+        return self._training.checkpoint()
+
+    def restore(self, tensors: State, numbers: Mapping[str, Any]) -> None:
+        """See :class:`Session`."""
+        self._training.restore(tensors, numbers)
+
+
+class TestSession(Session):
+    """Protected test images through the provider's service (message ``evaluate.test``; Section III-A, steps 4 and 5)."""
+
+    def __init__(self, job: Job, theta: State) -> None:
+        self._job, self._theta = job, theta
+        self._labels: list[Tensor] = []
+
+    def work(self) -> Work[RecordDict]:
+        """Protect the test images and have them classified, batch by batch."""
+        experiment = self._job.experiment
+        compute = compute_of(experiment)
+        h = UNet(experiment.user.width, experiment.user.depth)
+        load_into(h, self._theta, "published theta")
+        h = compute.module(h)
+        images = store_of(experiment).images("test")[: experiment.attack.test_images]
+        for batch in images.split(_TEST_BATCH)[len(self._labels) :]:
+            answer = expect((yield Classify(apply_network(h, batch, compute))), Predictions)
+            self._labels.append(answer.labels)
+        return RecordDict({ARRAYS: encode_tensors({"labels": torch.cat(self._labels)})})
+
+    def checkpoint(self) -> tuple[State, dict[str, Any]]:
+        """See :class:`Session`."""
+        labels = {f"labels/{index}": value for index, value in enumerate(self._labels)}
+        return labels | {f"theta/{name}": value for name, value in self._theta.items()}, {}
+
+    def restore(self, tensors: State, numbers: Mapping[str, Any]) -> None:
+        """See :class:`Session`."""
+        self._labels = [tensors[f"labels/{i}"] for i in range(sum(name.startswith("labels/") for name in tensors))]
+        self._theta = {n.removeprefix("theta/"): value for n, value in tensors.items() if n.startswith("theta/")}
+
+
+def publication(job: Job, user: int) -> RecordDict:
+    """Return what a user makes public after its last round, and what its training has cost (message ``query.publish``).
+
+    Raises:
+        ValueError: the user has not finished its training.
+    """
+    training = training_after(job, user, job.experiment.strategy.rounds)
+    traffic = training.traffic
+    facts = MetricRecord(
+        {
+            "images": training.images,
+            "steps": training.step,
+            "selected-epoch": training.selected_epoch,
+            "queries": traffic.queries,
+            "queried-images": traffic.images,
+            "sent-bytes": traffic.sent_bytes,
+            "received-bytes": traffic.received_bytes,
+        }
+    )
+    theta: ArrayRecord = encode_tensors(training.selected_theta())
+    return RecordDict({ARRAYS: theta, METRICS: facts, "curve": encode_curve(training.curve)})

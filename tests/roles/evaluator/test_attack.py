@@ -1,0 +1,180 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from roles.common.compute import Compute
+from roles.common.data import ImageStore
+from roles.common.exchange import Answer, Classify, ExchangeError, LossValues, Predictions, Request, Work, drive
+from roles.common.labels import load_labels
+from roles.common.recipes import Recipe
+from roles.evaluator import attack
+from roles.evaluator.attack import AttackConfig, AttackResult, evaluate_protection
+from roles.evaluator.baselines import class_means, mean_image
+from roles.evaluator.itn import ItnConfig
+from roles.evaluator.measures import psnr
+
+Start = Callable[[dict[str, Tensor]], Work[AttackResult]]
+
+
+def invert(images: Tensor) -> Tensor:
+    return 255 - images
+
+
+def by_brightness(request: Request) -> Answer:
+    assert isinstance(request, Classify)
+    return Predictions((request.images.float().mean(dim=(1, 2, 3)) / 25.6).long())
+
+
+@pytest.fixture
+def config(small_itn: ItnConfig) -> AttackConfig:
+    other = small_itn.model_copy(update={"name": "other", "loss": "l1"})
+    return AttackConfig(itns=(small_itn, other), pairs=36, test_images=10, pictures=3, flip=False)
+
+
+@pytest.fixture
+def start(config: AttackConfig, store: ImageStore, compute: Compute) -> Start:
+    return lambda state: evaluate_protection(invert, store, config, compute, 0, state)
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attack, "_CLASSIFY_BATCH", 4)
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    names: list[str] = []
+    train = attack.train_itn
+
+    def counted(config: ItnConfig, *arguments: object, **options: object) -> object:
+        names.append(config.name)
+        return train(config, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(attack, "train_itn", counted)
+    return names
+
+
+def flattened(result: AttackResult) -> dict[str, Tensor]:
+    sets = {"protected": result.protected, **result.estimates, **result.baselines}
+    tensors = {f"{name} psnr": measured.psnr for name, measured in sets.items()}
+    tensors |= {f"{name} ssim": measured.ssim for name, measured in sets.items()}
+    tensors |= {f"{name} accuracy": torch.tensor(measured.accuracy or -1.0) for name, measured in sets.items()}
+    tensors |= {f"{name} curve": torch.tensor([list(r.values()) for r in c]) for name, c in result.curves.items()}
+    return tensors | result.pictures
+
+
+def test_every_set_of_images_is_measured_against_the_plain_test_images(start: Start, store: ImageStore) -> None:
+    result = drive(start({}), by_brightness)
+    plain, labels = store.images("test")[:10], load_labels(store.folder, "test")[:10]
+    assert torch.equal(result.protected.psnr, psnr(255 - plain, plain))
+    predicted = by_brightness(Classify(255 - plain))
+    assert isinstance(predicted, Predictions)
+    assert result.protected.accuracy == (predicted.labels == labels).double().mean().item()
+    assert list(result.estimates) == ["small", "other"]
+    for measured in (result.protected, *result.estimates.values(), *result.baselines.values()):
+        assert measured.psnr.shape == measured.ssim.shape == (10,)
+        assert measured.psnr.dtype == measured.ssim.dtype == torch.float32
+        assert measured.lpips is None
+    assert list(result.curves) == ["small", "other"]
+    assert list(result.curves["small"][0]) == ["epoch", "step", "train_loss", "validation_loss"]
+    assert [row["epoch"] for row in result.curves["small"]] == [1, 2]
+    assert list(result.pictures) == ["plain", "protected", "small", "other"]
+    assert torch.equal(result.pictures["protected"], 255 - plain[:3])
+    assert all(p.dtype == torch.uint8 and p.shape == (3, 3, 32, 32) for p in result.pictures.values())
+
+
+def test_baselines_know_the_attackers_train_images_and_the_predicted_class(
+    start: Start, config: AttackConfig, store: ImageStore
+) -> None:
+    result = drive(start({}), by_brightness)
+    ids = attack._attacker_ids(store, "train", config.pairs, 0)
+    known, labels = store.images("train")[ids], load_labels(store.folder, "train")[ids]
+    plain = store.images("test")[:10]
+    predicted = by_brightness(Classify(255 - plain))
+    assert isinstance(predicted, Predictions)
+    expected = {
+        "mean_image": psnr(mean_image(known).expand_as(plain), plain),
+        "class_mean": psnr(class_means(known, labels, 10)[predicted.labels], plain),
+    }
+    for name, measured in result.baselines.items():
+        assert torch.allclose(measured.psnr, expected[name], atol=0.05)  # they are measured as 8-bit images
+        assert measured.accuracy is None
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_dropped_at_every_yield_it_goes_on_from_its_state_to_the_same_result(
+    start: Start, trainings: list[str]
+) -> None:
+    requests: list[Tensor] = []
+
+    def recording(request: Request) -> Answer:
+        assert isinstance(request, Classify)
+        requests.append(request.images)
+        return by_brightness(request)
+
+    undisturbed = flattened(drive(start({}), recording))
+    assert [len(images) for images in requests] == [4, 4, 2] * 3
+    trainings.clear()
+
+    saved: dict[str, Tensor] = {}
+    for expected in requests:
+        for _ in range(2):  # nobody answers the first of the two
+            state = {key: value.clone() for key, value in saved.items()}
+            work = start(state)
+            request = next(work)
+            saved = {key: value.clone() for key, value in state.items()}
+            assert isinstance(request, Classify)
+            assert torch.equal(request.images, expected)
+        # The state of the next yield, or of the end, follows from the answer.
+        try:
+            work.send(by_brightness(request))
+        except StopIteration as end:
+            restarted = flattened(end.value)
+        saved = {key: value.clone() for key, value in state.items()}
+    assert trainings == ["small", "other"]
+    assert restarted.keys() == undisturbed.keys()
+    assert all(torch.equal(restarted[name], undisturbed[name]) for name in undisturbed)
+
+
+def test_every_user_faces_an_attacker_with_the_same_images_and_another_seed_another(store: ImageStore) -> None:
+    ids = attack._attacker_ids(store, "train", 20, 0)
+    assert torch.equal(attack._attacker_ids(store, "train", 40, 0)[:20], ids)
+    assert not torch.equal(attack._attacker_ids(store, "train", 20, 1), ids)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (LossValues(loss=0.0, correct=0), "expected Predictions"),
+        (Predictions(torch.zeros(3, dtype=torch.int64)), r"expected torch.int64 \(10,\)"),
+        (Predictions(torch.zeros(10)), "labels are torch.float32"),
+        (Predictions(torch.full((10,), 10)), "labels are 10 to 10, expected 0 to 9"),
+    ],
+)
+def test_an_answer_that_does_not_fit_is_refused(start: Start, answer: Answer, reason: str) -> None:
+    with pytest.raises(ExchangeError, match=reason):
+        drive(start({}), lambda _: answer)
+
+
+@pytest.mark.parametrize(("name", "split"), [("pairs", "train"), ("test_images", "test")])
+def test_more_images_than_there_are_is_an_error(
+    name: str, split: str, config: AttackConfig, store: ImageStore, compute: Compute
+) -> None:
+    greedy = config.model_copy(update={name: 5000})
+    with pytest.raises(ValueError, match=f"{name} is 5000, but the {split} split has only"):
+        next(evaluate_protection(invert, store, greedy, compute, 0, {}))
+
+
+def test_the_default_attackers_are_the_papers_and_a_strong_one() -> None:
+    paper, strong = AttackConfig().itns
+    assert (paper.name, paper.training) == ("paper", Recipe(epochs=200))
+    assert (strong.name, strong.training.optimiser, strong.training.weight_decay) == ("strong", "adam", 0)
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("plain",), ("protected",)])
+def test_inverse_networks_need_names_of_their_own(names: tuple[str, ...], small_itn: ItnConfig) -> None:
+    with pytest.raises(ValidationError, match="names of their own"):
+        AttackConfig(itns=tuple(small_itn.model_copy(update={"name": name}) for name in names))

@@ -1,0 +1,76 @@
+import pytest
+import torch
+from pydantic import ValidationError
+
+from roles.common.compute import Compute
+from roles.common.data import ImageStore
+from roles.common.images import to_unit
+from roles.common.recipes import Recipe
+from roles.common.transform import apply_network
+from roles.common.weights import cpu_state, digest
+from roles.evaluator.baselines import mean_image
+from roles.evaluator.itn import ItnConfig, paired_flip, train_itn
+from roles.evaluator.measures import psnr
+
+
+def test_it_learns_to_undo_an_inversion(store: ImageStore, compute: Compute, small_itn: ItnConfig) -> None:
+    config = small_itn.model_copy(update={"training": small_itn.training.model_copy(update={"epochs": 12})})
+    plain, unseen = store.images("train")[:128], store.images("test")[:32]
+    itn, curve = train_itn(config, 255 - plain, plain, 255 - unseen, unseen, compute, seed=0, flip=True)
+    estimates = apply_network(itn, 255 - unseen, compute)
+    assert psnr(estimates, unseen).mean() > psnr(mean_image(plain).expand_as(unseen), unseen).mean() + 3
+    assert curve[-1]["train_loss"] < curve[0]["train_loss"]
+
+
+def test_the_curve_has_a_row_an_epoch_and_the_best_epoch_is_returned(
+    store: ImageStore, compute: Compute, small_itn: ItnConfig
+) -> None:
+    recipe = small_itn.training.model_copy(update={"epochs": 4.5})
+    config = small_itn.model_copy(update={"training": recipe, "loss": "l1"})
+    # The held-out pairs are of another protection, so that the better the network gets, the worse it does on them.
+    plain, held_out = store.images("train")[:32], store.images("validation")[:8]
+    itn, curve = train_itn(config, 255 - plain, plain, held_out, held_out, compute, seed=0, flip=False)
+    assert [(row["epoch"], row["step"]) for row in curve] == [(1, 2), (2, 4), (3, 6), (4, 8), (5, 9)]
+    losses = [row["validation_loss"] for row in curve]
+    assert losses[-1] > min(losses)
+    with torch.no_grad():
+        mse = (itn(to_unit(held_out)) - to_unit(held_out)).square().mean().item()
+    assert mse == pytest.approx(min(losses), rel=1e-4)
+    assert not itn.training
+
+
+def test_training_depends_on_seed_and_name_alone(store: ImageStore, compute: Compute, small_itn: ItnConfig) -> None:
+    plain, held_out = store.images("train")[:16], store.images("validation")[:2]
+
+    def weights(config: ItnConfig, seed: int) -> str:
+        itn, _ = train_itn(config, plain, plain, held_out, held_out, compute, seed, flip=True)
+        return digest(cpu_state(itn))
+
+    first = weights(small_itn, 0)
+    torch.rand(1)  # whatever else the process draws
+    assert weights(small_itn, 0) == first
+    assert weights(small_itn, 1) != first
+    assert weights(small_itn.model_copy(update={"name": "other"}), 0) != first
+
+
+def test_both_images_of_a_pair_are_mirrored_or_neither() -> None:
+    plain = torch.randint(256, (40, 3, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    protected, flipped = paired_flip(255 - plain, plain, torch.Generator().manual_seed(0))
+    assert torch.equal(protected, 255 - flipped)
+    mirrored = (flipped == plain.flip(3)).all(dim=(1, 2, 3))
+    assert torch.equal(flipped[~mirrored], plain[~mirrored])
+    assert 5 < int(mirrored.sum()) < 35
+
+
+def test_a_training_that_diverges_stops_and_names_itself(
+    store: ImageStore, compute: Compute, small_itn: ItnConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = store.images("train")[:16]
+    monkeypatch.setattr(torch.nn.functional, "mse_loss", lambda a, b: (a - b).mean() * float("nan"))
+    with pytest.raises(ValueError, match="'small' diverged"):
+        train_itn(small_itn, plain, plain, plain, plain, compute, seed=0, flip=False)
+
+
+def test_a_name_that_could_not_be_a_key_is_refused() -> None:
+    with pytest.raises(ValidationError):
+        ItnConfig(name="a/b", training=Recipe(epochs=1))
