@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from roles.common.compute import Precision, native_precision
 from roles.common.data import DataConfig, ImageStore, prepare
@@ -32,7 +33,7 @@ class DirichletPartition(Frozen):
     """Class shares differ by user, drawn from a Dirichlet distribution: the smaller ``alpha``, the more."""
 
     kind: Literal["dirichlet"]
-    alpha: Annotated[float, Field(gt=0)]
+    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class ShardsPartition(Frozen):
@@ -53,6 +54,12 @@ Partition = Annotated[
     IidPartition | DirichletPartition | ShardsPartition | SizesPartition,
     Field(discriminator="kind"),
 ]
+_PARTITIONS: dict[str, type[Frozen]] = {
+    "iid": IidPartition,
+    "dirichlet": DirichletPartition,
+    "shards": ShardsPartition,
+    "sizes": SizesPartition,
+}
 
 
 class UsersConfig(Frozen):
@@ -195,6 +202,8 @@ def _one_line(error: Exception) -> str:
 
 
 def _is_local(name: str) -> bool:
+    if name in ("digits", "imagenet", "random"):
+        return False
     return name.startswith((".", "/", "~")) or Path(name).exists()
 
 
@@ -222,38 +231,56 @@ def _apply(content: dict[str, Any], override: str) -> None:
 
 
 def _index(holder: list[Any], part: str, override: str) -> int:
-    if not part.isdigit() or int(part) >= len(holder):
+    if not part.isdecimal() or int(part) >= len(holder):
         raise ConfigError(f"override {override!r}: {part!r} must be a position from 0 to {len(holder) - 1}")
     return int(part)
 
 
 def _explain(error: ValidationError) -> str:
     details = error.errors(include_url=False)
-    first = details[0]
-    # A discriminator shows up in the location as the name of the chosen variant.
-    parts = [str(part) for part in first["loc"] if part not in ("iid", "dirichlet", "shards", "sizes", "constrained-int")]
-    parts = [part for part in parts if not part.startswith(("literal[", "function-"))]
-    key = ".".join(parts) or "the experiment"
-    more = "" if len(details) == 1 else f" (and {len(details) - 1} more)"
+    # A typing error in a key often makes another key missing as well: the former is what to put right.
+    first = next((detail for detail in details if detail["type"] == "extra_forbidden"), details[0])
+    keys, section = _locate(first)
+    # Where a value may be of several types, each of them has an error of its own.
+    same = [detail for detail in details if _locate(detail)[0] == keys]
+    key = ".".join(keys)
+    more = "" if len(details) == len(same) else f" (and {len(details) - len(same)} more)"
     if first["type"] == "extra_forbidden":
-        known = _keys_beside(parts)
-        close = difflib.get_close_matches(parts[-1], known, n=1)
+        known = sorted(section.model_fields)
+        close = difflib.get_close_matches(keys[-1], known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known keys here: {', '.join(known)}"
         return f"{key}: unknown key; {hint}{more}"
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] in ("missing", "value_error") and isinstance(first["input"], dict | BaseModel):
-        return f"{key}: {message}{more}"
+    if first["type"] == "missing":
+        return f"{key}: missing{more}"
+    if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return f"{key}.kind: got {first['input'].get('kind')!r}: must be one of {', '.join(_PARTITIONS)}{more}"
+    if first["type"] in ("model_type", "model_attributes_type"):
+        return f"{key}: got {first['input']!r}: must be a section of keys and values{more}"
+    messages = [detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be") for detail in same]
+    message = ", or ".join([messages[0], *(text.removeprefix("must be ") for text in messages[1:])])
+    if first["type"] == "value_error" and isinstance(first["input"], dict | BaseModel):
+        return f"{key}: {message}{more}" if key else f"{message}{more}"
     return f"{key}: got {first['input']!r}: {message}{more}"
 
 
-def _keys_beside(parts: list[str]) -> list[str]:
-    model: Any = Experiment
-    for part in parts[:-1]:
-        fields = getattr(model, "model_fields", {})
-        annotation = fields[part].annotation if part in fields else None
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
-    return sorted(getattr(model, "model_fields", {}))
+def _locate(detail: ErrorDetails) -> tuple[list[str], type[BaseModel]]:
+    """Return the path to what an error is about, without pydantic's names of alternatives, and the section it is in."""
+    keys: list[str] = []
+    section: type[BaseModel] = Experiment
+    for part in detail["loc"]:
+        if isinstance(part, int):
+            keys.append(str(part))
+        elif keys == ["users", "partition"] and section is UsersConfig and part in _PARTITIONS:
+            section = _PARTITIONS[part]
+        elif part in section.model_fields:
+            keys.append(part)
+            annotation: Any = section.model_fields[part].annotation
+            candidates = [annotation, *getattr(annotation, "__args__", ())]
+            models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+            section = models[0] if len(models) == 1 else section
+        elif detail["type"] == "extra_forbidden":
+            keys.append(part)
+    return keys, section
 
 
 def check(experiment: Experiment) -> ImageStore:

@@ -107,7 +107,7 @@ def _tensor(name: str, array: Array) -> Tensor:
         if str(values.dtype) != array.dtype or values.shape != tuple(array.shape):
             raise ValueError(f"header says {array.dtype} {tuple(array.shape)}, data are {values.dtype} {values.shape}")
         return torch.from_numpy(values)
-    except (ValueError, TypeError, EOFError, OSError) as error:
+    except Exception as error:  # whatever numpy raises on bytes that another party has made up
         raise MessageError(f"array {name!r} cannot be decoded ({' '.join(str(error).split())})") from error
 
 
@@ -211,7 +211,7 @@ def split(content: RecordDict) -> dict[int, RecordDict]:
     parts: dict[int, RecordDict] = {}
     for key, record in content.items():
         number, slash, name = key.partition("/")
-        if not slash or not number.isdigit():
+        if not slash or not number.isdecimal():
             raise MessageError(f"record {key!r} has no number: records for the provider are named <number>/<name>")
         parts.setdefault(int(number), RecordDict())[name] = record
     return parts
@@ -270,7 +270,7 @@ def decode_job(content: RecordDict) -> Job:
             server_round=int(cast(int, record.get("server-round", 0))),
             subject=str(record.get("subject", "")),
         )
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise MessageError(f"the job of the message cannot be read ({_one_line(error)})") from error
 
 
@@ -290,10 +290,19 @@ class Suspension:
 
 
 def suspension_of(reply: Message) -> Suspension | None:
-    """Return what a reply asks for, or nothing if it is final."""
+    """Return what a reply asks for, or nothing if it is final.
+
+    Raises:
+        MessageError: it asks for something that the provider does not answer, or has no ticket.
+    """
     record = reply.content.config_records.get(REQUEST)
     if record is None:
         return None
+    if record.get("type") not in REQUEST_TYPES or type(record.get("ticket")) is not int:
+        raise MessageError(
+            f"the node asks for {record.get('type')!r} with ticket {record.get('ticket')!r}: "
+            f"must be one of {', '.join(REQUEST_TYPES)} with a number"
+        )
     request = RecordDict({name: value for name, value in reply.content.items() if name != REQUEST})
     return Suspension(str(record["type"]), int(cast(int, record["ticket"])), request)
 
@@ -325,9 +334,15 @@ def encode_curve(curve: list[dict[str, float]]) -> MetricRecord:
 
 
 def decode_curve(record: MetricRecord) -> list[dict[str, float]]:
-    """Undo :func:`encode_curve`; NaN values are left out of their row."""
-    columns = {key: cast(list[float], values) for key, values in record.items()}
+    """Undo :func:`encode_curve`; NaN values are left out of their row.
+
+    Raises:
+        MessageError: the columns are no lists of one length.
+    """
+    columns = {key: values for key, values in record.items() if isinstance(values, list)}
     length = max((len(values) for values in columns.values()), default=0)
+    if len(columns) < len(record) or any(len(values) < length for values in columns.values()):
+        raise MessageError(f"a learning curve's columns must be lists of one length: {', '.join(sorted(record))}")
     return [
         {key: values[row] for key, values in columns.items() if not math.isnan(values[row])} for row in range(length)
     ]
@@ -360,6 +375,9 @@ def decode_attack(content: RecordDict) -> AttackResult:
     tensors = decode_tensors(content.array_records[ARRAYS])
     accuracies = content.metric_records[METRICS]
     names = [name.removesuffix("/psnr") for name in tensors if name.endswith("/psnr")]
+    needed = ["protected/psnr", *(f"{name}/ssim" for name in names)]
+    if missing := [name for name in needed if name not in tensors]:
+        raise MessageError(f"the evaluator's reply lacks {', '.join(missing)}")
     measured = {
         name: Measured(
             psnr=tensors[f"{name}/psnr"],

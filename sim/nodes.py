@@ -43,7 +43,12 @@ def role_of(context: Context, experiment: Experiment) -> Role:
         raise MessageError("the node has no role: set node_config role (provider, user or evaluator) and partition-id")
     if partition == 0:
         return Role("provider", 0)
-    users = experiment.user_count
+    users, evaluators = experiment.user_count, experiment.runtime.evaluators
+    if not 0 < partition <= users + evaluators:
+        raise MessageError(
+            f"partition-id {partition} has no role: 0 is the provider, and there are {users} users and "
+            f"{evaluators} evaluators"
+        )
     return Role("user", partition - 1) if partition <= users else Role("evaluator", partition - 1 - users)
 
 

@@ -25,6 +25,14 @@ def partition_images(labels: Tensor, users: UsersConfig, count: int, seed: int) 
     Raises:
         ConfigError: the partitioner cannot give every user 2 images.
     """
+    if count * 2 > len(labels):
+        most = len(labels) // 2
+        raise ConfigError(f"users.count: got {count}: {len(labels)} training images are at most {most} users")
+    if isinstance(users.partition, ShardsPartition) and count * users.partition.per_user > len(labels):
+        raise ConfigError(
+            f"users.partition.per_user: got {users.partition.per_user}: {len(labels)} training images are at most "
+            f"{len(labels) // count} shards for each of {count} users"
+        )
     # flwr-datasets seeds numpy's generators, which take 32 bits.
     small_seed = derived_seed(seed, "partition") % 2**32
     order = np.random.default_rng(small_seed).permutation(len(labels))

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
-from sim.messages import JOB, Suspension, encode_refusal, merge, resume_content, split, suspension_of
+from sim.messages import JOB, MessageError, Suspension, encode_refusal, merge, resume_content, split, suspension_of
 
 _POLL_S = 0.02
 _DEAD_WORKER = ("ActorDiedError", "RayActorError", "ActorUnavailableError", "WorkerCrashedError", "OutOfMemoryError")
@@ -95,7 +95,10 @@ class Relay:
                     continue
                 in_flight.pop(identifier)
                 original = original_of.pop(identifier)
-                suspension = None if reply.has_error() else suspension_of(reply)
+                try:
+                    suspension = None if reply.has_error() else suspension_of(reply)
+                except MessageError as error:
+                    suspension, reply = None, Message(Error(0, str(error)), reply_to=original)
                 if suspension is None:
                     finished(original, reply)
                     free.append(original.metadata.dst_node_id)
@@ -150,12 +153,15 @@ class Relay:
     def _answers(self, reply: Message, count: int) -> list[RecordDict]:
         if reply.has_error():
             return [encode_refusal(RuntimeError(reply.error.reason))] * count
-        answers = split(reply.content)
+        try:
+            answers = split(reply.content)
+        except MessageError as error:
+            return [encode_refusal(error)] * count
         missing = encode_refusal(RuntimeError("the provider left this request unanswered"))
         return [answers.get(number, missing) for number in range(count)]
 
     def _check_alive(self, reply: Message) -> None:
-        if reply.has_error() and any(sign in reply.error.reason for sign in _DEAD_WORKER):
+        if reply.has_error() and any(sign in (reply.error.reason or "") for sign in _DEAD_WORKER):
             raise WorkerDied(
                 "a worker process died, most likely for want of memory (lower runtime.workers or the batch size); "
                 "nothing that was finished is lost"
@@ -167,6 +173,8 @@ class RelayGrid(Grid):
 
     def __init__(self, grid: Grid, relay: Relay, users: Sequence[int]) -> None:
         self._grid, self._relay, self._users = grid, relay, list(users)
+        self.failures: dict[int, str] = {}
+        """By node id: why a user's last message failed."""
 
     def set_run(self, run: Any) -> None:
         """See :class:`Grid`."""
@@ -196,5 +204,9 @@ class RelayGrid(Grid):
         return self._grid.pull_messages(message_ids)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Send, let the provider answer what the users ask, and return their final replies in the messages' order."""
-        return self._relay.exchange(messages, timeout)
+        """Send, let the provider answer what the users ask, and return their final replies in the order of the users.
+
+        Flower's strategies draw users in an order that no seed decides, and the last bits of an average depend on it.
+        """
+        order = {node: position for position, node in enumerate(self._users)}
+        return self._relay.exchange(sorted(messages, key=lambda m: order[m.metadata.dst_node_id]), timeout)

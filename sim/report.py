@@ -14,6 +14,7 @@ from sim.runs import RunFolder
 
 _HIDDEN_DB, _HIDDEN_SSIM = 1.0, 0.05
 _SEEN_SSIM = 0.5
+_CONTROL_SSIM = 0.8
 
 COLUMNS = {
     "subject": "user-<index>, or control-blur: plain images blurred, which every ITN must be able to recover",
@@ -245,11 +246,10 @@ def _verdicts(table: pd.DataFrame, experiment: Experiment) -> list[str]:
     control = table[table["subject"] == BLUR]
     if len(control):
         best = max(float(control[f"itn_{itn.name}_ssim"].iloc[0]) for itn in experiment.attack.itns)
-        works = best >= _SEEN_SSIM
-        lines.append(
-            f"- Positive control: the ITN brings blurred images back to a median SSIM of {best:.3f}"
-            + (", so it works." if works else ": it is too weak here for \"hidden\" to mean anything.")
+        works = "so it can read what is there" if best >= _CONTROL_SSIM else (
+            f"under {_CONTROL_SSIM}: this ITN is too weak for \"hidden\" to mean anything"
         )
+        lines.append(f"- Positive control: the ITN brings blurred images back to a median SSIM of {best:.3f}, {works}.")
     if experiment.user.features.weights == "random":
         lines.append("- phi has random weights: this run shows the machinery, not the paper's protection.")
     failed = users[users["failure"] != ""]

@@ -3,7 +3,6 @@
 Read this file first: everything that happens in a run is called from :func:`run_experiment`, in order.
 """
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -12,10 +11,12 @@ from logging import ERROR, INFO
 from pathlib import Path
 from typing import cast
 
+import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
+from roles.common.seeds import derived_seed
 from roles.common.unet import UNet
 from roles.common.weights import State, cpu_state
 from sim.config import ConfigError, Experiment, check, load_experiment
@@ -116,9 +117,12 @@ def _ask(relay: Relay, message: Message) -> RecordDict:
 
 
 def _reason(reply: Message) -> str:
+    return _last_line(reply.error.reason)
+
+
+def _last_line(reason: str) -> str:
     """Return the last line of what went wrong in a node, without the wrapping that a simulation puts around it."""
-    text = reply.error.reason.strip()
-    last = text.splitlines()[-1].strip().removesuffix("'>")
+    last = reason.strip().splitlines()[-1].strip().removesuffix("'>")
     return last.partition("Error: ")[2] or last
 
 
@@ -188,6 +192,9 @@ def _train_users(
             evaluate_config=encode_job(job),
             evaluate_fn=after_round,
         )
+        for user, node in enumerate(users):
+            if node in grid.failures:
+                run.keep_failure(user, _last_line(grid.failures[node]))
         run.note({"users_seconds": run.facts().get("users_seconds", 0.0) + time.time() - began})
     shared = None if experiment.strategy.name == "independent" else decode_tensors(run.round_arrays())
     return _publish(relay, users, run, replace(job, first_round=rounds), shared)
@@ -197,10 +204,6 @@ def _initial_theta(experiment: Experiment) -> ArrayRecord:
     """Return what an averaging strategy starts from; independent users have initial weights of their own."""
     if experiment.strategy.name == "independent":
         return ArrayRecord()
-    import torch
-
-    from roles.common.seeds import derived_seed
-
     torch.manual_seed(derived_seed(experiment.seed, "theta"))
     return encode_tensors(cpu_state(UNet(experiment.user.width, experiment.user.depth)))
 
@@ -297,7 +300,8 @@ def _collect(
         user = user_of[id(message)]
         if reply.has_error():
             log(ERROR, "user %d: %s", user, _reason(reply))
-            run.keep_failure(user, _reason(reply))
+            # Why its training failed says more than that it has nothing to publish.
+            run.keep_failure(user, run.failure(user) or _reason(reply))
         else:
             keep(user, reply.content)
         done += 1

@@ -44,6 +44,8 @@ class _Waiting:
     session: Session
     work: Work[RecordDict]
     request: Request
+    written: tuple[int, int]
+    """Which writing of its state on disk it belongs to."""
 
 
 _waiting: dict[Path, _Waiting] = {}
@@ -80,7 +82,8 @@ def resume_relayed(
         ExchangeError: the provider refused the request.
     """
     waiting = _waiting.pop(path, None)
-    if waiting is None or waiting.ticket != ticket:
+    # Tickets count from 1 at every start: what this process has may be from before others took the session further.
+    if waiting is None or waiting.ticket != ticket or waiting.written != _written(path):
         waiting = _reload(new_session(), path, ticket)
     sent = content_bytes(encode_request(waiting.request)[1])
     waiting.session.account(waiting.request, sent, content_bytes(answer_content))
@@ -96,7 +99,15 @@ def _reload(session: Session, path: Path, ticket: int) -> _Waiting:
         raise MessageError(f"the session at {path.name} waits for answer {numbers['ticket']}, this is answer {ticket}")
     session.restore(tensors, numbers["state"])
     work = session.work()
-    return _Waiting(ticket, session, work, next(work))
+    return _Waiting(ticket, session, work, next(work), _written(path))
+
+
+def _written(path: Path) -> tuple[int, int]:
+    """Return what tells one writing of a file from the next."""
+    if not path.is_file():
+        return 0, 0
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
 
 
 def _go_on(session: Session, work: Work[RecordDict], answer: Answer | None, path: Path, ticket: int) -> RecordDict:
@@ -108,6 +119,6 @@ def _go_on(session: Session, work: Work[RecordDict], answer: Answer | None, path
         return result
     tensors, numbers = session.checkpoint()
     save(path, tensors, {"numbers": json.dumps({"ticket": ticket, "state": numbers})})
-    _waiting[path] = _Waiting(ticket, session, work, request)
+    _waiting[path] = _Waiting(ticket, session, work, request, _written(path))
     message_type, content = encode_request(request)
     return suspended(content, message_type, ticket)

@@ -76,7 +76,7 @@ def prepare(config: DataConfig, cache: Path) -> ImageStore:
     key = hashlib.sha256(json.dumps([_FORMAT, config.model_dump(), _source_stamp(config.name)]).encode()).hexdigest()
     folder = cache / f"{_slug(config.name)}-{key[:16]}"
     if not (folder / "meta.json").is_file():
-        sets, classes = _load_digits() if config.name == "digits" else _load_huggingface(config)
+        sets, classes = _load_digits(config.size or 32) if config.name == "digits" else _load_huggingface(config)
         _check(config, sets)
         cache.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=cache))
@@ -100,7 +100,7 @@ def _slug(name: str) -> str:
 
 
 def _source_stamp(name: str) -> list[list[str | int]]:
-    folder = Path(name)
+    folder = Path(name).expanduser()
     if not folder.is_dir():
         return []
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -120,12 +120,15 @@ def _split(sets: dict[str, ImagesAndLabels], config: DataConfig) -> dict[Split, 
     from sklearn.model_selection import train_test_split
 
     images, labels = sets["train"]
-    train, validation = train_test_split(
-        np.arange(len(labels)),
-        test_size=config.validation_fraction,
-        random_state=config.split_seed,
-        stratify=labels,
-    )
+    try:
+        train, validation = train_test_split(
+            np.arange(len(labels)),
+            test_size=config.validation_fraction,
+            random_state=config.split_seed,
+            stratify=labels,
+        )
+    except ValueError as error:
+        raise ValueError(f"data.validation_fraction: got {config.validation_fraction}: {error}") from error
     train, validation = np.sort(train), np.sort(validation)
     return {
         "train": (images[train], labels[train]),
@@ -150,14 +153,14 @@ def _write(folder: Path, sets: dict[Split, ImagesAndLabels], classes: list[str])
     (folder / "meta.json").write_text(json.dumps(meta, indent=1))
 
 
-def _load_digits() -> tuple[dict[str, ImagesAndLabels], list[str]]:
-    """scikit-learn's 1,797 handwritten digits, 8x8 in 17 greys, enlarged to 3x32x32; 360 of them are the test set."""
+def _load_digits(side: int) -> tuple[dict[str, ImagesAndLabels], list[str]]:
+    """scikit-learn's 1,797 handwritten digits, 8x8 in 17 greys, enlarged to colour; 360 of them are the test set."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
     digits = load_digits()
     grey = torch.from_numpy(digits.images).div(16).unsqueeze(1).float()
-    large = torch.nn.functional.interpolate(grey, size=32, mode="bilinear", align_corners=False)
+    large = torch.nn.functional.interpolate(grey, size=side, mode="bilinear", align_corners=False)
     images = large.expand(-1, 3, -1, -1).mul(255).round().to(torch.uint8).numpy()
     labels = digits.target.astype(np.int64)
     train, test = train_test_split(np.arange(len(labels)), test_size=360, random_state=0, stratify=labels)
@@ -180,7 +183,8 @@ def _load_huggingface(config: DataConfig) -> tuple[dict[str, ImagesAndLabels], l
         loaded = datasets.load_dataset(source)
     except Exception as error:
         # The library raises whatever its many backends raise; what a user needs is the name and the reason.
-        raise ValueError(f"{where}: cannot be loaded ({str(error).splitlines()[0]})") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{where}: cannot be loaded ({reason})") from error
     for split in ("train", "test"):
         if split not in loaded:
             raise ValueError(f"{where}: has no {split!r} split (it has {sorted(loaded)})")
@@ -192,7 +196,7 @@ def _load_huggingface(config: DataConfig) -> tuple[dict[str, ImagesAndLabels], l
         raise ValueError(f"{where}: needs one Image and one ClassLabel column, it has {kinds}")
     sets = {
         split: (
-            _stack(loaded[split][image_column], config, f"{where}, {split}"),
+            _stack(loaded[split], image_column, config, f"{where}, {split}"),
             np.asarray(loaded[split][label_column], dtype=np.int64),
         )
         for split in ("train", "test")
@@ -200,16 +204,20 @@ def _load_huggingface(config: DataConfig) -> tuple[dict[str, ImagesAndLabels], l
     return sets, list(features[label_column].names)
 
 
-def _stack(pictures: Any, config: DataConfig, where: str) -> NDArray[np.uint8]:
+def _stack(table: Any, column: str, config: DataConfig, where: str) -> NDArray[np.uint8]:
     arrays: list[NDArray[np.uint8]] = []
-    for index, picture in enumerate(pictures):
-        rgb = picture.convert("RGB")
-        if config.size is not None:
-            rgb = rgb.resize((config.size, config.size))
-        arrays.append(np.asarray(rgb, dtype=np.uint8))
-        shape = arrays[-1].shape
-        if shape[0] != shape[1] or shape != arrays[0].shape:
-            raise ValueError(
-                f"{where}: image {index} is {shape[1]}x{shape[0]}, but all must be squares of one size; set data.size"
-            )
+    try:
+        for picture in table[column]:
+            rgb = picture.convert("RGB")
+            if config.size is not None:
+                rgb = rgb.resize((config.size, config.size))
+            arrays.append(np.asarray(rgb, dtype=np.uint8))
+            shape = arrays[-1].shape
+            if shape[0] != shape[1] or shape != arrays[0].shape:
+                raise ValueError(
+                    f"{where}: image {len(arrays) - 1} is {shape[1]}x{shape[0]}, but all must be squares of one size; "
+                    "set data.size"
+                )
+    except OSError as error:
+        raise ValueError(f"{where}: image {len(arrays)} cannot be read ({error})") from error
     return np.ascontiguousarray(np.stack(arrays).transpose(0, 3, 1, 2))

@@ -36,8 +36,11 @@ def save(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    safetensors.torch.save_file(tensors, partial, dict(metadata or {}))
-    os.replace(partial, path)
+    try:
+        safetensors.torch.save_file(tensors, partial, dict(metadata or {}))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load(path: Path) -> tuple[State, dict[str, str]]:

@@ -86,7 +86,7 @@ class Provider:
 
     def _loss_gradient(self, request: LossGradient) -> Gradient:
         labels = self._labels_of(request.protected, request.ids, self._labels)
-        protected = self._compute.batch(request.protected).requires_grad_()
+        protected = self._compute.batch(request.protected).detach().requires_grad_()
         with self._compute.autocast():
             logits = self._psi(protected)
         loss = F.cross_entropy(logits, labels)

@@ -1,0 +1,42 @@
+"""What the roles' tests share: one thread, small digits, plain arithmetic on the CPU."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torchvision.models.vgg import cfgs, make_layers
+
+from roles.common.compute import Compute
+from roles.common.data import DataConfig, ImageStore, prepare
+from roles.user import features
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
+    return prepare(DataConfig(name="digits", size=16), tmp_path_factory.mktemp("digits16"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
+    """The digits at their own 8 pixels."""
+    return prepare(DataConfig(name="digits", size=8), tmp_path_factory.mktemp("digits8"))
+
+
+@pytest.fixture
+def light_vgg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """VGG16 up to relu2_2: without the 138 M parameters behind it, which take a second to make and are not used."""
+    monkeypatch.setattr(features, "vgg16", lambda **_: SimpleNamespace(features=make_layers(cfgs["D"][:5])))
+
+
+@pytest.fixture(scope="session")
+def compute() -> Compute:
+    return Compute("fp32", "cpu")

@@ -1,0 +1,69 @@
+"""What the tests of sim/ share: an experiment that trains in a fraction of a second, and a run whose psi is there."""
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import roles.user.training
+import sim.config
+import sim.provider_node
+import sim.sessions
+from roles.common.weights import cpu_state, save
+from roles.provider.classifiers import Classifier
+from roles.user.features import Features
+from sim.config import Experiment
+from sim.messages import Job
+
+
+@pytest.fixture(scope="session", autouse=True)
+def phi_once() -> Iterator[None]:
+    """phi is frozen, and making one takes a second: all tests use the same."""
+    shared = functools.lru_cache(Features)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(roles.user.training, "Features", shared)
+        patch.setattr(sim.config, "Features", shared)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def fresh_process() -> Iterator[None]:
+    """No test sees what another left in the memory of this process."""
+    yield
+    sim.sessions._waiting.clear()
+    sim.provider_node._providers.clear()
+
+
+@pytest.fixture
+def experiment() -> Experiment:
+    """Two users with 24 and 36 images: 2 and 3 steps an epoch, 2 epochs."""
+    return Experiment.model_validate(
+        {
+            "name": "small",
+            "seed": 3,
+            "data": {"size": 8},
+            "users": {"count": 2, "partition": {"kind": "sizes", "sizes": [24, 36]}, "validation_images": 20},
+            "user": {
+                "alpha": 0.1,
+                "width": 2,
+                "depth": 2,
+                "crop_padding": 1,
+                "flip": False,
+                "features": {"layer": "relu1_2", "weights": "random"},
+                "training": {"epochs": 2, "batch_size": 12, "lr": 0.05},
+            },
+            "attack": {"test_images": 30},
+            "runtime": {"exchange": "relay", "evaluators": 0, "workers": 1, "precision": "fp32"},
+        }
+    )
+
+
+@pytest.fixture
+def job(experiment: Experiment, tmp_path: Path) -> Job:
+    """The first round of a run whose psi has its initial weights."""
+    torch.manual_seed(0)
+    run = tmp_path / "run"
+    save(run / "provider" / "psi.safetensors", cpu_state(Classifier("resnet20", 10)))
+    return Job(experiment, run, server_round=1)

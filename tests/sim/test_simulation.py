@@ -1,0 +1,279 @@
+"""Whole runs, on real Flower and real Ray: what a user of the command line relies on."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from roles.common.weights import load
+from sim.progress import Status
+from sim.runs import RunFolder
+
+TINY = {
+    "name": "tiny",
+    "data": {"name": "digits", "size": 16},
+    "classifier": {"flip": False, "training": {"epochs": 1, "batch_size": 64, "lr": 0.05, "schedule": "one_cycle"}},
+    "users": {"count": 3, "images": 33, "validation_images": 20},
+    "user": {
+        "alpha": 0.05,
+        "width": 4,
+        "depth": 2,
+        "features": {"layer": "relu1_2", "weights": "random"},
+        "training": {"epochs": 4, "batch_size": 16, "lr": 0.05},
+    },
+    "strategy": {"rounds": 2},
+    "attack": {
+        "pairs": 40,
+        "test_images": 30,
+        "pictures": 4,
+        "itns": [
+            {"name": "paper", "width": 4, "depth": 2, "training": {"epochs": 2}},
+            {"name": "strong", "width": 4, "depth": 2, "training": {"epochs": 2, "optimiser": "adam", "lr": 0.01}},
+        ],
+    },
+    "runtime": {"workers": 2, "evaluators": 2, "precision": "fp32"},
+}
+TIMES = ["seconds"]
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    return path
+
+
+def veilsim(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sim.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+RunTiny = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def run_tiny(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> RunTiny:
+    """Run the tiny experiment with overrides and return its folder."""
+
+    def run(name: str, *overrides: str) -> Path:
+        out = tmp_path_factory.mktemp("runs") / name
+        done = veilsim("run", tiny_config, *overrides, "--out", out)
+        assert done.returncode == 0, done.stdout + done.stderr + (out / "flower.log").read_text()[-3000:]
+        return out
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def direct_run(run_tiny: RunTiny) -> Path:
+    return run_tiny("direct", "runtime.exchange=direct", "runtime.workers=2")
+
+
+def theta_of(run: Path, user: int) -> dict[str, torch.Tensor]:
+    return load(run / "users" / f"user-{user:04d}" / "theta.safetensors")[0]
+
+
+def assert_same_thetas(one: Path, other: Path) -> None:
+    for user in range(3):
+        first, second = theta_of(one, user), theta_of(other, user)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def processes_of(run: Path) -> list[str]:
+    """Command lines of live processes that know this run's folder or belong to its Ray."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            environment = (entry / "environ").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if int(entry.name) != os.getpid() and (str(run) in command or "FLWR_HOME=/tmp/veil-" in environment):
+            found.append(command)
+    return found
+
+
+def test_a_run_ends_with_a_row_for_every_user_and_for_the_positive_control(direct_run: Path) -> None:
+    table = pd.read_parquet(direct_run / "table.parquet")
+    assert list(table["subject"]) == ["user-0000", "user-0001", "user-0002", "control-blur"]
+    users = table[:3]
+    assert (users["images"] == 33).all()
+    assert (users["steps"] == 8).all()
+    # 8 gradients and 4 validation passes of 20 images, in one message each.
+    assert (users["queries"] == 12).all()
+    assert (users["queried_images"] == 4 * 33 + 4 * 20).all()
+    image_bytes = 3 * 16 * 16 * 4
+    assert (users["sent_bytes"] > 212 * image_bytes).all()
+    assert (users["received_bytes"] > 132 * image_bytes).all()
+    for column in ("accuracy", "itn_paper_accuracy", "itn_strong_accuracy", "plain_accuracy"):
+        assert table[column].between(0, 1).all()
+    assert table["verdict"].isin(["hidden", "partly recovered", "recovered", "visible"]).all()
+    assert (table["failure"].fillna("") == "").all()
+
+
+def test_a_run_leaves_nothing_running_behind(direct_run: Path) -> None:
+    assert processes_of(direct_run) == []
+
+
+def test_a_run_folder_holds_what_made_it(direct_run: Path) -> None:
+    facts = json.loads((direct_run / "run.json").read_text())
+    assert facts["packages"]["flwr"].startswith("1.42")
+    assert facts["psi"]["digest"]
+    config = yaml.safe_load((direct_run / "config.yaml").read_text())
+    assert config["user"]["alpha"] == 0.05
+    assert "Positive control" in (direct_run / "summary.md").read_text()
+    for name in ("psnr", "curves", "strips-user-0002", "strips-control-blur"):
+        assert (direct_run / "figures" / f"{name}.png").stat().st_size > 1000
+        assert (direct_run / "figures" / f"{name}.pdf").stat().st_size > 1000
+    assert list(direct_run.rglob("*.partial")) == []
+
+
+def test_the_relay_with_one_worker_gives_the_same_thetas_and_the_same_table(direct_run: Path, run_tiny: RunTiny) -> None:
+    relayed = run_tiny("relay", "runtime.exchange=relay", "runtime.workers=1")
+    assert_same_thetas(direct_run, relayed)
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(direct_run / "table.parquet"), pd.read_parquet(relayed / "table.parquet")
+    )
+
+
+def test_four_workers_give_the_same_thetas_and_psi_is_not_trained_again(direct_run: Path, run_tiny: RunTiny) -> None:
+    four = run_tiny("four", "runtime.workers=4")
+    assert_same_thetas(direct_run, four)
+    assert json.loads((four / "run.json").read_text())["psi"]["reused"] is True
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_flwr_run_works_with_overrides_and_flowers_own_fedavg(tiny_config: Path, tmp_path: Path) -> None:
+    home = tmp_path / "flwr"
+    environment = {
+        **os.environ,
+        "FLWR_HOME": str(home),
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    app = Path(__file__).parent.parent.parent
+    settings = "strategy.name=fedavg users.count=auto runtime.evaluators=0 runtime.exchange=relay"
+    try:
+        done = subprocess.run(
+            [
+                *("flwr", "run", str(app), "--stream"),
+                *("--run-config", f'config="{tiny_config}" set="{settings}"'),
+                *("--federation-config", "num-supernodes=3 client-resources-num-cpus=1"),
+            ],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        (run,) = (tmp_path / "runs").iterdir()
+        assert Status.read(run).phase == "complete", done.stdout[-3000:] + done.stderr[-2000:]
+    finally:
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                if f"FLWR_HOME={home}".encode() in (entry / "environ").read_bytes():
+                    os.kill(int(entry.name), signal.SIGKILL)
+            except OSError:
+                continue
+    first, second = theta_of(run, 0), theta_of(run, 1)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert len(pd.read_csv(run / "table.csv")) == 3
+
+
+@pytest.fixture(scope="session")
+def killed_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was killed with SIGKILL in the middle of the users' phase."""
+    out = tmp_path_factory.mktemp("runs") / "killed"
+    command = [sys.executable, "-m", "sim.cli", "run", str(tiny_config), *LONG, "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and Status.read(out).phase in ("starting", "classifier"):
+        time.sleep(0.02)
+    while time.monotonic() < deadline and RunFolder(out).finished_rounds() < 1:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert 1 <= RunFolder(out).finished_rounds() < 6
+    while processes_of(out) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return out
+
+
+LONG = ("user.training.epochs=24", "strategy.rounds=6")
+
+
+def test_killing_a_run_ends_everything_it_had_started(killed_run: Path) -> None:
+    assert processes_of(killed_run) == []
+
+
+def test_a_killed_run_resumes_and_ends_with_the_table_of_an_unbroken_one(
+    killed_run: Path, run_tiny: RunTiny, tmp_path: Path
+) -> None:
+    resumed = tmp_path / "resumed"
+    shutil.copytree(killed_run, resumed)
+    done = veilsim("run", "--resume", resumed)
+    assert done.returncode == 0, done.stdout + done.stderr
+    unbroken = run_tiny("unbroken", *LONG)
+    assert_same_thetas(resumed, unbroken)
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(resumed / "table.parquet"), pd.read_parquet(unbroken / "table.parquet")
+    )
+
+
+def test_a_user_that_fails_is_named_in_the_table_and_costs_no_other_user_its_result(
+    killed_run: Path, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(killed_run, damaged)
+    for path in (damaged / "state" / "user-0001").glob("round-*.safetensors"):
+        path.write_bytes(b"not weights")
+    done = veilsim("run", "--resume", damaged)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = pd.read_parquet(damaged / "table.parquet").set_index("subject")
+    assert "not a readable safetensors file" in table.loc["user-0001", "failure"]
+    assert table.loc["user-0000", "failure"] == ""
+    assert table.loc["user-0002", "steps"] == 72
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["run", "nowhere.yaml"], "nowhere.yaml: no such config file"),
+        (["run"], "name a config"),
+        (["run", "--resume", "nowhere"], "not a run folder"),
+        (["run", "configs/quickstart.yaml", "user.alhpa=1"], "did you mean 'alpha'?"),
+        (["run", "configs/quickstart.yaml", "users.count=auto"], "users.count"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_1(arguments: list[str], expected: str) -> None:
+    done = veilsim(*arguments)
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert expected in done.stderr
+
+
+def test_a_run_folder_is_never_overwritten(direct_run: Path, tiny_config: Path) -> None:
+    done = veilsim("run", tiny_config, "--out", direct_run)
+    assert done.returncode == 1
+    assert "holds a run already" in done.stderr
