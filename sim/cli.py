@@ -30,7 +30,9 @@ def _veilsim() -> None:
 @cli.command()
 def run(
     config: Annotated[Path | None, typer.Argument(help="Experiment to run, such as configs/quickstart.yaml.")] = None,
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value on top of it.", metavar="[KEY=VALUE]...")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value on top of it.", metavar="[KEY=VALUE]...")
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="Folder of a run that was interrupted: go on with it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run (by default runs/NAME-DATE).")] = None,
 ) -> None:
@@ -121,7 +123,9 @@ class _Line:
         for beat in running[:4]:
             parts.append(f"{beat.label} {beat.done}/{beat.total} loss {beat.loss:.3f}")
         left = self._seconds_left(status, [beat.done / beat.total for beat in running], elapsed)
-        parts.append(f"{timedelta(seconds=round(elapsed))}" + (f", {timedelta(seconds=round(left))} left" if left else ""))
+        parts.append(
+            f"{timedelta(seconds=round(elapsed))}" + (f", {timedelta(seconds=round(left))} left" if left else "")
+        )
         return "  ".join(parts)
 
     def _seconds_left(self, status: Status, shares: list[float], elapsed: float) -> float | None:

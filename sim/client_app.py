@@ -38,7 +38,9 @@ def _job_for(message: Message, context: Context, *roles: RoleName) -> tuple[Job,
     role = role_of(context, job.experiment)
     # Without evaluator nodes the provider's evaluates.
     if role.name not in roles and not ("evaluator" in roles and job.experiment.runtime.evaluators == 0):
-        raise MessageError(f"message {message.metadata.message_type!r} is for {' or '.join(roles)}, not for {role.name}")
+        raise MessageError(
+            f"message {message.metadata.message_type!r} is for {' or '.join(roles)}, not for {role.name}"
+        )
     return job, role
 
 

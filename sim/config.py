@@ -218,10 +218,8 @@ def _apply(content: dict[str, Any], override: str) -> None:
     *parents, last = key.split(".")
     holder: Any = content
     for part in parents:
-        if isinstance(holder, list):
-            holder = holder[_index(holder, part, override)]
-        else:
-            holder = holder.setdefault(part, {})
+        listed = isinstance(holder, list)
+        holder = holder[_index(holder, part, override)] if listed else holder.setdefault(part, {})
         if not isinstance(holder, dict | list):
             raise ConfigError(f"override {override!r}: {part!r} holds a value, not a section")
     if isinstance(holder, list):

@@ -1,9 +1,10 @@
 """The fast lane of a simulation: the provider as a named Ray actor that users call from within their training loop."""
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 from flwr.app import RecordDict
@@ -50,31 +51,29 @@ def open_provider(job: Job) -> None:
         "num_cpus": 0,
         "num_gpus": 0.01 if runtime.gpu_fraction else 0,
     }
-    actor = ray.remote(_ProviderActor).options(**options).remote(job)
+    actor: Any = ray.remote(_ProviderActor).options(**options).remote(job)
     ray.get(actor.digest.remote())
 
 
 def close_provider(run: Path) -> None:
     """End the provider's actor of a run, if there is one."""
-    try:
+    with contextlib.suppress(ValueError):
         ray.kill(ray.get_actor(_actor_name(run), _NAMESPACE))
-    except ValueError:
-        pass
 
 
 def provider_call(run: Path) -> Callable[[str, RecordDict], RecordDict]:
     """Return the function that carries an encoded request to the provider's actor and its answer back."""
-    actor = ray.get_actor(_actor_name(run), _NAMESPACE)
+    actor: Any = ray.get_actor(_actor_name(run), _NAMESPACE)
 
     def call(message_type: str, content: RecordDict) -> RecordDict:
-        reply: RecordDict = ray.get(actor.answer.remote(message_type, content))
-        return reply
+        reply: Any = ray.get(actor.answer.remote(message_type, content))
+        return cast(RecordDict, reply)
 
     return call
 
 
 def provider_digest(run: Path) -> str:
     """Return the digest of the psi that the provider's actor holds."""
-    actor = ray.get_actor(_actor_name(run), _NAMESPACE)
-    answer: str = ray.get(actor.digest.remote())
-    return answer
+    actor: Any = ray.get_actor(_actor_name(run), _NAMESPACE)
+    answer: Any = ray.get(actor.digest.remote())
+    return str(answer)

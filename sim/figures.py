@@ -5,7 +5,6 @@ need no display and leave no state behind. Widths are those of a two-column A4 o
 """
 
 import math
-import os
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -375,4 +374,4 @@ def _save(figure: Figure, path: Path) -> None:
         # Without a date the same data give the same file.
         figure.savefig(partial[1], dpi=_PDF_DPI, metadata={"CreationDate": None})
         for source, target in zip(partial, finished, strict=True):
-            os.replace(source, target)
+            Path.replace(source, target)

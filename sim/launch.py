@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sim.config import ConfigError, Experiment
 
-_START_TIMEOUT_S = 60
+_START_TIMEOUT_S = 180
 _STOP_TIMEOUT_S = 15
 
 # glibc gives every large tensor back to the kernel and faults it in again at the next step: a third of the time of a
@@ -74,7 +74,14 @@ def simulation(run: Path, experiment: Experiment) -> Iterator[subprocess.Popen[b
     try:
         with log_path.open("ab") as log:
             command = ["flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess"]
-            command += ["--control-api-address", f"127.0.0.1:{_free_port()}", "--host", "127.0.0.1", "--port", str(port)]
+            command += [
+                "--control-api-address",
+                f"127.0.0.1:{_free_port()}",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+            ]
             superlink = subprocess.Popen(
                 command,
                 env=environment,
@@ -158,5 +165,7 @@ def _stop(superlink: subprocess.Popen[bytes], home: Path) -> None:
     while (left := _processes_of(home)) and time.monotonic() < deadline:
         for process in left:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGTERM if time.monotonic() < deadline - _STOP_TIMEOUT_S / 2 else signal.SIGKILL)
+                os.kill(
+                    process, signal.SIGTERM if time.monotonic() < deadline - _STOP_TIMEOUT_S / 2 else signal.SIGKILL
+                )
         time.sleep(0.2)

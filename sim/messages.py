@@ -153,7 +153,7 @@ def decode_answer(content: RecordDict) -> Answer:
     config = content.config_records.get(ANSWER)
     kind_name = None if config is None else config.get("kind")
     if config is not None and kind_name == "refusal":
-        raise ExchangeError(f"the provider refused: {config.get('reason', 'no reason given')}")
+        raise ExchangeError(f"the provider refused: {config.get('reason')!s}")
     for kind, (name, schema) in _ANSWERS.items():
         if name == kind_name:
             return kind(**_decode_fields(content, name, schema))
@@ -199,7 +199,9 @@ def content_bytes(content: RecordDict) -> int:
 
 def merge(contents: Mapping[int, RecordDict]) -> RecordDict:
     """Put several numbered contents into one."""
-    return RecordDict({f"{number}/{name}": record for number, part in contents.items() for name, record in part.items()})
+    return RecordDict(
+        {f"{number}/{name}": record for number, part in contents.items() for name, record in part.items()}
+    )
 
 
 def split(content: RecordDict) -> dict[int, RecordDict]:

@@ -7,7 +7,7 @@ from typing import Literal, cast
 import torch
 from flwr.app import Context
 
-from roles.common.compute import Compute, Precision
+from roles.common.compute import Compute
 from roles.common.data import ImageStore, prepare
 from sim.config import Experiment, cache_folder
 from sim.messages import Job, MessageError
@@ -30,7 +30,7 @@ def role_of(context: Context, experiment: Experiment) -> Role:
     then come the users, then the evaluators.
 
     Raises:
-        MessageError: the node has neither a role nor a partition id, or a partition that the experiment has no role for.
+        MessageError: the node has neither a role nor a partition id, or one that the experiment has no role for.
     """
     config = context.node_config
     partition = int(cast(int, config.get("partition-id", 0)))
@@ -63,7 +63,7 @@ def compute_of(experiment: Experiment) -> Compute:
     precision = experiment.runtime.precision
     if precision == "auto":
         raise MessageError("runtime.precision is still auto: the experiment was not resolved")
-    return Compute(cast(Precision, precision), None if experiment.runtime.gpu_fraction else "cpu")
+    return Compute(precision, None if experiment.runtime.gpu_fraction else "cpu")
 
 
 def state_folder(job: Job) -> Path:

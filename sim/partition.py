@@ -49,7 +49,8 @@ def partition_images(labels: Tensor, users: UsersConfig, count: int, seed: int) 
     for user, part in enumerate(parts):
         if len(part) < 2:
             raise ConfigError(
-                f"users.partition: user {user} gets {len(part)} images and needs 2; use fewer users or another partition"
+                f"users.partition: user {user} gets {len(part)} images and needs 2: "
+                "use fewer users or another partition"
             )
     return [part.sort().values for part in parts]
 

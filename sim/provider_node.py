@@ -103,7 +103,7 @@ _providers: dict[str, Provider] = {}
 
 
 def provider_of(job: Job) -> Provider:
-    """Return this process's provider for the run of ``job``; psi is frozen, so any process's is as good as another's."""
+    """Return this process's provider for the run of ``job``; psi is frozen, so one is as good as another."""
     key = f"{job.run}|{job.experiment.model_dump_json()}"
     if key not in _providers:
         _providers.clear()

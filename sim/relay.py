@@ -148,7 +148,9 @@ class Relay:
         original = question.original
         action = original.metadata.message_type.partition(".")[0]
         content = resume_content(original.content.config_records[JOB], question.suspension.ticket, answer)
-        self._push(Message(content, original.metadata.dst_node_id, f"{action}.resume"), original, in_flight, original_of)
+        self._push(
+            Message(content, original.metadata.dst_node_id, f"{action}.resume"), original, in_flight, original_of
+        )
 
     def _answers(self, reply: Message, count: int) -> list[RecordDict]:
         if reply.has_error():
@@ -209,4 +211,9 @@ class RelayGrid(Grid):
         Flower's strategies draw users in an order that no seed decides, and the last bits of an average depend on it.
         """
         order = {node: position for position, node in enumerate(self._users)}
-        return self._relay.exchange(sorted(messages, key=lambda m: order[m.metadata.dst_node_id]), timeout)
+        replies = self._relay.exchange(sorted(messages, key=lambda m: order[m.metadata.dst_node_id]), timeout)
+        for reply in replies:
+            self.failures.pop(reply.metadata.src_node_id, None)
+            if reply.has_error():
+                self.failures[reply.metadata.src_node_id] = reply.error.reason or "no reason given"
+        return replies

@@ -49,8 +49,8 @@ def verdict_of(result: AttackResult) -> str:
     """Say in a word how well a protection hid the test images.
 
     ``visible``: the protected image is itself like the plain one (median SSIM at least 0.5). ``recovered``: an ITN's
-    estimates are. ``hidden``: the best ITN gains less than 1 dB and less than 0.05 SSIM, in the median, on the mean image of
-    the predicted class, which whoever knows the label can draw. ``partly recovered``: all between.
+    estimates are. ``hidden``: the best ITN gains less than 1 dB and less than 0.05 SSIM, in the median, on the mean
+    image of the predicted class, which whoever knows the label can draw. ``partly recovered``: all between.
     """
     if _median(result.protected, "ssim") >= _SEEN_SSIM:
         return "visible"
@@ -193,7 +193,8 @@ def summary_of(run: RunFolder, experiment: Experiment, table: pd.DataFrame) -> s
         f"# {experiment.name}",
         "",
         f"{experiment.user_count} users ({experiment.strategy.name}, {experiment.users.partition.kind} X'), psi "
-        f"{experiment.classifier.name} on {experiment.data.name}: {100 * psi['test_accuracy']:.2f}% of plain test images"
+        f"{experiment.classifier.name} on {experiment.data.name}: {100 * psi['test_accuracy']:.2f}% of plain test "
+        "images"
         f"{' (trained earlier)' if psi['reused'] else ''}.",
         f"h_theta: U-Net of width {user.width}, {user.training.epochs:g} epochs; alpha {user.alpha:g}, "
         f"phi {user.features.describe()}.",
@@ -202,8 +203,8 @@ def summary_of(run: RunFolder, experiment: Experiment, table: pd.DataFrame) -> s
         "",
         _short_table(table, experiment),
         "",
-        "Accuracies in %; PSNR in dB and SSIM are medians over the test images. `class mean` is the trivial guess from the "
-        "predicted label: a reconstruction counts for what it has beyond that.",
+        "Accuracies in %; PSNR in dB and SSIM are medians over the test images. `class mean` is the trivial guess from "
+        "the predicted label: a reconstruction counts for what it has beyond that.",
         "",
         *_verdicts(table, experiment),
         "",
@@ -228,7 +229,8 @@ def _short_table(table: pd.DataFrame, experiment: Experiment) -> str:
             f"{row['class_mean_psnr']:.2f} / {row['class_mean_ssim']:.3f}",
         ]
         cells += [
-            f"{row[f'itn_{n}_psnr']:.2f} / {row[f'itn_{n}_ssim']:.3f} / {100 * row[f'itn_{n}_accuracy']:.2f}" for n in names
+            f"{row[f'itn_{n}_psnr']:.2f} / {row[f'itn_{n}_ssim']:.3f} / {100 * row[f'itn_{n}_accuracy']:.2f}"
+            for n in names
         ]
         rows.append([*cells, str(row["verdict"])])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
@@ -240,14 +242,16 @@ def _verdicts(table: pd.DataFrame, experiment: Experiment) -> list[str]:
     lines = [
         "- "
         + "; ".join(f"{count} of {len(users)} users: {verdict}" for verdict, count in counts.items())
-        + ". (visible: the protected images themselves resemble the plain ones; recovered: an ITN's estimates do; hidden: "
-        "no ITN gains 1 dB or 0.05 SSIM on the class mean.)"
+        + ". (visible: the protected images themselves resemble the plain ones; recovered: an ITN's estimates do; "
+        "hidden: no ITN gains 1 dB or 0.05 SSIM on the class mean.)"
     ]
     control = table[table["subject"] == BLUR]
     if len(control):
         best = max(float(control[f"itn_{itn.name}_ssim"].iloc[0]) for itn in experiment.attack.itns)
-        works = "so it can read what is there" if best >= _CONTROL_SSIM else (
-            f"under {_CONTROL_SSIM}: this ITN is too weak for \"hidden\" to mean anything"
+        works = (
+            "so it can read what is there"
+            if best >= _CONTROL_SSIM
+            else (f'under {_CONTROL_SSIM}: this ITN is too weak for "hidden" to mean anything')
         )
         lines.append(f"- Positive control: the ITN brings blurred images back to a median SSIM of {best:.3f}, {works}.")
     if experiment.user.features.weights == "random":

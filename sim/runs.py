@@ -19,7 +19,17 @@ from sim.config import ConfigError, Experiment, load_experiment
 from sim.messages import decode_attack, decode_tensors, encode_attack, encode_tensors
 from sim.progress import write_atomically
 
-_PACKAGES = ("flwr", "flwr-datasets", "ray", "torch", "torchvision", "datasets", "numpy", "torchmetrics", "scikit-learn")
+_PACKAGES = (
+    "flwr",
+    "flwr-datasets",
+    "ray",
+    "torch",
+    "torchvision",
+    "datasets",
+    "numpy",
+    "torchmetrics",
+    "scikit-learn",
+)
 
 
 @dataclass(frozen=True)
@@ -130,7 +140,9 @@ class RunFolder:
         """Keep what a user has published."""
         folder = f"users/user-{user:04d}"
         save(self.path / folder / "theta.safetensors", published.theta)
-        self._write(f"{folder}/published.json", json.dumps({"facts": published.facts, "curve": published.curve}, indent=1))
+        self._write(
+            f"{folder}/published.json", json.dumps({"facts": published.facts, "curve": published.curve}, indent=1)
+        )
 
     def user(self, user: int) -> PublishedTransformer | None:
         """Return what a user has published, or None."""

@@ -19,7 +19,7 @@ from flwr.serverapp import Grid, ServerApp
 from roles.common.seeds import derived_seed
 from roles.common.unet import UNet
 from roles.common.weights import State, cpu_state
-from sim.config import ConfigError, Experiment, check, load_experiment
+from sim.config import Experiment, check, load_experiment
 from sim.evaluator_node import BLUR
 from sim.messages import (
     ARRAYS,
@@ -117,7 +117,7 @@ def _ask(relay: Relay, message: Message) -> RecordDict:
 
 
 def _reason(reply: Message) -> str:
-    return _last_line(reply.error.reason)
+    return _last_line(reply.error.reason or "no reason given")
 
 
 def _last_line(reason: str) -> str:
@@ -231,7 +231,9 @@ def _classify_test_images(
 ) -> None:
     """Steps 4 and 5: users protect test images, the provider classifies them."""
     missing = [user for user in published if run.predictions(user) is None]
-    content = {user: _content(replace(job, subject="test"), arrays=encode_tensors(published[user].theta)) for user in missing}
+    content = {
+        user: _content(replace(job, subject="test"), arrays=encode_tensors(published[user].theta)) for user in missing
+    }
     messages = [Message(content[user], users[user], "evaluate.test") for user in missing]
 
     def keep(user: int, content: RecordDict) -> None:

@@ -1,8 +1,8 @@
 """The bridge from a party's work (a generator that asks) to Flower's messages (a handler that returns).
 
-Direct: the work runs to its end inside one message, each request answered by a call. Relayed: the handler returns at each
-request, and the work goes on when the answer arrives: with the generator if this process still has it, else with one
-started anew from the state on disk. Any worker process may get any node's next message, so the disk is the truth.
+Direct: the work runs to its end inside one message, each request answered by a call. Relayed: the handler returns at
+each request, and the work goes on when the answer arrives: with the generator if this process still has it, else with
+one started anew from the state on disk. Any worker process may get any node's next message, so the disk is the truth.
 """
 
 import json

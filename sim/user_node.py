@@ -137,7 +137,7 @@ class ValidateSession(Session):
 
 
 class TestSession(Session):
-    """Protected test images through the provider's service (message ``evaluate.test``; Section III-A, steps 4 and 5)."""
+    """Protected test images through the provider's service (message ``evaluate.test``; Section III-A, steps 4, 5)."""
 
     def __init__(self, job: Job, theta: State) -> None:
         self._job, self._theta = job, theta
@@ -151,7 +151,7 @@ class TestSession(Session):
         load_into(h, self._theta, "published theta")
         h = compute.module(h)
         images = store_of(experiment).images("test")[: experiment.attack.test_images]
-        for batch in images.split(_TEST_BATCH)[len(self._labels) :]:
+        for batch in torch.split(images, _TEST_BATCH)[len(self._labels) :]:
             answer = expect((yield Classify(apply_network(h, batch, compute))), Predictions)
             self._labels.append(answer.labels)
         return RecordDict({ARRAYS: encode_tensors({"labels": torch.cat(self._labels)})})

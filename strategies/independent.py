@@ -30,7 +30,13 @@ class Independent(Strategy):
         usable: list[RecordDict] = []
         for reply in replies:
             if reply.has_error():
-                log(WARNING, "node %d failed in round %d: %s", reply.metadata.src_node_id, server_round, reply.error.reason)
+                log(
+                    WARNING,
+                    "node %d failed in round %d: %s",
+                    reply.metadata.src_node_id,
+                    server_round,
+                    reply.error.reason,
+                )
             else:
                 usable.append(reply.content)
         return None, aggregate_metricrecords(usable, "num-examples") if usable else None

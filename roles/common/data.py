@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import warnings
@@ -82,7 +81,7 @@ def prepare(config: DataConfig, cache: Path) -> ImageStore:
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=cache))
         try:
             _write(partial, _split(sets, config), classes)
-            os.rename(partial, folder)
+            partial.rename(folder)
         except OSError:
             # Another process was first: its copy is the same.
             if not (folder / "meta.json").is_file():

@@ -1,9 +1,9 @@
 """What a party may ask of the provider, and what it gets: the exchange of Section III-B as plain data.
 
 A party's work is written as a generator that yields requests and is sent answers, so the same code runs whether the
-provider is a function call away or behind a network. The rule that makes this work across processes: **a generator started
-anew from the same state yields the same first request again.** Whoever runs it may therefore drop it at any yield, keep the
-state, and go on elsewhere.
+provider is a function call away or behind a network. The rule that makes this work across processes: **a generator
+started anew from the same state yields the same first request again.** Whoever runs it may therefore drop it at any
+yield, keep the state, and go on elsewhere.
 """
 
 from collections.abc import Callable, Generator
@@ -48,7 +48,7 @@ class LossGradient:
 
 @dataclass(frozen=True, eq=False)
 class Gradient:
-    """dL_class/dx_hat for the batch mean of L_class (Eq. 5), float32 like x_hat; the mean loss; how many were correct."""
+    """dL_class/dx_hat for the batch mean of L_class (Eq. 5), float32 like x_hat; the loss; how many were correct."""
 
     gradient: Tensor
     loss: float

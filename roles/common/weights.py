@@ -38,7 +38,7 @@ def save(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | 
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     try:
         safetensors.torch.save_file(tensors, partial, dict(metadata or {}))
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 

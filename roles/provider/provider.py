@@ -101,9 +101,7 @@ class Provider:
         labels = self._labels_of(request.protected, request.ids, self._validation_labels)
         with torch.no_grad(), self._compute.autocast():
             logits = self._psi(self._compute.batch(request.protected))
-        return LossValues(
-            loss=F.cross_entropy(logits, labels).item(), correct=int((logits.argmax(1) == labels).sum())
-        )
+        return LossValues(loss=F.cross_entropy(logits, labels).item(), correct=int((logits.argmax(1) == labels).sum()))
 
     def _classify(self, request: Classify) -> Predictions:
         self._check_images(request.images, torch.uint8)

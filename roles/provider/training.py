@@ -51,7 +51,7 @@ def predict(classifier: Classifier, images: Tensor, compute: Compute, batch_size
     """Return logits ``(N, classes)`` of uint8 ``images`` on the CPU; ``classifier`` is left in eval mode."""
     classifier.eval()
     with torch.no_grad(), compute.autocast():
-        batches = [classifier(compute.batch(to_unit(batch))).cpu() for batch in images.split(batch_size)]
+        batches = [classifier(compute.batch(to_unit(batch))).cpu() for batch in torch.split(images, batch_size)]
     return torch.cat(batches)
 
 

@@ -5,7 +5,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import VGG16_Weights, vgg16
+from torchvision.models import VGG16_Weights
+from torchvision.models.vgg import make_layers
 
 from roles.common.images import normalise
 from roles.common.recipes import Frozen
@@ -43,16 +44,14 @@ class Features(nn.Module):
     def __init__(self, config: FeaturesConfig) -> None:
         super().__init__()
         cut = _CUT[config.layer]
-        if config.weights == "random":
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                self.layers = vgg16(weights=None, init_weights=False).features[:cut]
-                for module in self.layers:
-                    if isinstance(module, nn.Conv2d):
-                        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                        nn.init.zeros_(module.bias)
-        else:
-            self.layers = vgg16(weights=None, init_weights=False).features[:cut]
+        with torch.random.fork_rng(devices=[]):
+            self.layers = make_layers([64, 64, "M", 128, 128])[:cut]
+            torch.manual_seed(0)
+            for module in self.layers:
+                if isinstance(module, nn.Conv2d) and module.bias is not None:
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                    nn.init.zeros_(module.bias)
+        if config.weights != "random":
             load_into(self.layers, _front(_vgg16_state(config.weights), cut), f"features.weights {config.weights!r}")
         for module in self.layers:
             if isinstance(module, nn.ReLU):
@@ -81,7 +80,11 @@ def _vgg16_state(weights: str) -> State:
 def _front(state: State, cut: int) -> State:
     """Keep the convolutions before the cut, from a state dict of VGG16 or of its ``features``."""
     stripped = {name.removeprefix("features."): value for name, value in state.items()}
-    return {name: value for name, value in stripped.items() if name.split(".")[0].isdigit() and int(name.split(".")[0]) < cut}
+    return {
+        name: value
+        for name, value in stripped.items()
+        if name.split(".")[0].isdigit() and int(name.split(".")[0]) < cut
+    }
 
 
 def feature_loss(phi_protected: Tensor, phi_plain: Tensor) -> Tensor:

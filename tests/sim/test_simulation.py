@@ -140,7 +140,9 @@ def test_a_run_folder_holds_what_made_it(direct_run: Path) -> None:
     assert list(direct_run.rglob("*.partial")) == []
 
 
-def test_the_relay_with_one_worker_gives_the_same_thetas_and_the_same_table(direct_run: Path, run_tiny: RunTiny) -> None:
+def test_the_relay_with_one_worker_gives_the_same_thetas_and_the_same_table(
+    direct_run: Path, run_tiny: RunTiny
+) -> None:
     relayed = run_tiny("relay", "runtime.exchange=relay", "runtime.workers=1")
     assert_same_thetas(direct_run, relayed)
     pd.testing.assert_frame_equal(
