@@ -6,6 +6,7 @@ started anew from the same state yields the same first request again.** Whoever 
 yield, keep the state, and go on elsewhere.
 """
 
+import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -95,10 +96,12 @@ def expect(answer: Answer, kind: type[AnswerT]) -> AnswerT:
     """Return ``answer`` if it is of the kind that was asked for.
 
     Raises:
-        ExchangeError: it is of another kind.
+        ExchangeError: it is of another kind, or its loss is not finite.
     """
     if not isinstance(answer, kind):
         raise ExchangeError(f"the provider answered with {type(answer).__name__}, expected {kind.__name__}")
+    if isinstance(answer, Gradient | LossValues) and not math.isfinite(answer.loss):
+        raise ExchangeError(f"the provider answered with a loss of {answer.loss}, expected a finite one")
     return answer
 
 

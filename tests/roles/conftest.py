@@ -1,15 +1,12 @@
 """What the roles' tests share: one thread, small digits, plain arithmetic on the CPU."""
 
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import pytest
 import torch
-from torchvision.models.vgg import cfgs, make_layers
 
 from roles.common.compute import Compute
 from roles.common.data import DataConfig, ImageStore, prepare
-from roles.user import features
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,12 +26,6 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
     """The digits at their own 8 pixels."""
     return prepare(DataConfig(name="digits", size=8), tmp_path_factory.mktemp("digits8"))
-
-
-@pytest.fixture
-def light_vgg(monkeypatch: pytest.MonkeyPatch) -> None:
-    """VGG16 up to relu2_2: without the 138 M parameters behind it, which take a second to make and are not used."""
-    monkeypatch.setattr(features, "vgg16", lambda **_: SimpleNamespace(features=make_layers(cfgs["D"][:5])))
 
 
 @pytest.fixture(scope="session")

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from roles.common.exchange import (
     ExchangeError,
     Gradient,
     ImageIds,
+    LossValues,
     Predictions,
     Request,
     TrainingImages,
@@ -88,3 +91,9 @@ def test_a_gradient_that_cannot_be_used_is_refused_in_one_line(answer: Answer, r
 def test_a_gradient_like_the_batch_is_passed_on() -> None:
     answer = gradient(torch.rand(2, 3, 4, 4))
     assert checked_gradient(answer, LIKE) is answer
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_is_refused(loss: float) -> None:
+    with pytest.raises(ExchangeError, match="expected a finite one"):
+        expect(LossValues(loss=loss, correct=0), LossValues)

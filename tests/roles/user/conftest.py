@@ -76,7 +76,7 @@ def config() -> UserConfig:
 
 
 @pytest.fixture
-def start(config: UserConfig, tiny: ImageStore, compute: Compute, light_vgg: None) -> StartTraining:
+def start(config: UserConfig, tiny: ImageStore, compute: Compute) -> StartTraining:
     """Return a function that makes a training: of user 1 with seed 0, unless told otherwise."""
 
     def make(*, user: int = 1, seed: int = 0, **changes: object) -> TransformerTraining:

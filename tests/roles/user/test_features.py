@@ -34,7 +34,6 @@ def refusal(config: FeaturesConfig) -> str:
     return str(caught.value)
 
 
-@pytest.mark.usefixtures("light_vgg")
 def test_each_cut_gives_the_feature_map_of_the_paper() -> None:
     images = torch.rand(2, 3, 32, 32)
     assert Features(FeaturesConfig(layer="relu1_2"))(images).shape == (2, 64, 32, 32)
@@ -50,7 +49,6 @@ def test_random_phi_is_the_same_each_time_and_leaves_the_global_stream_alone() -
     assert digest(cpu_state(Features(FeaturesConfig()))) == digest(cpu_state(first))
 
 
-@pytest.mark.usefixtures("light_vgg")
 @pytest.mark.parametrize("prefix", ["", "features."])
 def test_a_local_file_of_vgg16_or_of_its_features_gives_its_weights(
     prefix: str, vgg_state: State, tmp_path: Path
@@ -63,7 +61,6 @@ def test_a_local_file_of_vgg16_or_of_its_features_gives_its_weights(
     assert digest(cpu_state(phi.layers)) == digest(vgg_state)
 
 
-@pytest.mark.usefixtures("light_vgg")
 def test_phi_is_normalisation_convolutions_relus_and_one_pool(vgg_state: State, tmp_path: Path) -> None:
     config = write(tmp_path / "vgg.safetensors", vgg_state)
     images = torch.rand(2, 3, 8, 8)
@@ -77,7 +74,6 @@ def test_phi_is_normalisation_convolutions_relus_and_one_pool(vgg_state: State, 
     assert torch.allclose(Features(config)(images), relu2_2, atol=1e-4)
 
 
-@pytest.mark.usefixtures("light_vgg")
 def test_phi_is_frozen_but_lets_a_gradient_through_and_leaves_its_input_alone() -> None:
     phi, images = Features(FeaturesConfig(layer="relu1_2")), torch.rand(1, 3, 8, 8)
     kept = images.clone()
@@ -89,7 +85,6 @@ def test_phi_is_frozen_but_lets_a_gradient_through_and_leaves_its_input_alone() 
     assert all(value.grad is None and not value.requires_grad for value in phi.parameters())
 
 
-@pytest.mark.usefixtures("light_vgg")
 def test_files_that_are_not_vgg16s_are_one_line_that_names_them(vgg_state: State, tmp_path: Path) -> None:
     path = tmp_path / "vgg.safetensors"
     assert f"{path}: no such weights file" in refusal(FeaturesConfig(weights=str(path)))
@@ -106,7 +101,6 @@ def test_files_that_are_not_vgg16s_are_one_line_that_names_them(vgg_state: State
     assert "not finite" in refusal(write(path, vgg_state | {"0.bias": torch.full((64,), torch.nan)}))
 
 
-@pytest.mark.usefixtures("light_vgg")
 def test_imagenet_weights_that_cannot_be_downloaded_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_network(**_: object) -> State:
         raise OSError("no route to host")
