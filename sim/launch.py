@@ -41,10 +41,11 @@ def app_folder() -> Path:
     return folder
 
 
-def simulation_environment(home: Path, port: int, experiment: Experiment) -> dict[str, str]:
+def simulation_environment(run: Path, home: Path, port: int, experiment: Experiment) -> dict[str, str]:
     """Return the environment of a hermetic simulation: a home and a port of its own, no telemetry, tuned memory."""
     threads = str(experiment.runtime.threads)
     ours = {
+        "VEILSIM_RUN": str(run),
         "FLWR_HOME": str(home),
         "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(port),
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -68,7 +69,7 @@ def simulation(run: Path, experiment: Experiment) -> Iterator[subprocess.Popen[b
     # A short path: Ray's sockets live below it, and a socket's path may have 107 characters.
     home = Path(tempfile.mkdtemp(prefix="veil-"))
     port = _free_port()
-    environment = simulation_environment(home, port, experiment)
+    environment = simulation_environment(run, home, port, experiment)
     log_path = run / "flower.log"
     superlink: subprocess.Popen[bytes] | None = None
     try:
@@ -96,7 +97,7 @@ def simulation(run: Path, experiment: Experiment) -> Iterator[subprocess.Popen[b
         yield superlink
     finally:
         if superlink is not None:
-            _stop(superlink, home)
+            _stop(superlink, run)
         shutil.rmtree(home, ignore_errors=True)
 
 
@@ -140,9 +141,9 @@ def _wait_until_ready(port: int, superlink: subprocess.Popen[bytes], log_path: P
     raise ConfigError(f"Flower's SuperLink did not start within {_START_TIMEOUT_S} s; see {log_path}")
 
 
-def _processes_of(home: Path) -> list[int]:
-    """Return every process whose environment names this simulation's home, whatever process group it is in."""
-    mark = f"FLWR_HOME={home}".encode()
+def processes_of(run: Path) -> list[int]:
+    """Return every process that was started for a run, whatever process group it is in; on Linux only."""
+    mark = f"VEILSIM_RUN={run}".encode()
     found: list[int] = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -151,7 +152,7 @@ def _processes_of(home: Path) -> list[int]:
     return found
 
 
-def _stop(superlink: subprocess.Popen[bytes], home: Path) -> None:
+def _stop(superlink: subprocess.Popen[bytes], run: Path) -> None:
     """End the SuperLink and everything below it: the simulation, Ray's daemons, the workers."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(superlink.pid, signal.SIGTERM)
@@ -162,7 +163,7 @@ def _stop(superlink: subprocess.Popen[bytes], home: Path) -> None:
             os.killpg(superlink.pid, signal.SIGKILL)
         superlink.wait()
     deadline = time.monotonic() + _STOP_TIMEOUT_S
-    while (left := _processes_of(home)) and time.monotonic() < deadline:
+    while (left := processes_of(run)) and time.monotonic() < deadline:
         for process in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(

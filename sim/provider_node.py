@@ -11,13 +11,13 @@ from flwr.app import RecordDict
 
 from roles.common.labels import load_labels
 from roles.common.seeds import generator
-from roles.common.weights import digest, load, save
+from roles.common.weights import State, digest, load, load_into, save
+from roles.provider.classifiers import Classifier
 from roles.provider.provider import Provider
-from roles.provider.training import train_classifier
+from roles.provider.training import predict, train_classifier
 from sim.config import available_cpus, cache_folder
 from sim.messages import Job, decode_request, encode_answer, encode_refusal
 from sim.nodes import compute_of, store_of
-from sim.partition import partition_images
 from sim.progress import Heart, write_atomically
 
 
@@ -26,6 +26,9 @@ class ClassifierRecord:
     """What is known of a trained psi."""
 
     test_accuracy: float
+    """On all plain test images."""
+    plain_accuracy: float
+    """On the plain test images that the experiment protects: what its protected accuracies compare with."""
     selected_epoch: int
     digest: str
     curve: list[dict[str, float]]
@@ -79,7 +82,17 @@ def trained_classifier(job: Job, heart: Heart) -> ClassifierRecord:
         raise ValueError(f"{weights}: damaged (its digest is not the one noted when it was trained); delete its folder")
     save(job.run / "provider" / "psi.safetensors", state)
     fields = {name: known[name] for name in ("test_accuracy", "selected_epoch", "digest", "curve")}
-    return ClassifierRecord(**fields, reused=reused)
+    return ClassifierRecord(**fields, plain_accuracy=_plain_accuracy(job, state), reused=reused)
+
+
+def _plain_accuracy(job: Job, state: State) -> float:
+    experiment, store = job.experiment, store_of(job.experiment)
+    compute = compute_of(experiment)
+    classifier = Classifier(experiment.classifier.name, len(store.classes))
+    load_into(classifier, state, "psi")
+    labels = load_labels(store.folder, "test")[: experiment.attack.test_images]
+    logits = predict(compute.module(classifier), store.images("test")[: len(labels)], compute)
+    return int((logits.argmax(1) == labels).sum()) / len(labels)
 
 
 def build_provider(job: Job) -> Provider:
@@ -88,6 +101,9 @@ def build_provider(job: Job) -> Provider:
     Raises:
         ValueError: psi has not been trained, or its weights are damaged.
     """
+    # Imported here: flwr-datasets takes seconds, and only the provider's process needs it.
+    from sim.partition import partition_images
+
     experiment, store = job.experiment, store_of(job.experiment)
     compute = compute_of(experiment)
     labels = load_labels(store.folder, "train")
@@ -123,6 +139,7 @@ def facts_of(record: ClassifierRecord) -> dict[str, Any]:
     """Return what a reply says of psi, beside its curve."""
     return {
         "test-accuracy": record.test_accuracy,
+        "plain-accuracy": record.plain_accuracy,
         "selected-epoch": record.selected_epoch,
         "reused": int(record.reused),
     }

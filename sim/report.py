@@ -22,7 +22,7 @@ COLUMNS = {
     "steps": "training steps of h_theta",
     "selected_epoch": "epoch with the lowest validation objective, whose theta was published",
     "accuracy": "share of protected test images that psi classifies correctly",
-    "plain_accuracy": "the same for plain test images",
+    "plain_accuracy": "the same for the same test images, plain",
     "protected_psnr": "median over test images, protected against plain, in dB",
     "protected_ssim": "median over test images, protected against plain",
     "class_mean_psnr": "median PSNR of the trivial guess: the mean image of the predicted class",
@@ -31,7 +31,7 @@ COLUMNS = {
     "itn_<name>_ssim": "median SSIM of the same",
     "itn_<name>_psnr_worst1": "PSNR that 1% of the estimates reach or exceed: the images that leak most",
     "itn_<name>_accuracy": "share of the estimates that psi classifies correctly",
-    "verdict": "hidden, partly recovered, recovered or visible (see verdict_of)",
+    "verdict": "hidden, partial, recovered or visible (see verdict_of)",
     "queries": "requests for a loss or a gradient that the user sent",
     "queried_images": "protected images in them",
     "sent_bytes": "bytes of arrays that the user sent for them",
@@ -50,7 +50,7 @@ def verdict_of(result: AttackResult) -> str:
 
     ``visible``: the protected image is itself like the plain one (median SSIM at least 0.5). ``recovered``: an ITN's
     estimates are. ``hidden``: the best ITN gains less than 1 dB and less than 0.05 SSIM, in the median, on the mean
-    image of the predicted class, which whoever knows the label can draw. ``partly recovered``: all between.
+    image of the predicted class, which whoever knows the label can draw. ``partial``: all between.
     """
     if _median(result.protected, "ssim") >= _SEEN_SSIM:
         return "visible"
@@ -62,12 +62,12 @@ def verdict_of(result: AttackResult) -> str:
     hidden = (
         best["psnr"] - _median(trivial, "psnr") < _HIDDEN_DB and best["ssim"] - _median(trivial, "ssim") < _HIDDEN_SSIM
     )
-    return "hidden" if hidden else "partly recovered"
+    return "hidden" if hidden else "partial"
 
 
 def table_of(run: RunFolder, experiment: Experiment) -> pd.DataFrame:
     """Return one row a user and one a control, with the columns of :data:`COLUMNS`."""
-    plain_accuracy = run.facts()["psi"]["test_accuracy"]
+    plain_accuracy = run.facts()["psi"]["plain_accuracy"]
     rows: list[dict[str, object]] = []
     for user in range(experiment.user_count):
         subject = f"user-{user:04d}"
@@ -203,8 +203,10 @@ def summary_of(run: RunFolder, experiment: Experiment, table: pd.DataFrame) -> s
         "",
         _short_table(table, experiment),
         "",
-        "Accuracies in %; PSNR in dB and SSIM are medians over the test images. `class mean` is the trivial guess from "
-        "the predicted label: a reconstruction counts for what it has beyond that.",
+        f"acc.: % of protected test images that psi classifies correctly (plain: {100 * psi['plain_accuracy']:.1f}). "
+        "Pairs are PSNR in dB / SSIM, medians over the test images; of an ITN's estimates, also the % that psi classifies "
+        "correctly. class mean: the trivial guess from the predicted label; a reconstruction counts for what it has "
+        "beyond that.",
         "",
         *_verdicts(table, experiment),
         "",
@@ -214,23 +216,22 @@ def summary_of(run: RunFolder, experiment: Experiment, table: pd.DataFrame) -> s
 
 def _short_table(table: pd.DataFrame, experiment: Experiment) -> str:
     names = [itn.name for itn in experiment.attack.itns]
-    header = ["", "images", "accuracy", "protected PSNR / SSIM", "class mean"]
-    header += [f"ITN {name} PSNR / SSIM / accuracy" for name in names] + ["verdict"]
+    header = ["", "images", "acc.", "protected", "class mean", *(f"ITN {name}" for name in names), "verdict"]
     rows = [header, ["---"] * len(header)]
     for _, row in table.iterrows():
+        who = str(row["subject"]).replace("user-", "user ").replace("control-", "control: ")
         if pd.isna(row.get("accuracy")):
-            rows.append([str(row["subject"]), *["-"] * (len(header) - 2), f"failed: {row['failure']}"])
+            rows.append([who, *["-"] * (len(header) - 2), "failed"])
             continue
         cells = [
-            str(row["subject"]),
+            who,
             "-" if pd.isna(row.get("images")) else str(row["images"]),
-            f"{100 * row['accuracy']:.2f}",
-            f"{row['protected_psnr']:.2f} / {row['protected_ssim']:.3f}",
-            f"{row['class_mean_psnr']:.2f} / {row['class_mean_ssim']:.3f}",
+            f"{100 * row['accuracy']:.1f}",
+            f"{row['protected_psnr']:.1f}/{row['protected_ssim']:.2f}",
+            f"{row['class_mean_psnr']:.1f}/{row['class_mean_ssim']:.2f}",
         ]
         cells += [
-            f"{row[f'itn_{n}_psnr']:.2f} / {row[f'itn_{n}_ssim']:.3f} / {100 * row[f'itn_{n}_accuracy']:.2f}"
-            for n in names
+            f"{row[f'itn_{n}_psnr']:.1f}/{row[f'itn_{n}_ssim']:.2f}/{100 * row[f'itn_{n}_accuracy']:.1f}" for n in names
         ]
         rows.append([*cells, str(row["verdict"])])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

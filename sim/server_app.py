@@ -156,6 +156,7 @@ def _train_classifier(relay: Relay, provider: int, run: RunFolder, job: Job) -> 
             "psi": {
                 "digest": digest,
                 "test_accuracy": facts["test-accuracy"],
+                "plain_accuracy": facts["plain-accuracy"],
                 "selected_epoch": facts["selected-epoch"],
                 "reused": bool(facts["reused"]),
                 "seconds": time.time() - began,

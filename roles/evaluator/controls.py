@@ -4,7 +4,6 @@ import math
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2.functional import gaussian_blur
 
 _CHUNK = 1000
 
@@ -22,6 +21,9 @@ def blur(images: Tensor, sigma: float) -> Tensor:
     Raises:
         ValueError: the window reaches further than the image is wide.
     """
+    # Imported here: it takes seconds, and only a process that runs the control needs it.
+    from torchvision.transforms.v2.functional import gaussian_blur
+
     reach = math.ceil(3 * sigma)
     if reach >= min(images.shape[-2:]):
         height, width = images.shape[-2:]

@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
-from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from roles.common.images import to_unit
 
@@ -77,6 +75,8 @@ class Lpips:
     def __init__(self, side: int) -> None:
         if side < _ALEXNET_SIDE:
             raise ValueError(f"LPIPS needs images of at least {_ALEXNET_SIDE}x{_ALEXNET_SIDE}, these are {side}x{side}")
+        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
         try:
             self._net = LearnedPerceptualImagePatchSimilarity(net_type="alex").net
         except (OSError, RuntimeError) as error:
@@ -101,6 +101,9 @@ def _psnr(estimate: Tensor, plain: Tensor) -> Tensor:
 
 
 def _ssim(estimate: Tensor, plain: Tensor) -> Tensor:
+    # Imported here: it takes seconds, and a node's process that does not measure should not wait for it.
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     scores = structural_similarity_index_measure(estimate, plain, reduction="none", data_range=1.0)
     assert isinstance(scores, Tensor)  # a tuple only where the full image is asked for as well
     return scores

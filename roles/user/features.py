@@ -5,8 +5,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import VGG16_Weights
-from torchvision.models.vgg import make_layers
 
 from roles.common.images import normalise
 from roles.common.recipes import Frozen
@@ -45,7 +43,7 @@ class Features(nn.Module):
         super().__init__()
         cut = _CUT[config.layer]
         with torch.random.fork_rng(devices=[]):
-            self.layers = make_layers([64, 64, "M", 128, 128])[:cut]
+            self.layers = _vgg16_front()[:cut]
             torch.manual_seed(0)
             for module in self.layers:
                 if isinstance(module, nn.Conv2d) and module.bias is not None:
@@ -53,10 +51,6 @@ class Features(nn.Module):
                     nn.init.zeros_(module.bias)
         if config.weights != "random":
             load_into(self.layers, _front(_vgg16_state(config.weights), cut), f"features.weights {config.weights!r}")
-        for module in self.layers:
-            if isinstance(module, nn.ReLU):
-                # In place it would overwrite what the convolution before it needs for its gradient.
-                module.inplace = False
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -65,9 +59,21 @@ class Features(nn.Module):
         return features
 
 
+def _vgg16_front() -> nn.Sequential:
+    """VGG16 up to relu2_2, with the names of torchvision's ``vgg16().features``."""
+    return nn.Sequential(
+        *(nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()),
+        nn.MaxPool2d(2),
+        *(nn.Conv2d(64, 128, 3, padding=1), nn.ReLU(), nn.Conv2d(128, 128, 3, padding=1), nn.ReLU()),
+    )
+
+
 def _vgg16_state(weights: str) -> State:
     if weights != "imagenet":
         return load(Path(weights).expanduser())[0]
+    # Imported here: it takes seconds, and only these weights need it.
+    from torchvision.models import VGG16_Weights
+
     try:
         return dict(VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=False))
     except OSError as error:
