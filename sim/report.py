@@ -204,9 +204,9 @@ def summary_of(run: RunFolder, experiment: Experiment, table: pd.DataFrame) -> s
         _short_table(table, experiment),
         "",
         f"acc.: % of protected test images that psi classifies correctly (plain: {100 * psi['plain_accuracy']:.1f}). "
-        "Pairs are PSNR in dB / SSIM, medians over the test images; of an ITN's estimates, also the % that psi classifies "
-        "correctly. class mean: the trivial guess from the predicted label; a reconstruction counts for what it has "
-        "beyond that.",
+        "Pairs are PSNR in dB / SSIM, medians over the test images; of an ITN's estimates, also the % that psi "
+        "classifies correctly. class mean: the trivial guess from the predicted label; a reconstruction counts "
+        "for what it has beyond that.",
         "",
         *_verdicts(table, experiment),
         "",
