@@ -13,7 +13,7 @@ from rich.text import Text
 
 from sim.config import ConfigError, check, load_experiment
 from sim.launch import app_folder, simulation
-from sim.progress import Status, clear, read_beats
+from sim.progress import ProgressLine, Status, clear
 from sim.runs import RunFolder
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -78,7 +78,7 @@ def _watch(run: RunFolder) -> None:
     clear(run.path)
     began = time.monotonic()
     with simulation(run.path, run.experiment()) as superlink, Live(console=_console, refresh_per_second=4) as live:
-        line = _Line(run.path)
+        line = ProgressLine(run.path)
         log = run.path / "flower.log"
         while (status := Status.read(run.path)).phase not in ("complete", "failed"):
             live.update(Text(line.of(status)))
@@ -98,43 +98,6 @@ def _watch(run: RunFolder) -> None:
 
 def _simulation_failed(log: Path) -> bool:
     return "Simulation raised an exception" in log.read_text(errors="replace")
-
-
-class _Line:
-    """One line that says where a run is: phase, users or rounds done, steps a second, loss, time left."""
-
-    def __init__(self, run: Path) -> None:
-        self._run = run
-        self._phase = ""
-        self._began = time.monotonic()
-        self._done_at_start = 0
-
-    def of(self, status: Status) -> str:
-        if status.phase != self._phase:
-            self._phase, self._began, self._done_at_start = status.phase, time.monotonic(), status.done
-        beats = read_beats(self._run, status.phase)
-        elapsed = time.monotonic() - self._began
-        parts = [f"{status.phase:<14}"]
-        if status.total:
-            parts.append(f"{status.done}/{status.total} {status.unit}")
-        running = [beat for beat in beats if time.time() - beat.time < 10 * max(1.0, _POLL_S) and beat.total]
-        if beats and elapsed > 0:
-            parts.append(f"{sum(beat.steps for beat in beats) / elapsed:.1f} steps/s")
-        for beat in running[:4]:
-            parts.append(f"{beat.label} {beat.done}/{beat.total} loss {beat.loss:.3f}")
-        left = self._seconds_left(status, [beat.done / beat.total for beat in running], elapsed)
-        parts.append(
-            f"{timedelta(seconds=round(elapsed))}" + (f", {timedelta(seconds=round(left))} left" if left else "")
-        )
-        return "  ".join(parts)
-
-    def _seconds_left(self, status: Status, shares: list[float], elapsed: float) -> float | None:
-        if not status.total:
-            return None
-        # In the users' phase a worker's share is of a user's whole training, of which rounds are parts.
-        done = max(shares, default=0.0) * status.total if status.unit == "rounds" else status.done + sum(shares)
-        fresh = done - self._done_at_start
-        return None if fresh <= 0 else elapsed * max(0.0, status.total - done) / fresh
 
 
 def main() -> None:

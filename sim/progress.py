@@ -4,9 +4,11 @@ import json
 import os
 import time
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 
 _INTERVAL_S = 0.5
+_STALE_S = 30
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -27,6 +29,8 @@ class Status:
     """Rounds, users or attacks of this phase that are done (see ``unit``)."""
     total: int = 0
     unit: str = ""
+    users: int = 0
+    """How many users take part in every round; 0 in other phases."""
     error: str = ""
 
     def write(self, run: Path) -> None:
@@ -87,3 +91,46 @@ def clear(run: Path) -> None:
     """Forget the progress of an earlier process."""
     for path in (run / "progress").glob("*.json"):
         path.unlink()
+
+
+class ProgressLine:
+    """One line that says where a run is: phase, users or rounds done, steps a second, loss, time left."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._phase = ""
+        self._began = time.monotonic()
+        self._done_at_start = 0
+
+    def of(self, status: Status) -> str:
+        """Return the line for the present ``status``."""
+        if status.phase != self._phase:
+            self._phase, self._began, self._done_at_start = status.phase, time.monotonic(), status.done
+        beats = read_beats(self._run, status.phase)
+        elapsed = time.monotonic() - self._began
+        parts = [f"{status.phase:<14}"]
+        if status.total:
+            parts.append(f"{status.done}/{status.total} {status.unit}")
+        running = [beat for beat in beats if time.time() - beat.time < _STALE_S and beat.total]
+        if beats and elapsed > 0:
+            parts.append(f"{sum(beat.steps for beat in beats) / elapsed:.1f} steps/s")
+        for beat in running[:4]:
+            parts.append(f"{beat.label} {beat.done}/{beat.total} loss {beat.loss:.3f}")
+        left = self._seconds_left(status, beats, elapsed)
+        parts.append(
+            f"{timedelta(seconds=round(elapsed))}" + (f", {timedelta(seconds=round(left))} left" if left else "")
+        )
+        return "  ".join(parts)
+
+    def _seconds_left(self, status: Status, beats: list[Beat], elapsed: float) -> float | None:
+        if not status.total:
+            return None
+        if status.users and beats:
+            # Rounds are long: steps say more. A beat's total is of a user's whole training.
+            steps = sum(beat.steps for beat in beats)
+            share = 1 - self._done_at_start / status.total
+            needed = status.users * share * sum(beat.total for beat in beats) / len(beats)
+            return elapsed * max(0.0, needed - steps) / steps
+        done = status.done + sum(beat.done / beat.total for beat in beats if time.time() - beat.time < _STALE_S)
+        fresh = done - self._done_at_start
+        return None if fresh <= 0 else elapsed * max(0.0, status.total - done) / fresh

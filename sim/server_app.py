@@ -32,13 +32,15 @@ from sim.messages import (
     encode_tensors,
 )
 from sim.ownership import claim, watch_owner
-from sim.progress import Status, clear
+from sim.progress import ProgressLine, Status, clear
 from sim.relay import Relay, RelayGrid
 from sim.report import write_report
 from sim.runs import PublishedTransformer, RunFolder
 from strategies import STRATEGIES
 
 app = ServerApp()
+
+_LOG_INTERVAL_S = 20
 
 
 class RunFailed(RuntimeError):
@@ -88,7 +90,7 @@ def run_experiment(grid: Grid, run: RunFolder, experiment: Experiment) -> None:
     """
     job = Job(experiment, run.path, first_round=run.finished_rounds())
     provider, users, evaluators = _roster(grid, job)
-    relay = Relay(grid, provider, encode_job(job))
+    relay = Relay(grid, provider, encode_job(job), _progress_log(run))
     began = time.time()
 
     digest = _train_classifier(relay, provider, run, job)
@@ -103,6 +105,19 @@ def run_experiment(grid: Grid, run: RunFolder, experiment: Experiment) -> None:
     for line in write_report(run, experiment).splitlines():
         log(INFO, "%s", line)
     Status("complete").write(run.path)
+
+
+def _progress_log(run: RunFolder) -> Callable[[], None]:
+    """Return a function that logs how far the run is, now and then: all that ``flwr run --stream`` shows of it."""
+    line, last = ProgressLine(run.path), time.monotonic()
+
+    def tell() -> None:
+        nonlocal last
+        if time.monotonic() - last >= _LOG_INTERVAL_S:
+            last = time.monotonic()
+            log(INFO, "%s", line.of(Status.read(run.path)))
+
+    return tell
 
 
 def _content(job: Job, **records: ArrayRecord) -> RecordDict:
@@ -181,7 +196,7 @@ def _train_users(
             # Flower calls this before the first round (number 0) and after each.
             if number:
                 run.keep_round(done + number, arrays)
-            Status("users", done + number, rounds, "rounds").write(run.path)
+            Status("users", done + number, rounds, "rounds", len(users)).write(run.path)
             return None
 
         STRATEGIES[experiment.strategy.name](len(users)).start(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sim import progress
-from sim.progress import Beat, Heart, Status, clear, read_beats, write_atomically
+from sim.progress import Beat, Heart, ProgressLine, Status, clear, read_beats, write_atomically
 
 
 def test_a_file_is_written_whole_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -31,13 +31,13 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_status_is_read_as_it_was_written(tmp_path: Path) -> None:
-    status = Status("attacks", 3, 9, "attacks", "one\nline or two")
+    status = Status("attacks", 3, 9, "attacks", error="one\nline or two")
     status.write(tmp_path)
     assert Status.read(tmp_path) == status
 
 
 def test_a_run_without_a_status_is_starting(tmp_path: Path) -> None:
-    assert Status.read(tmp_path) == Status("starting", 0, 0, "", "")
+    assert Status.read(tmp_path) == Status("starting", 0, 0, "")
 
 
 @pytest.fixture
@@ -96,3 +96,20 @@ def test_what_an_earlier_process_did_is_forgotten(tmp_path: Path) -> None:
     assert Status.read(tmp_path) == Status("starting")
     assert read_beats(tmp_path, "users") == []
     clear(tmp_path / "never begun")
+
+
+def test_the_line_tells_phase_rounds_steps_a_second_loss_and_the_time_left(
+    tmp_path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    line = ProgressLine(tmp_path)
+    status = Status("users", 0, 2, "rounds", users=4)
+    assert "left" not in line.of(status)
+    heart = Heart()
+    for step in range(1, 11):
+        clock[0] += 1
+        heart.beat(tmp_path, "users", "user 2", step, 20, loss=1.25)
+    shown = line.of(status)
+    # 10 of 4 times 20 steps have taken 10 s: 70 are left.
+    for part in ("users", "0/2 rounds", "1.0 steps/s", "user 2 10/20 loss 1.250", "0:01:10 left"):
+        assert part in shown

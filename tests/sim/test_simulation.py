@@ -198,7 +198,7 @@ def killed_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     out = tmp_path_factory.mktemp("runs") / "killed"
     command = [sys.executable, "-m", "sim.cli", "run", str(tiny_config), *LONG, "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and Status.read(out).phase in ("starting", "classifier"):
         time.sleep(0.02)
     while time.monotonic() < deadline and RunFolder(out).finished_rounds() < 1:
@@ -206,6 +206,8 @@ def killed_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     process.kill()
     process.wait()
     assert 1 <= RunFolder(out).finished_rounds() < 6
+    # Nobody is left to end them: they notice, Ray's daemons last.
+    deadline = time.monotonic() + 120
     while processes_of(out) and time.monotonic() < deadline:
         time.sleep(0.2)
     return out
