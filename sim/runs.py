@@ -117,10 +117,11 @@ class RunFolder:
 
     def keep_round(self, number: int, arrays: ArrayRecord) -> None:
         """Note that a round is finished, with the theta that the strategy would send out next (or none)."""
-        save(self.path / "state" / f"arrays-{number:04d}.safetensors", decode_tensors(arrays))
+        if arrays:
+            save(self._arrays_file(number), decode_tensors(arrays))
         self._write("state/round.json", json.dumps({"finished": number}))
         for old in (self.path / "state").glob("arrays-*.safetensors"):
-            if old.name != f"arrays-{number:04d}.safetensors":
+            if old != self._arrays_file(number):
                 old.unlink()
 
     def finished_rounds(self) -> int:
@@ -129,10 +130,11 @@ class RunFolder:
 
     def round_arrays(self) -> ArrayRecord:
         """Return the theta that the strategy goes on with, empty if there is none."""
-        finished = self.finished_rounds()
-        if not finished:
-            return ArrayRecord()
-        return encode_tensors(load(self.path / "state" / f"arrays-{finished:04d}.safetensors")[0])
+        path = self._arrays_file(self.finished_rounds())
+        return encode_tensors(load(path)[0]) if path.is_file() else ArrayRecord()
+
+    def _arrays_file(self, number: int) -> Path:
+        return self.path / "state" / f"arrays-{number:04d}.safetensors"
 
     # ---- results -----------------------------------------------------------------------------------------------
 
