@@ -33,7 +33,7 @@ class DirichletPartition(Frozen):
     """Class shares differ by user, drawn from a Dirichlet distribution: the smaller ``alpha``, the more."""
 
     kind: Literal["dirichlet"]
-    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    alpha: Annotated[float, Field(gt=0)]
 
 
 class ShardsPartition(Frozen):

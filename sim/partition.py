@@ -1,5 +1,7 @@
 """X' for many users: flwr-datasets' partitioners over the labels that the provider holds."""
 
+import warnings
+
 import numpy as np
 import torch
 from datasets import Dataset
@@ -38,10 +40,14 @@ def partition_images(labels: Tensor, users: UsersConfig, count: int, seed: int) 
     order = np.random.default_rng(small_seed).permutation(len(labels))
     # The partitioners for IID and sizes cut contiguous pieces: they need the images in random order.
     table = Dataset.from_dict({"position": order.tolist(), "label": labels[torch.from_numpy(order)].tolist()})
-    partitioner = _partitioner(users, count, small_seed)
     try:
-        partitioner.dataset = table
-        parts = [torch.tensor(partitioner.load_partition(user)["position"], dtype=torch.int64) for user in range(count)]
+        with warnings.catch_warnings():
+            # A page of advice for every draw that does not fit; what does not fit in the end is an error below.
+            warnings.simplefilter("ignore", UserWarning)
+            partitioner = _partitioner(users, count, small_seed)
+            partitioner.dataset = table
+            shares = [partitioner.load_partition(user)["position"] for user in range(count)]
+        parts = [torch.tensor(share, dtype=torch.int64) for share in shares]
     except ValueError as error:
         raise ConfigError(f"users.partition: {' '.join(str(error).split())}") from error
     if users.images is not None:

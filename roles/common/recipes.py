@@ -11,7 +11,7 @@ from torch import nn
 class Frozen(BaseModel):
     """A strict, immutable piece of configuration: an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Recipe(Frozen):

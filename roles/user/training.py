@@ -36,7 +36,7 @@ _VALIDATION_BATCH = 500
 class UserConfig(Frozen):
     """h_theta and how a user trains it."""
 
-    alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.005
+    alpha: Annotated[float, Field(ge=0)] = 0.005
     """Weight of L_feat in L_trans (Eq. 4); 0 trains for accuracy alone and protects nothing."""
     width: Annotated[int, Field(ge=1)] = 64
     """Channels of the U-Net's first level."""
@@ -200,8 +200,10 @@ class TransformerTraining:
         """
         if self._ids is None:
             self._ids = expect((yield TrainingImages(self._user)), ImageIds)
-        sums = _Sums()
+        # Kept in the state: whoever drops this at a request goes on from the batch it was at.
+        sums = self._progress.validation = self._progress.validation or _Sums()
         yield from self._validate(sums, self._ids.validation)
+        self._progress.validation = None
         return sums.loss / sums.images, sums.correct / sums.images, sums.images
 
     def _batches(self, ids: ImageIds) -> Batches:

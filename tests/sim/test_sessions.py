@@ -272,13 +272,7 @@ def test_an_epochs_validation_over_several_messages_loses_no_batch(job: Job, pro
     "fresh",
     [
         pytest.param(False, id="the same process"),
-        pytest.param(
-            True,
-            id="a fresh process for every message",
-            marks=pytest.mark.xfail(
-                strict=True, reason="TransformerTraining.validation() keeps its sums in no state: it asks without end"
-            ),
-        ),
+        pytest.param(True, id="a fresh process for every message"),
     ],
 )
 def test_a_validation_over_several_messages_loses_no_batch(job: Job, provider: Provider, fresh: bool) -> None:
