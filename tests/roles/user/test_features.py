@@ -7,7 +7,6 @@ from torch.nn import functional as F
 
 from roles.common.images import normalise
 from roles.common.weights import State, cpu_state, digest, save
-from roles.user import features
 from roles.user.features import Features, FeaturesConfig, feature_loss
 
 
@@ -106,7 +105,7 @@ def test_imagenet_weights_that_cannot_be_downloaded_are_one_line(monkeypatch: py
         raise OSError("no route to host")
 
     weights = SimpleNamespace(IMAGENET1K_V1=SimpleNamespace(get_state_dict=no_network))
-    monkeypatch.setattr(features, "VGG16_Weights", weights)
+    monkeypatch.setattr("torchvision.models.VGG16_Weights", weights)
     message = refusal(FeaturesConfig(weights="imagenet"))
     assert "cannot be downloaded (no route to host); name a local safetensors file" in message
 
