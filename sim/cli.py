@@ -13,7 +13,8 @@ from rich.text import Text
 
 from sim.config import ConfigError, check, load_experiment
 from sim.launch import app_folder, simulation
-from sim.progress import ProgressLine, Status, clear
+from sim.ownership import claim
+from sim.progress import ProgressLine, Status
 from sim.runs import RunFolder
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -75,14 +76,19 @@ def _watch(run: RunFolder) -> None:
         ConfigError: the run failed; the message says why.
     """
     _console.print(f"run folder: {run.path}", soft_wrap=True, highlight=False)
-    clear(run.path)
     began = time.monotonic()
-    with simulation(run.path, run.experiment()) as superlink, Live(console=_console, refresh_per_second=4) as live:
+    log = run.path / "flower.log"
+    # What an earlier attempt has logged is not about this one.
+    seen = log.stat().st_size if log.is_file() else 0
+    with (
+        claim(run.path, "launcher"),
+        simulation(run.path, run.experiment()) as superlink,
+        Live(console=_console, refresh_per_second=4) as live,
+    ):
         line = ProgressLine(run.path)
-        log = run.path / "flower.log"
         while (status := Status.read(run.path)).phase not in ("complete", "failed"):
             live.update(Text(line.of(status)))
-            if superlink.poll() is not None or _simulation_failed(log):
+            if superlink.poll() is not None or _simulation_failed(log, seen):
                 # The ServerApp may have had its last word in between.
                 status = Status.read(run.path)
                 if status.phase not in ("complete", "failed"):
@@ -96,8 +102,8 @@ def _watch(run: RunFolder) -> None:
     _console.print(f"table, figures, weights: {run.path}", soft_wrap=True, highlight=False)
 
 
-def _simulation_failed(log: Path) -> bool:
-    return "Simulation raised an exception" in log.read_text(errors="replace")
+def _simulation_failed(log: Path, seen: int) -> bool:
+    return b"Simulation raised an exception" in log.read_bytes()[seen:]
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from sim.messages import (
 )
 from sim.nodes import Role, RoleName, role_of, state_folder
 from sim.progress import Heart
-from sim.provider_node import answer_one, facts_of, provider_of, trained_classifier
+from sim.provider_node import answer_one, assign_images, facts_of, provider_of, trained_classifier
 from sim.sessions import Session, resume_relayed, run_direct, start_relayed
 from sim.user_node import TestSession, TrainSession, ValidateSession, new_training, publication, training_after
 
@@ -61,6 +61,7 @@ def role(message: Message, context: Context) -> Message:
 def train_psi(message: Message, context: Context) -> Message:
     """Train psi, or find it trained; in a direct exchange, open the provider to calls."""
     job, _ = _job_for(message, context, "provider")
+    assign_images(job)  # a partition that cannot be made is better known before psi is trained
     record = trained_classifier(job, _heart)
     if job.experiment.runtime.exchange == "direct":
         from sim.direct import open_provider

@@ -1,11 +1,13 @@
 """One YAML file is one experiment: its schema, its overrides, and what is wrong with it in one line."""
 
 import difflib
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import torch
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -14,6 +16,7 @@ from roles.common.compute import Precision, native_precision
 from roles.common.data import DataConfig, ImageStore, prepare
 from roles.common.recipes import Frozen
 from roles.evaluator.attack import AttackConfig
+from roles.evaluator.measures import Lpips
 from roles.provider.training import ClassifierConfig
 from roles.user.features import Features
 from roles.user.training import UserConfig
@@ -131,7 +134,9 @@ class Experiment(Frozen):
         """Return the experiment with ``auto`` precision decided for this machine and local paths made absolute."""
         resolved = self.model_dump()
         if self.runtime.precision == "auto":
-            resolved["runtime"]["precision"] = native_precision()
+            resolved["runtime"]["precision"] = native_precision(
+                gpu=self.runtime.gpu_fraction > 0 and torch.cuda.is_available()
+            )
         for section, key in (("data", "name"), ("features", "weights")):
             holder = resolved["data"] if section == "data" else resolved["user"]["features"]
             if _is_local(holder[key]):
@@ -290,13 +295,23 @@ def check(experiment: Experiment) -> ImageStore:
     try:
         store = prepare(experiment.data, cache_folder() / "data")
         Features(experiment.user.features)
+        if experiment.attack.lpips:
+            Lpips(store.side)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    if experiment.runtime.gpu_fraction and not torch.cuda.is_available():
+        raise ConfigError(
+            f"runtime.gpu_fraction: got {experiment.runtime.gpu_fraction}: PyTorch finds no GPU here; set 0"
+        )
     train, factor = store.counts["train"], 2 ** (experiment.user.depth - 1)
     if store.side % factor:
         raise ConfigError(
             f"user.depth: got {experiment.user.depth}: images of {store.side} pixels need a side divisible by "
             f"2**(depth - 1) = {factor}; set user.depth or data.size"
+        )
+    if math.ceil(3 * experiment.attack.blur_sigma) >= store.side:
+        raise ConfigError(
+            f"attack.blur_sigma: got {experiment.attack.blur_sigma}: too wide for images of {store.side} pixels"
         )
     for index, itn in enumerate(experiment.attack.itns):
         if store.side % 2 ** (itn.depth - 1):

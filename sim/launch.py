@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sim.config import ConfigError, Experiment
+from sim.progress import clear
 
 _START_TIMEOUT_S = 180
 _STOP_TIMEOUT_S = 15
@@ -71,6 +72,7 @@ def simulation(run: Path, experiment: Experiment) -> Iterator[subprocess.Popen[b
     port = _free_port()
     environment = simulation_environment(run, home, port, experiment)
     log_path = run / "flower.log"
+    clear(run)
     superlink: subprocess.Popen[bytes] | None = None
     try:
         with log_path.open("ab") as log:

@@ -12,13 +12,13 @@ from sim.config import ConfigError
 
 
 @contextmanager
-def claim(run: Path) -> Iterator[None]:
-    """Hold a run folder; the claim ends with the process, however it ends.
+def claim(run: Path, part: str) -> Iterator[None]:
+    """Hold one ``part`` of a run folder, ``launcher`` or ``server``; the claim ends with the process, however it ends.
 
     Raises:
         ConfigError: another process holds it.
     """
-    lock = run / "state" / "lock"
+    lock = run / "state" / f"{part}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a") as file:
         try:

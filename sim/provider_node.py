@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from flwr.app import RecordDict
+from torch import Tensor
 
 from roles.common.labels import load_labels
 from roles.common.seeds import generator
@@ -95,19 +96,29 @@ def _plain_accuracy(job: Job, state: State) -> float:
     return int((logits.argmax(1) == labels).sum()) / len(labels)
 
 
+def assign_images(job: Job) -> list[Tensor]:
+    """Return each user's X', as positions in the train set.
+
+    Raises:
+        ConfigError: the partition cannot be made.
+    """
+    # Imported here: flwr-datasets takes seconds, and only the provider's process needs it.
+    from sim.partition import partition_images
+
+    experiment = job.experiment
+    labels = load_labels(store_of(experiment).folder, "train")
+    return partition_images(labels, experiment.users, experiment.user_count, experiment.seed)
+
+
 def build_provider(job: Job) -> Provider:
     """Return the provider of a run whose psi has been trained.
 
     Raises:
         ValueError: psi has not been trained, or its weights are damaged.
     """
-    # Imported here: flwr-datasets takes seconds, and only the provider's process needs it.
-    from sim.partition import partition_images
-
     experiment, store = job.experiment, store_of(job.experiment)
     compute = compute_of(experiment)
-    labels = load_labels(store.folder, "train")
-    assignment = partition_images(labels, experiment.users, experiment.user_count, experiment.seed)
+    assignment = assign_images(job)
     count = store.counts["validation"]
     chosen = torch.randperm(count, generator=generator(experiment.seed, "validation"))
     validation = chosen[: experiment.users.validation_images or count].sort().values

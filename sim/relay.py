@@ -16,7 +16,13 @@ from flwr.serverapp import Grid
 from sim.messages import JOB, MessageError, Suspension, encode_refusal, merge, resume_content, split, suspension_of
 
 _POLL_S = 0.02
-_DEAD_WORKER = ("ActorDiedError", "RayActorError", "ActorUnavailableError", "WorkerCrashedError", "OutOfMemoryError")
+_DEAD_WORKER = (
+    "ActorDiedError",
+    "RayActorError",
+    "ActorUnavailableError",
+    "WorkerCrashedError",
+    "ray.exceptions.OutOfMemoryError",
+)
 
 
 class WorkerDied(RuntimeError):

@@ -10,7 +10,7 @@ from sim.config import Experiment
 from sim.evaluator_node import BLUR
 from sim.figures import Box, Panel, StripRow, draw_learning_curves, draw_psnr_boxes, draw_strips
 from sim.progress import write_atomically
-from sim.runs import RunFolder
+from sim.runs import RunFolder, subject_of, user_name
 
 _HIDDEN_DB, _HIDDEN_SSIM = 1.0, 0.05
 _SEEN_SSIM = 0.5
@@ -30,6 +30,7 @@ COLUMNS = {
     "itn_<name>_psnr": "median PSNR of the inverse network's estimates",
     "itn_<name>_ssim": "median SSIM of the same",
     "itn_<name>_psnr_worst1": "PSNR that 1% of the estimates reach or exceed: the images that leak most",
+    "itn_<name>_lpips": "median LPIPS of the same, where it was asked for",
     "itn_<name>_accuracy": "share of the estimates that psi classifies correctly",
     "verdict": "hidden, partial, recovered or visible (see verdict_of)",
     "queries": "requests for a loss or a gradient that the user sent",
@@ -70,14 +71,17 @@ def table_of(run: RunFolder, experiment: Experiment) -> pd.DataFrame:
     plain_accuracy = run.facts()["psi"]["plain_accuracy"]
     rows: list[dict[str, object]] = []
     for user in range(experiment.user_count):
-        subject = f"user-{user:04d}"
-        row: dict[str, object] = {"subject": subject}
-        published, result = run.user(user), run.attack(subject)
+        row: dict[str, object] = {"subject": user_name(user)}
+        subject = subject_of(experiment, user)
+        published = run.user(user)
+        result = None if published is None else run.attack(subject)
         if published is not None:
             row |= {name.replace("-", "_"): int(value) for name, value in published.facts.items()}
+            if subject != user_name(user):
+                del row["selected_epoch"]  # what is published is the last average
         if result is not None:
             row |= {"plain_accuracy": plain_accuracy, **_measures(result)}
-        row["failure"] = "" if result is not None else run.failure(user)
+        row["failure"] = "" if result is not None else run.failure(user_name(user)) or run.failure(subject)
         rows.append(row)
     control = run.attack(BLUR)
     if control is not None:
@@ -138,12 +142,14 @@ def _draw(run: RunFolder, experiment: Experiment) -> None:
     boxes: list[Box] = []
     curves: dict[str, list[dict[str, float]]] = {}
     for user in range(experiment.user_count):
-        published, result = run.user(user), run.attack(f"user-{user:04d}")
+        published = run.user(user)
         if published is not None:
             curves[f"user {user}"] = published.curve
+    for subject in dict.fromkeys(subject_of(experiment, user) for user in range(experiment.user_count)):
+        result = run.attack(subject)
         if result is not None:
-            boxes += _boxes(f"user {user}", result)
-            draw_strips(figures / f"strips-user-{user:04d}", _strips(result), _strip_title(experiment, f"user {user}"))
+            boxes += _boxes(_shown(subject), result)
+            draw_strips(figures / f"strips-{subject}", _strips(result), _strip_title(experiment, _shown(subject)))
     control = run.attack(BLUR)
     if control is not None:
         boxes += _boxes("control: blur", control)
@@ -156,6 +162,11 @@ def _draw(run: RunFolder, experiment: Experiment) -> None:
         Panel("validation_accuracy", "accuracy, validation"),
     ]
     draw_learning_curves(figures / "curves", curves, panels)
+
+
+def _shown(subject: str) -> str:
+    name, dash, number = subject.partition("-")
+    return f"{name} {int(number)}" if dash and number.isdecimal() else subject
 
 
 def _strip_title(experiment: Experiment, who: str) -> str:
@@ -219,7 +230,7 @@ def _short_table(table: pd.DataFrame, experiment: Experiment) -> str:
     header = ["", "images", "acc.", "protected", "class mean", *(f"ITN {name}" for name in names), "verdict"]
     rows = [header, ["---"] * len(header)]
     for _, row in table.iterrows():
-        who = str(row["subject"]).replace("user-", "user ").replace("control-", "control: ")
+        who = _shown(str(row["subject"]))
         if pd.isna(row.get("accuracy")):
             rows.append([who, *["-"] * (len(header) - 2), "failed"])
             continue
@@ -246,15 +257,20 @@ def _verdicts(table: pd.DataFrame, experiment: Experiment) -> list[str]:
         + ". (visible: the protected images themselves resemble the plain ones; recovered: an ITN's estimates do; "
         "hidden: no ITN gains 1 dB or 0.05 SSIM on the class mean.)"
     ]
+    if experiment.strategy.name != "independent":
+        lines.append("- All users publish the same theta: it was attacked once, and every row shows that attack.")
     control = table[table["subject"] == BLUR]
     if len(control):
-        best = max(float(control[f"itn_{itn.name}_ssim"].iloc[0]) for itn in experiment.attack.itns)
-        works = (
-            "so it can read what is there"
-            if best >= _CONTROL_SSIM
-            else (f'under {_CONTROL_SSIM}: this ITN is too weak for "hidden" to mean anything')
+        names = [itn.name for itn in experiment.attack.itns]
+        best = max(names, key=lambda name: float(control[f"itn_{name}_ssim"].iloc[0]))
+        before, after = float(control["protected_ssim"].iloc[0]), float(control[f"itn_{best}_ssim"].iloc[0])
+        works = after >= _CONTROL_SSIM and after > before
+        lines.append(
+            f"- Positive control: the {best} ITN brings blurred images from median SSIM {before:.3f} to {after:.3f}"
+            + (", so it can recover what is there." if works else ': too weak for "hidden" to mean anything.')
         )
-        lines.append(f"- Positive control: the ITN brings blurred images back to a median SSIM of {best:.3f}, {works}.")
+    else:
+        lines.append('- The positive control has no result: "hidden" means nothing in this run.')
     if experiment.user.features.weights == "random":
         lines.append("- phi has random weights: this run shows the machinery, not the paper's protection.")
     failed = users[users["failure"] != ""]

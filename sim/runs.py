@@ -42,6 +42,16 @@ class PublishedTransformer:
     curve: list[dict[str, float]]
 
 
+def user_name(user: int) -> str:
+    """Return what tables and folders call a user."""
+    return f"user-{user:04d}"
+
+
+def subject_of(experiment: Experiment, user: int) -> str:
+    """Return under which name a user's transformer is attacked: an averaged one is the same for all."""
+    return user_name(user) if experiment.strategy.name == "independent" else "shared"
+
+
 class RunFolder:
     """The files of one run; every one of them is written atomically.
 
@@ -53,7 +63,8 @@ class RunFolder:
     ``figures/``              PNG and PDF
     ``provider/``             psi.safetensors and its learning curve
     ``users/user-0000/``      theta.safetensors, facts and learning curve, predicted labels
-    ``attacks/user-0000/``    measures of every test image, curves, pictures
+    ``attacks/user-0000/``    measures of every test image, curves, pictures (``shared``: of an averaged theta)
+    ``failures/``             why a user or a control has no result
     ``state/``, ``progress/``  what a killed run resumes from; what it is doing
     ========================  ===================================================================
     """
@@ -140,7 +151,7 @@ class RunFolder:
 
     def keep_user(self, user: int, published: PublishedTransformer) -> None:
         """Keep what a user has published."""
-        folder = f"users/user-{user:04d}"
+        folder = f"users/{user_name(user)}"
         save(self.path / folder / "theta.safetensors", published.theta)
         self._write(
             f"{folder}/published.json", json.dumps({"facts": published.facts, "curve": published.curve}, indent=1)
@@ -148,7 +159,7 @@ class RunFolder:
 
     def user(self, user: int) -> PublishedTransformer | None:
         """Return what a user has published, or None."""
-        folder = f"users/user-{user:04d}"
+        folder = f"users/{user_name(user)}"
         known = self._read_json(f"{folder}/published.json")
         if not known:
             return None
@@ -157,11 +168,11 @@ class RunFolder:
 
     def keep_predictions(self, user: int, labels: torch.Tensor) -> None:
         """Keep the labels predicted for a user's protected test images."""
-        save(self.path / f"users/user-{user:04d}" / "predictions.safetensors", {"labels": labels})
+        save(self.path / f"users/{user_name(user)}" / "predictions.safetensors", {"labels": labels})
 
     def predictions(self, user: int) -> torch.Tensor | None:
         """Return the labels predicted for a user's protected test images, or None."""
-        path = self.path / f"users/user-{user:04d}" / "predictions.safetensors"
+        path = self.path / f"users/{user_name(user)}" / "predictions.safetensors"
         return load(path)[0]["labels"] if path.is_file() else None
 
     def keep_attack(self, subject: str, result: AttackResult) -> None:
@@ -180,13 +191,17 @@ class RunFolder:
         metrics = {name: MetricRecord(record) for name, record in json.loads(metadata["metrics"]).items()}
         return decode_attack(RecordDict({"arrays": encode_tensors(tensors), **metrics}))
 
-    def keep_failure(self, user: int, reason: str) -> None:
-        """Note why a user has no result."""
-        self._write(f"users/user-{user:04d}/failure.json", json.dumps({"reason": reason}))
+    def keep_failure(self, subject: str, reason: str) -> None:
+        """Note why ``subject`` has no result."""
+        self._write(f"failures/{subject}.json", json.dumps({"reason": reason}))
 
-    def failure(self, user: int) -> str:
-        """Return why a user has no result; empty if nothing is known."""
-        return str(self._read_json(f"users/user-{user:04d}/failure.json").get("reason", ""))
+    def forget_failure(self, subject: str) -> None:
+        """Note that ``subject`` has a result after all."""
+        (self.path / "failures" / f"{subject}.json").unlink(missing_ok=True)
+
+    def failure(self, subject: str) -> str:
+        """Return why ``subject`` has no result; empty if nothing is known."""
+        return str(self._read_json(f"failures/{subject}.json").get("reason", ""))
 
 
 def environment() -> dict[str, Any]:

@@ -32,10 +32,10 @@ from sim.messages import (
     encode_tensors,
 )
 from sim.ownership import claim, watch_owner
-from sim.progress import ProgressLine, Status, clear
+from sim.progress import ProgressLine, Status
 from sim.relay import Relay, RelayGrid
 from sim.report import write_report
-from sim.runs import PublishedTransformer, RunFolder
+from sim.runs import PublishedTransformer, RunFolder, subject_of, user_name
 from strategies import STRATEGIES
 
 app = ServerApp()
@@ -56,26 +56,25 @@ def main(grid: Grid, context: Context) -> None:
     """
     config = context.run_config
     watch_owner(int(cast(int, config["owner"])))
-    run = _open_run(str(config["run"]), str(config["config"]), str(config["set"]).split())
-    with claim(run.path):
-        clear(run.path)
+    nodes = len(list(grid.get_node_ids()))
+    run = _open_run(str(config["run"]), str(config["config"]), str(config["set"]).split(), nodes)
+    with claim(run.path, "server"):
         try:
-            experiment = run.experiment().with_users(len(list(grid.get_node_ids())))
-            run_experiment(grid, run, experiment)
+            run_experiment(grid, run, run.experiment().with_users(nodes))
         except Exception as error:
             log(ERROR, "run %s failed: %s", run.path, error)
             Status("failed", error=" ".join(str(error).split())).write(run.path)
             raise
 
 
-def _open_run(run: str, config: str, overrides: list[str]) -> RunFolder:
+def _open_run(run: str, config: str, overrides: list[str], nodes: int) -> RunFolder:
     if run:
         return RunFolder.open(Path(run))
     path = Path(config)
     if not path.is_absolute() and not path.exists():
         # Under `flwr run` the working directory is the SuperLink's: the configs travel with the app.
         path = Path(__file__).parent.parent / path
-    experiment = load_experiment(path, overrides).resolved()
+    experiment = load_experiment(path, overrides).resolved().with_users(nodes)
     check(experiment)
     folder = Path("runs").resolve() / f"{experiment.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     log(INFO, "run folder: %s", folder)
@@ -91,20 +90,35 @@ def run_experiment(grid: Grid, run: RunFolder, experiment: Experiment) -> None:
     job = Job(experiment, run.path, first_round=run.finished_rounds())
     provider, users, evaluators = _roster(grid, job)
     relay = Relay(grid, provider, encode_job(job), _progress_log(run))
-    began = time.time()
+    clock = _Clock(run)
 
     digest = _train_classifier(relay, provider, run, job)
-    published = _train_users(RelayGrid(grid, relay, users), relay, users, run, job)
+    _train_users(RelayGrid(grid, relay, users), relay, users, run, job)
+    clock.note()
+    published = _publish(relay, users, run, replace(job, first_round=experiment.strategy.rounds))
     if _ask(relay, Message(_content(job), provider, "query.psi")).config_records["psi"]["digest"] != digest:
         raise RunFailed("psi has changed while users trained: the results of this run mean nothing")
     _classify_test_images(relay, users, run, job, published)
     _attack(relay, evaluators or [provider], run, job, published)
 
     Status("report").write(run.path)
-    run.note({"finished": time.time(), "seconds": run.facts().get("seconds", 0.0) + time.time() - began})
+    clock.note()
     for line in write_report(run, experiment).splitlines():
         log(INFO, "%s", line)
     Status("complete").write(run.path)
+
+
+class _Clock:
+    """Seconds that a run has taken, over all attempts at it."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run, self._last = run, time.time()
+
+    def note(self) -> None:
+        """Add the seconds since the last note."""
+        now = time.time()
+        self._run.note({"seconds": self._run.facts().get("seconds", 0.0) + now - self._last})
+        self._last = now
 
 
 def _progress_log(run: RunFolder) -> Callable[[], None]:
@@ -162,7 +176,7 @@ def _roster(grid: Grid, job: Job) -> tuple[int, list[int], list[int]]:
 def _train_classifier(relay: Relay, provider: int, run: RunFolder, job: Job) -> str:
     """Section III-A, step 1."""
     Status("classifier", 0, 1, "classifier").write(run.path)
-    began = time.time()
+    began, before = time.time(), run.facts().get("psi")
     reply = _ask(relay, Message(_content(job), provider, "train.classifier"))
     facts, digest = reply.metric_records[METRICS], str(reply.config_records["psi"]["digest"])
     run.keep_classifier_curve(decode_curve(reply.metric_records["curve"]))
@@ -173,8 +187,9 @@ def _train_classifier(relay: Relay, provider: int, run: RunFolder, job: Job) -> 
                 "test_accuracy": facts["test-accuracy"],
                 "plain_accuracy": facts["plain-accuracy"],
                 "selected_epoch": facts["selected-epoch"],
-                "reused": bool(facts["reused"]),
-                "seconds": time.time() - began,
+                # An earlier attempt at this run may have trained it.
+                "reused": bool(facts["reused"]) if before is None else before["reused"],
+                "seconds": time.time() - began if before is None else before["seconds"],
             }
         }
     )
@@ -182,10 +197,8 @@ def _train_classifier(relay: Relay, provider: int, run: RunFolder, job: Job) -> 
     return digest
 
 
-def _train_users(
-    grid: RelayGrid, relay: Relay, users: list[int], run: RunFolder, job: Job
-) -> dict[int, PublishedTransformer]:
-    """Steps 2 and 3: any Flower strategy over the users, then every user publishes."""
+def _train_users(grid: RelayGrid, relay: Relay, users: list[int], run: RunFolder, job: Job) -> None:
+    """Steps 2 and 3: any Flower strategy over the users; users that failed before a resume are tried again."""
     experiment = job.experiment
     rounds, done = experiment.strategy.rounds, job.first_round
     began = time.time()
@@ -196,6 +209,9 @@ def _train_users(
             # Flower calls this before the first round (number 0) and after each.
             if number:
                 run.keep_round(done + number, arrays)
+                for user, node in enumerate(users):
+                    if node in grid.failures:
+                        run.keep_failure(user_name(user), _last_line(grid.failures[node]))
             Status("users", done + number, rounds, "rounds", len(users)).write(run.path)
             return None
 
@@ -208,12 +224,12 @@ def _train_users(
             evaluate_config=encode_job(job),
             evaluate_fn=after_round,
         )
-        for user, node in enumerate(users):
-            if node in grid.failures:
-                run.keep_failure(user, _last_line(grid.failures[node]))
         run.note({"users_seconds": run.facts().get("users_seconds", 0.0) + time.time() - began})
-    shared = None if experiment.strategy.name == "independent" else decode_tensors(run.round_arrays())
-    return _publish(relay, users, run, replace(job, first_round=rounds), shared)
+    elif experiment.strategy.name == "independent":
+        failed = [user for user in range(len(users)) if run.user(user) is None and run.failure(user_name(user))]
+        last_round = encode_job(replace(job, first_round=rounds - 1, server_round=1))
+        messages = [Message(RecordDict({"config": last_round}), users[user], "train") for user in failed]
+        _collect(relay, run, messages, failed, "users", lambda user, content: run.forget_failure(user_name(user)))
 
 
 def _initial_theta(experiment: Experiment) -> ArrayRecord:
@@ -224,9 +240,11 @@ def _initial_theta(experiment: Experiment) -> ArrayRecord:
     return encode_tensors(cpu_state(UNet(experiment.user.width, experiment.user.depth)))
 
 
-def _publish(
-    relay: Relay, users: list[int], run: RunFolder, job: Job, shared: State | None
-) -> dict[int, PublishedTransformer]:
+def _publish(relay: Relay, users: list[int], run: RunFolder, job: Job) -> dict[int, PublishedTransformer]:
+    """What users make public is their own theta, or the one that their strategy has made of all."""
+    shared: State | None = None
+    if job.experiment.strategy.name != "independent":
+        shared = decode_tensors(run.round_arrays())
     missing = [user for user in range(len(users)) if run.user(user) is None]
     messages = [Message(_content(job), users[user], "query.publish") for user in missing]
 
@@ -238,7 +256,7 @@ def _publish(
     _collect(relay, run, messages, missing, "publication", keep)
     published = {user: known for user in range(len(users)) if (known := run.user(user)) is not None}
     if not published:
-        raise RunFailed(f"no user finished its training; the first said: {run.failure(0)}")
+        raise RunFailed(f"no user finished its training; the first said: {run.failure(user_name(0))}")
     return published
 
 
@@ -262,7 +280,9 @@ def _attack(
     relay: Relay, evaluators: list[int], run: RunFolder, job: Job, published: dict[int, PublishedTransformer]
 ) -> None:
     """Section IV-B, for every published transformer, and for blurred images as a positive control."""
-    subjects: dict[str, int | None] = {BLUR: None, **{f"user-{user:04d}": user for user in published}}
+    subjects: dict[str, int | None] = {BLUR: None}
+    for user in published:
+        subjects.setdefault(subject_of(job.experiment, user), user)
     waiting = deque(subject for subject in subjects if run.attack(subject) is None)
     total, began = len(subjects), time.time()
     Status("attacks", total - len(waiting), total, "attacks").write(run.path)
@@ -286,12 +306,11 @@ def _attack(
         nonlocal done
         subject = str(message.content.config_records["config"]["subject"])
         if reply.has_error():
-            user = subjects[subject]
             log(ERROR, "attack on %s failed: %s", subject, _reason(reply))
-            if user is not None:
-                run.keep_failure(user, _reason(reply))
+            run.keep_failure(subject, _reason(reply))
         else:
             run.keep_attack(subject, decode_attack(reply.content))
+            run.forget_failure(subject)
         done += 1
         Status("attacks", done, total, "attacks").write(run.path)
 
@@ -319,7 +338,7 @@ def _collect(
         if reply.has_error():
             log(ERROR, "user %d: %s", user, _reason(reply))
             # Why its training failed says more than that it has nothing to publish.
-            run.keep_failure(user, run.failure(user) or _reason(reply))
+            run.keep_failure(user_name(user), run.failure(user_name(user)) or _reason(reply))
         else:
             keep(user, reply.content)
         done += 1

@@ -174,7 +174,7 @@ def publication(job: Job, user: int) -> RecordDict:
         ValueError: the user has not finished its training.
     """
     training = training_after(job, user, job.experiment.strategy.rounds)
-    if job.experiment.strategy.name == "independent" and (not training.images or training.step < training.total_steps):
+    if not training.images or training.step < training.total_steps:
         raise ValueError(f"user {user} has not finished its training (step {training.step})")
     traffic = training.traffic
     facts = MetricRecord(

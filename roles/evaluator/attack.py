@@ -30,7 +30,7 @@ Protect = Callable[[Tensor], Tensor]
 class AttackConfig(Frozen):
     """How a published protection is attacked and measured."""
 
-    itns: tuple[ItnConfig, ...] = (
+    itns: Annotated[tuple[ItnConfig, ...], Field(min_length=1, max_length=6)] = (
         ItnConfig(name="paper", training=Recipe(epochs=200)),
         ItnConfig(
             name="strong",

@@ -12,21 +12,21 @@ from sim.ownership import claim, watch_owner
 
 
 def test_a_run_is_worked_on_by_one_at_a_time(tmp_path: Path) -> None:
-    with claim(tmp_path / "run"):
+    with claim(tmp_path / "run", "server"):
         with (
             pytest.raises(ConfigError, match=r"run: another process is working on this run") as caught,
-            claim(tmp_path / "run"),
+            claim(tmp_path / "run", "server"),
         ):
             pass
         assert "\n" not in str(caught.value)
-        with claim(tmp_path / "another run"):
+        with claim(tmp_path / "another run", "server"):
             pass
 
 
 def test_a_claim_ends_with_the_work_however_it_ends(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="no more disk"), claim(tmp_path):
+    with pytest.raises(RuntimeError, match="no more disk"), claim(tmp_path, "server"):
         raise RuntimeError("no more disk")
-    with claim(tmp_path):
+    with claim(tmp_path, "server"):
         pass
 
 
@@ -40,18 +40,18 @@ sys.stdin.read()
 
 
 def test_a_claim_ends_with_the_process_that_was_killed(tmp_path: Path) -> None:
-    with claim(tmp_path):
+    with claim(tmp_path, "server"):
         (lock,) = (tmp_path / "state").iterdir()
     command = [sys.executable, "-c", HOLD_AND_WAIT, str(lock)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         try:
             assert other.stdout.readline() == b"mine\n"
-            with pytest.raises(ConfigError, match="another process"), claim(tmp_path):
+            with pytest.raises(ConfigError, match="another process"), claim(tmp_path, "server"):
                 pass
         finally:
             other.kill()
-    with claim(tmp_path):
+    with claim(tmp_path, "server"):
         pass
 
 

@@ -59,7 +59,7 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def veilsim(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sim.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
 
 
 RunTiny = Callable[..., Path]
@@ -172,7 +172,7 @@ def test_flwr_run_works_with_overrides_and_flowers_own_fedavg(tiny_config: Path,
             env=environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
             check=False,
         )
         (run,) = (tmp_path / "runs").iterdir()
