@@ -152,7 +152,9 @@ def _reason(reply: Message) -> str:
 def _last_line(reason: str) -> str:
     """Return the last line of what went wrong in a node, without the wrapping that a simulation puts around it."""
     last = reason.strip().splitlines()[-1].strip().removesuffix("'>")
-    return last.partition("Error: ")[2] or last
+    for wrapping in ("Message: ", "Error: "):
+        last = last.partition(wrapping)[2] or last
+    return last
 
 
 def _roster(grid: Grid, job: Job) -> tuple[int, list[int], list[int]]:
