@@ -191,7 +191,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     try:
         content = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML ({_one_line(error)})") from error
+        raise ConfigError(f"{path}: not valid YAML ({one_line(error)})") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must hold a mapping of keys to values, found {type(content).__name__}")
     for override in overrides:
@@ -202,7 +202,8 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
         raise ConfigError(f"{path}: {_explain(error)}") from error
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Return what an error says, without line breaks."""
     return " ".join(str(error).split())
 
 
@@ -219,7 +220,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: the value is not valid YAML ({_one_line(error)})") from error
+        raise ConfigError(f"override {override!r}: the value is not valid YAML ({one_line(error)})") from error
     *parents, last = key.split(".")
     holder: Any = content
     for part in parents:

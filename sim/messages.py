@@ -48,7 +48,7 @@ from roles.common.exchange import (
 )
 from roles.common.weights import State
 from roles.evaluator.attack import AttackResult, Measured
-from sim.config import Experiment
+from sim.config import Experiment, one_line
 
 JOB, ARRAYS, METRICS, REQUEST, ANSWER = "config", "arrays", "metrics", "request", "answer"
 
@@ -108,7 +108,7 @@ def _tensor(name: str, array: Array) -> Tensor:
             raise ValueError(f"header says {array.dtype} {tuple(array.shape)}, data are {values.dtype} {values.shape}")
         return torch.from_numpy(values)
     except Exception as error:  # whatever numpy raises on bytes that another party has made up
-        raise MessageError(f"array {name!r} cannot be decoded ({' '.join(str(error).split())})") from error
+        raise MessageError(f"array {name!r} cannot be decoded ({one_line(error)})") from error
 
 
 # ---- requests and answers ----------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ def encode_answer(answer: Answer) -> RecordDict:
 
 def encode_refusal(error: Exception) -> RecordDict:
     """Encode why a request could not be answered."""
-    return RecordDict({ANSWER: ConfigRecord({"kind": "refusal", "reason": _one_line(error)})})
+    return RecordDict({ANSWER: ConfigRecord({"kind": "refusal", "reason": one_line(error)})})
 
 
 def decode_answer(content: RecordDict) -> Answer:
@@ -273,7 +273,7 @@ def decode_job(content: RecordDict) -> Job:
             subject=str(record.get("subject", "")),
         )
     except (ValueError, TypeError) as error:
-        raise MessageError(f"the job of the message cannot be read ({_one_line(error)})") from error
+        raise MessageError(f"the job of the message cannot be read ({one_line(error)})") from error
 
 
 def suspended(request: RecordDict, message_type: str, ticket: int) -> RecordDict:
@@ -412,7 +412,3 @@ def _measured(result: AttackResult) -> dict[str, Measured]:
 
 def _group(measured: Mapping[str, Measured], prefix: str) -> dict[str, Measured]:
     return {name.removeprefix(prefix): value for name, value in measured.items() if name.startswith(prefix)}
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

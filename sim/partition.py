@@ -15,7 +15,15 @@ from flwr_datasets.partitioner import (
 from torch import Tensor
 
 from roles.common.seeds import derived_seed
-from sim.config import ConfigError, DirichletPartition, IidPartition, ShardsPartition, SizesPartition, UsersConfig
+from sim.config import (
+    ConfigError,
+    DirichletPartition,
+    IidPartition,
+    ShardsPartition,
+    SizesPartition,
+    UsersConfig,
+    one_line,
+)
 
 
 def partition_images(labels: Tensor, users: UsersConfig, count: int, seed: int) -> list[Tensor]:
@@ -49,7 +57,7 @@ def partition_images(labels: Tensor, users: UsersConfig, count: int, seed: int) 
             shares = [partitioner.load_partition(user)["position"] for user in range(count)]
         parts = [torch.tensor(share, dtype=torch.int64) for share in shares]
     except ValueError as error:
-        raise ConfigError(f"users.partition: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"users.partition: {one_line(error)}") from error
     if users.images is not None:
         parts = [part[: users.images] for part in parts]
     for user, part in enumerate(parts):

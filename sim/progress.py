@@ -11,11 +11,11 @@ _INTERVAL_S = 0.5
 _STALE_S = 30
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` so that ``path`` holds either the old content or the whole new one."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write ``content`` so that ``path`` holds either the old content or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(text)
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
     partial.replace(path)
 
 

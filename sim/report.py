@@ -1,7 +1,6 @@
 """What a run found: one table, the figures of the paper, and a summary that says plainly what was hidden."""
 
 import io
-from pathlib import Path
 
 import pandas as pd
 
@@ -124,17 +123,11 @@ def write_report(run: RunFolder, experiment: Experiment) -> str:
     write_atomically(run.path / "table.csv", table.to_csv(index=False))
     parquet = io.BytesIO()
     table.to_parquet(parquet, index=False)
-    _write_bytes(run.path / "table.parquet", parquet.getvalue())
+    write_atomically(run.path / "table.parquet", parquet.getvalue())
     _draw(run, experiment)
     summary = summary_of(run, experiment, table)
     write_atomically(run.path / "summary.md", summary)
     return summary
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def _draw(run: RunFolder, experiment: Experiment) -> None:

@@ -19,7 +19,7 @@ from flwr.serverapp import Grid, ServerApp
 from roles.common.seeds import derived_seed
 from roles.common.unet import UNet
 from roles.common.weights import State, cpu_state
-from sim.config import Experiment, check, load_experiment
+from sim.config import Experiment, check, load_experiment, one_line
 from sim.evaluator_node import BLUR
 from sim.messages import (
     ARRAYS,
@@ -63,7 +63,7 @@ def main(grid: Grid, context: Context) -> None:
             run_experiment(grid, run, run.experiment().with_users(nodes))
         except Exception as error:
             log(ERROR, "run %s failed: %s", run.path, error)
-            Status("failed", error=" ".join(str(error).split())).write(run.path)
+            Status("failed", error=one_line(error)).write(run.path)
             raise
 
 
