@@ -54,7 +54,7 @@ def _prepare(config: Path | None, overrides: list[str], resume: Path | None, out
         if config is not None or overrides or out is not None:
             raise ConfigError("--resume goes on with a run as it was: it takes no config, no overrides and no --out")
         folder = RunFolder.open(resume.resolve())
-        check(folder.experiment())
+        check(folder.experiment(), folder.path / "config.yaml")
         return folder
     if config is None:
         raise ConfigError("name a config, such as configs/quickstart.yaml, or a run to --resume")
@@ -64,7 +64,7 @@ def _prepare(config: Path | None, overrides: list[str], resume: Path | None, out
     if experiment.users.count == "auto":
         raise ConfigError(f"{config}: users.count: got 'auto': veilsim run sizes the federation itself; give a number")
     with _console.status("preparing data"):
-        check(experiment)
+        check(experiment, config)
     path = out or Path("runs") / f"{experiment.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     return RunFolder.create(path.resolve(), experiment)
 

@@ -254,6 +254,8 @@ def _explain(error: ValidationError) -> str:
         close = difflib.get_close_matches(keys[-1], known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known keys here: {', '.join(known)}"
         return f"{key}: unknown key; {hint}{more}"
+    if first["type"] == "truth_value":
+        return f"{'.'.join([*keys, first['ctx']['key']])}: got {first['ctx']['value']}: {first['msg']}{more}"
     if first["type"] == "missing":
         return f"{key}: missing{more}"
     if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
@@ -287,12 +289,23 @@ def _locate(detail: ErrorDetails) -> tuple[list[str], type[BaseModel]]:
     return keys, section
 
 
-def check(experiment: Experiment) -> ImageStore:
+def check(experiment: Experiment, source: Path) -> ImageStore:
     """Prepare the data and check everything that can be known before anything is started.
+
+    Args:
+        experiment: what is to be run.
+        source: the config file that it comes from, for messages.
 
     Raises:
         ConfigError: data or weights that cannot be had, or a combination that cannot work.
     """
+    try:
+        return _prepared(experiment)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
+
+
+def _prepared(experiment: Experiment) -> ImageStore:
     try:
         store = prepare(experiment.data, cache_folder() / "data")
         Features(experiment.user.features)

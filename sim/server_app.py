@@ -75,7 +75,7 @@ def _open_run(run: str, config: str, overrides: list[str], nodes: int) -> RunFol
         # Under `flwr run` the working directory is the SuperLink's: the configs travel with the app.
         path = Path(__file__).parent.parent / path
     experiment = load_experiment(path, overrides).resolved().with_users(nodes)
-    check(experiment)
+    check(experiment, path)
     folder = Path("runs").resolve() / f"{experiment.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     log(INFO, "run folder: %s", folder)
     return RunFolder.create(folder, experiment)

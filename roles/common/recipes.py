@@ -1,10 +1,11 @@
 """Optimisation recipes: how a network is trained, as data."""
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 from torch import nn
 
 
@@ -12,6 +13,16 @@ class Frozen(BaseModel):
     """A strict, immutable piece of configuration: an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_value_for_a_number(cls, values: Any) -> Any:
+        # pydantic would read true as 1. It is not made strict, since YAML reads 1e-3 as a text.
+        for name, value in values.items() if isinstance(values, dict) else ():
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and field is not None and field.annotation is not bool:
+                raise PydanticCustomError("truth_value", "must not be true or false", {"key": name, "value": value})
+        return values
 
 
 class Recipe(Frozen):

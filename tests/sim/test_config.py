@@ -148,6 +148,9 @@ BAD = {
     "user.width=2.5": "user.width: got 2.5: must be a valid integer",
     "user.depth=7": "user.depth: got 7: must be less than or equal to 6",
     "user=3": "user: got 3: must be a section of keys and values",
+    "users.count=true": "users.count: got True: must not be true or false",
+    "users.partition={kind: dirichlet, alpha: true}": "users.partition.alpha: got True: must not be true or false",
+    "user.alpha=false": "user.alpha: got False: must not be true or false",
     "user.flip=maybe": "user.flip: got 'maybe': must be a valid boolean",
     "user.features.layer=relu9": "user.features.layer: got 'relu9': must be 'relu1_2' or 'relu2_2'",
     "user.training.milestones=[0.6, 0.3]": "user.training: milestones must be rising fractions of the training",
@@ -247,14 +250,16 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def objection(config: Path, *overrides: str) -> str:
     experiment = load_experiment(config, overrides)
     with pytest.raises(ConfigError) as caught:
-        check(experiment)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+        check(experiment, config)
+    file, _, what = str(caught.value).partition(": ")
+    assert file == str(config)
+    assert "\n" not in what
+    return what
 
 
 def test_an_experiment_that_can_be_run_gives_its_data(config: Path) -> None:
     overrides = ["users.count=646", "users.validation_images=144", "attack.pairs=1293", "attack.test_images=360"]
-    assert check(load_experiment(config, overrides)).counts == {"train": 1293, "validation": 144, "test": 360}
+    assert check(load_experiment(config, overrides), config).counts == {"train": 1293, "validation": 144, "test": 360}
 
 
 @pytest.mark.parametrize(
