@@ -51,7 +51,10 @@ def _job_for(message: Message, context: Context, *roles: RoleName) -> tuple[Job,
 def role(message: Message, context: Context) -> Message:
     """Say which role this node has."""
     mine = role_of(context, decode_job(message.content).experiment)
-    return Message(RecordDict({"role": ConfigRecord({"name": mine.name, "index": mine.index})}), reply_to=message)
+    # A deployment names the role; a simulation gives a number only.
+    simulated = "role" not in context.node_config
+    record = ConfigRecord({"name": mine.name, "index": mine.index, "simulated": simulated})
+    return Message(RecordDict({"role": record}), reply_to=message)
 
 
 # ---- provider ----------------------------------------------------------------------------------------------------
@@ -121,13 +124,14 @@ def _resume(message: Message, job: Job, new_session: Callable[[], Session], name
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Train h_theta for a round, from the theta in the message or, if it holds none, from this user's own."""
+    """Train h_theta, from the theta in the message or, if it holds none, on from this user's own."""
     job, role = _job_for(message, context, "user")
-    training = training_after(job, role.index, job.round - 1)
     arrays = message.content.array_records.get(ARRAYS)
+    # An averaged theta belongs to the end of the round before; a user's own training goes on from wherever it is.
+    training = training_after(job, role.index, job.round - 1 if arrays else job.round + job.rounds - 1)
     if arrays:
         training.adopt(decode_tensors(arrays))
-    session = TrainSession(job, role.index, training, _heart)
+    session = TrainSession(job, role.index, training, _heart, averaged=bool(arrays))
     return Message(_begin(job, session, f"user-{role.index:04d}-train"), reply_to=message)
 
 

@@ -5,7 +5,7 @@ type                      to         carries                              reply
 ========================  =========  ===================================  ==========================================
 ``query.role``            any        the job                              role, and index within it
 ``train.classifier``      provider   the job                              psi's accuracy, digest and learning curve
-``train``                 user       the job, round, theta or nothing     theta, metrics (or a request, when relayed)
+``train``                 user       the job, round, theta or nothing     metrics, and theta where one was sent
 ``evaluate``              user       the job, theta or nothing            loss and accuracy on validation images
 ``query.publish``         user       the job                              the theta that goes public, curve, traffic
 ``evaluate.test``         user       the job                              predicted labels of protected test images
@@ -233,6 +233,8 @@ class Job:
     """Rounds that were finished before this process began (a resumed run)."""
     server_round: int = 0
     """The round as the strategy counts it, from 1."""
+    rounds: int = 1
+    """How many rounds a user trains through on its own, from this one on."""
     subject: str = ""
     """What an evaluator attacks: ``user-0003``, or the name of a control."""
 
@@ -250,6 +252,7 @@ def encode_job(job: Job) -> ConfigRecord:
             "run": str(job.run),
             "first-round": job.first_round,
             "server-round": job.server_round,
+            "rounds": job.rounds,
             "subject": job.subject,
         }
     )
@@ -270,6 +273,7 @@ def decode_job(content: RecordDict) -> Job:
             run=Path(str(record["run"])),
             first_round=int(cast(int, record.get("first-round", 0))),
             server_round=int(cast(int, record.get("server-round", 0))),
+            rounds=int(cast(int, record.get("rounds", 1))),
             subject=str(record.get("subject", "")),
         )
     except (ValueError, TypeError) as error:

@@ -5,9 +5,10 @@ that come in together travel to the provider as one message; a user goes on as s
 """
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from flwr.app import ConfigRecord, Error, Message, RecordDict
@@ -16,6 +17,10 @@ from flwr.serverapp import Grid
 from sim.messages import JOB, MessageError, Suspension, encode_refusal, merge, resume_content, split, suspension_of
 
 _POLL_S = 0.02
+_LATENCY_S = 0.25
+"""For how long a message of a simulation is under way while nobody works on it: Flower looks for new ones every 0.1 s,
+less often when it is busy."""
+_RECENT = 64
 _DEAD_WORKER = (
     "ActorDiedError",
     "RayActorError",
@@ -29,87 +34,89 @@ class WorkerDied(RuntimeError):
     """A worker process of the simulation is gone; what it was doing can only go on in a new one."""
 
 
+@dataclass(eq=False)
+class _Conversation:
+    """A message to a node, and all that follows from it up to the final reply."""
+
+    nodes: Sequence[int]
+    message_to: Callable[[int], Message]
+    finished: Callable[[Message], None]
+    sent: Message | None = None
+    """The message, once it is on its way."""
+
+
 @dataclass
-class _Asked:
+class _Question:
     """A node's question on its way to the provider."""
 
-    original: Message
+    conversation: _Conversation
     suspension: Suspension
 
 
 class Relay:
-    """Conversations with nodes, one message in flight at each, questions answered by the provider.
+    """Conversations with nodes; whatever a node asks on the way is answered by the provider.
 
     Args:
+        workers: how many workers handle the nodes' messages, in a simulation. Its cost of a message grows with nodes
+            times messages under way, so no more are sent than keep the workers busy. None: every node has a machine of
+            its own, and all are sent at once.
+        per_node: how many messages a node may have in flight; a node that keeps state between messages: 1.
         idle: called a few times a second while waiting, for progress.
     """
 
-    def __init__(self, grid: Grid, provider: int, job: ConfigRecord, idle: Callable[[], None] = lambda: None) -> None:
-        self._grid, self._provider, self._job, self._idle = grid, provider, job, idle
-
-    def converse(
+    def __init__(
         self,
-        next_message: Callable[[int], Message | None],
-        nodes: Sequence[int],
-        finished: Callable[[Message, Message], None],
-        timeout: float | None = None,
+        grid: Grid,
+        provider: int,
+        job: ConfigRecord,
+        workers: int | None = None,
+        per_node: Callable[[int], int] = lambda node: 1,
+        idle: Callable[[], None] = lambda: None,
     ) -> None:
-        """Send messages to ``nodes`` until there are none left and all have their final reply.
+        self._grid, self._provider, self._job = grid, provider, job
+        self._workers, self._per_node, self._idle = workers, per_node, idle
+        self._pending: list[_Conversation] = []
+        self._open: set[_Conversation] = set()
+        self._busy: Counter[int] = Counter()
+        self._in_flight: dict[str, _Conversation] = {}
+        self._questions: list[_Question] = []
+        self._asked: tuple[str, list[_Question]] | None = None
+        self._recent: deque[float] = deque([time.monotonic()], maxlen=_RECENT)
+
+    def submit(
+        self, nodes: Sequence[int], message_to: Callable[[int], Message], finished: Callable[[Message], None]
+    ) -> _Conversation:
+        """Queue a message to whichever of ``nodes`` is free first; it is sent while somebody runs :meth:`run`.
 
         Args:
-            next_message: called with a free node's id; returns what to send it next, or None.
-            finished: called with a message and its final reply, in the order of arrival.
-            timeout: seconds after which to return with what has come; None waits.
+            nodes: node ids, the preferred ones first.
+            message_to: called with the chosen node's id when the message is sent.
+            finished: called with the final reply; it may submit more.
+        """
+        conversation = _Conversation(nodes, message_to, finished)
+        self._pending.append(conversation)
+        return conversation
+
+    def run(self, done: Callable[[], bool] = lambda: False, timeout: float | None = None) -> None:
+        """Send, answer and receive until ``done()``, or until nothing is left to wait for.
+
+        Args:
+            timeout: seconds after which to return in any case; None waits.
 
         Raises:
             WorkerDied: a worker process of the simulation is gone.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        free = deque(nodes)
-        in_flight: dict[str, Message] = {}
-        original_of: dict[str, Message] = {}
-        questions: list[_Asked] = []
-        asked: tuple[str, list[_Asked]] | None = None
-        while True:
-            for _ in range(len(free)):
-                node = free.popleft()
-                message = next_message(node)
-                if message is not None:
-                    self._push(message, message, in_flight, original_of)
-            if asked is None and questions:
-                # One message at a time to the provider: what comes in meanwhile travels together.
-                kind = questions[0].suspension.message_type
-                batch = [question for question in questions if question.suspension.message_type == kind]
-                questions = [question for question in questions if question.suspension.message_type != kind]
-                merged = merge({number: question.suspension.request for number, question in enumerate(batch)})
-                content = RecordDict({JOB: self._job, **dict(merged.items())})
-                (identifier,) = self._grid.push_messages([Message(content, self._provider, f"{kind}")])
-                asked = (identifier, batch)
-            if not in_flight and asked is None and not questions:
+        while not done():
+            self._send_pending()
+            self._send_questions()
+            if not self._open or (deadline is not None and time.monotonic() > deadline):
                 return
-            if deadline is not None and time.monotonic() > deadline:
-                return
-            waiting = set(in_flight) | ({asked[0]} if asked else set())
+            waiting = set(self._in_flight) | ({self._asked[0]} if self._asked else set())
             replies = list(self._grid.pull_messages(waiting))
             for reply in replies:
-                identifier = reply.metadata.reply_to_message_id
-                self._check_alive(reply)
-                if asked is not None and identifier == asked[0]:
-                    for question, answer in zip(asked[1], self._answers(reply, len(asked[1])), strict=True):
-                        self._resume(question, answer, in_flight, original_of)
-                    asked = None
-                    continue
-                in_flight.pop(identifier)
-                original = original_of.pop(identifier)
-                try:
-                    suspension = None if reply.has_error() else suspension_of(reply)
-                except MessageError as error:
-                    suspension, reply = None, Message(Error(0, str(error)), reply_to=original)
-                if suspension is None:
-                    finished(original, reply)
-                    free.append(original.metadata.dst_node_id)
-                else:
-                    questions.append(_Asked(original, suspension))
+                self._recent.append(time.monotonic())
+                self._receive(reply)
             self._idle()
             if not replies:
                 time.sleep(_POLL_S)
@@ -123,40 +130,121 @@ class Relay:
         (reply,) = self.exchange([message])
         return reply
 
-    def exchange(self, messages: Iterable[Message], timeout: float | None = None) -> list[Message]:
+    def exchange(
+        self,
+        messages: Iterable[Message],
+        timeout: float | None = None,
+        finished: Callable[[Message], None] = lambda reply: None,
+    ) -> list[Message]:
         """Send all messages and return their final replies, in the order of the messages.
 
         The order does not depend on who was first: an average over the replies is the same in every run.
+
+        Args:
+            finished: called with every final reply, as it comes.
+            timeout: seconds after which to return with what has come; None waits. Whoever has not replied by then is
+                not waited for any longer.
+
+        Raises:
+            WorkerDied: a worker process of the simulation is gone.
         """
         ordered = list(messages)
-        queues: dict[int, deque[Message]] = {}
-        for message in ordered:
-            queues.setdefault(message.metadata.dst_node_id, deque()).append(message)
         replies: dict[int, Message] = {}
-        self.converse(
-            lambda node: queues[node].popleft() if queues[node] else None,
-            list(queues),
-            lambda message, reply: replies.__setitem__(id(message), reply),
-            timeout,
-        )
-        return [replies[id(message)] for message in ordered if id(message) in replies]
 
-    def _push(
-        self, message: Message, original: Message, in_flight: dict[str, Message], original_of: dict[str, Message]
-    ) -> None:
+        def note(number: int, reply: Message) -> None:
+            replies[number] = reply
+            finished(reply)
+
+        def as_it_is(message: Message, node: int) -> Message:
+            return message
+
+        conversations = [
+            self.submit([message.metadata.dst_node_id], partial(as_it_is, message), partial(note, number))
+            for number, message in enumerate(ordered)
+        ]
+        self.run(lambda: len(replies) == len(ordered), timeout)
+        for number, conversation in enumerate(conversations):
+            if number not in replies:
+                self._abandon(conversation)
+        return [replies[number] for number in sorted(replies)]
+
+    def _room(self) -> bool:
+        if self._workers is None:
+            return True
+        rate = len(self._recent) / max(time.monotonic() - self._recent[0], _LATENCY_S)
+        return len(self._open) < 2 * self._workers + rate * _LATENCY_S
+
+    def _send_pending(self) -> None:
+        if not self._pending or not self._room():
+            return
+        blocked: list[_Conversation] = []
+        pending, self._pending = deque(self._pending), []
+        while pending and self._room():
+            conversation = pending.popleft()
+            free = [node for node in conversation.nodes if self._busy[node] < self._per_node(node)]
+            if not free:
+                blocked.append(conversation)
+                continue
+            node = min(free, key=lambda node: self._busy[node])
+            conversation.sent = conversation.message_to(node)
+            self._busy[node] += 1
+            self._open.add(conversation)
+            self._push(conversation.sent, conversation)
+        self._pending = blocked + list(pending)
+
+    def _push(self, message: Message, conversation: _Conversation) -> None:
         (identifier,) = self._grid.push_messages([message])
-        in_flight[identifier] = message
-        original_of[identifier] = original
+        self._in_flight[identifier] = conversation
 
-    def _resume(
-        self, question: _Asked, answer: RecordDict, in_flight: dict[str, Message], original_of: dict[str, Message]
-    ) -> None:
-        original = question.original
+    def _send_questions(self) -> None:
+        if self._asked is not None or not self._questions:
+            return
+        # One message at a time to the provider: what comes in meanwhile travels together.
+        kind = self._questions[0].suspension.message_type
+        batch = [question for question in self._questions if question.suspension.message_type == kind]
+        self._questions = [question for question in self._questions if question.suspension.message_type != kind]
+        merged = merge({number: question.suspension.request for number, question in enumerate(batch)})
+        content = RecordDict({JOB: self._job, **dict(merged.items())})
+        (identifier,) = self._grid.push_messages([Message(content, self._provider, kind)])
+        self._asked = (identifier, batch)
+
+    def _receive(self, reply: Message) -> None:
+        self._check_alive(reply)
+        identifier = reply.metadata.reply_to_message_id
+        if self._asked is not None and identifier == self._asked[0]:
+            batch, self._asked = self._asked[1], None
+            for question, answer in zip(batch, self._answers(reply, len(batch)), strict=True):
+                if question.conversation in self._open:
+                    self._resume(question, answer)
+            return
+        conversation = self._in_flight.pop(identifier)
+        try:
+            suspension = None if reply.has_error() else suspension_of(reply)
+        except MessageError as error:
+            suspension, reply = None, Message(Error(0, str(error)), reply_to=_sent(conversation))
+        if suspension is not None:
+            self._questions.append(_Question(conversation, suspension))
+            return
+        self._close(conversation)
+        conversation.finished(reply)
+
+    def _resume(self, question: _Question, answer: RecordDict) -> None:
+        original = _sent(question.conversation)
         action = original.metadata.message_type.partition(".")[0]
         content = resume_content(original.content.config_records[JOB], question.suspension.ticket, answer)
-        self._push(
-            Message(content, original.metadata.dst_node_id, f"{action}.resume"), original, in_flight, original_of
-        )
+        self._push(Message(content, original.metadata.dst_node_id, f"{action}.resume"), question.conversation)
+
+    def _close(self, conversation: _Conversation) -> None:
+        self._open.discard(conversation)
+        self._busy[_sent(conversation).metadata.dst_node_id] -= 1
+
+    def _abandon(self, conversation: _Conversation) -> None:
+        if conversation in self._open:
+            self._close(conversation)
+            self._in_flight = {i: other for i, other in self._in_flight.items() if other is not conversation}
+            self._questions = [question for question in self._questions if question.conversation is not conversation]
+        else:
+            self._pending.remove(conversation)
 
     def _answers(self, reply: Message, count: int) -> list[RecordDict]:
         if reply.has_error():
@@ -176,11 +264,31 @@ class Relay:
             )
 
 
-class RelayGrid(Grid):
-    """The Grid that a strategy is given: users are its nodes, and whatever they ask the provider is answered inside."""
+def reason_of(reply: Message) -> str:
+    """Return in one line why a reply is an error, without the wrapping that a simulation puts around it."""
+    reason = (reply.error.reason or "").strip() or "no reason given"
+    last = reason.splitlines()[-1].strip().removesuffix("'>")
+    for wrapping in ("Message: ", "Error: "):
+        last = last.partition(wrapping)[2] or last
+    return last
 
-    def __init__(self, grid: Grid, relay: Relay, users: Sequence[int]) -> None:
-        self._grid, self._relay, self._users = grid, relay, list(users)
+
+def _sent(conversation: _Conversation) -> Message:
+    assert conversation.sent is not None
+    return conversation.sent
+
+
+class RelayGrid(Grid):
+    """The Grid that a strategy is given: users are its nodes, and whatever they ask the provider is answered inside.
+
+    Args:
+        finished: called with the final reply of every user, as it comes.
+    """
+
+    def __init__(
+        self, grid: Grid, relay: Relay, users: Sequence[int], finished: Callable[[Message], None] = lambda reply: None
+    ) -> None:
+        self._grid, self._relay, self._users, self._finished = grid, relay, list(users), finished
         self.failures: dict[int, str] = {}
         """By node id: why a user's last message failed."""
 
@@ -217,9 +325,10 @@ class RelayGrid(Grid):
         Flower's strategies draw users in an order that no seed decides, and the last bits of an average depend on it.
         """
         order = {node: position for position, node in enumerate(self._users)}
-        replies = self._relay.exchange(sorted(messages, key=lambda m: order[m.metadata.dst_node_id]), timeout)
+        ordered = sorted(messages, key=lambda message: order[message.metadata.dst_node_id])
+        replies = self._relay.exchange(ordered, timeout, self._finished)
         for reply in replies:
             self.failures.pop(reply.metadata.src_node_id, None)
             if reply.has_error():
-                self.failures[reply.metadata.src_node_id] = reply.error.reason or "no reason given"
+                self.failures[reply.metadata.src_node_id] = reason_of(reply)
         return replies

@@ -163,8 +163,19 @@ class RunFolder:
         known = self._read_json(f"{folder}/published.json")
         if not known:
             return None
-        theta, _ = load(self.path / folder / "theta.safetensors")
-        return PublishedTransformer(theta, known["facts"], known["curve"])
+        return PublishedTransformer(self.theta(user), known["facts"], known["curve"])
+
+    def is_published(self, user: int) -> bool:
+        """Return whether a user has published its transformer."""
+        return (self.path / f"users/{user_name(user)}" / "published.json").is_file()
+
+    def theta(self, user: int) -> State:
+        """Return the theta that a user has published.
+
+        Raises:
+            ValueError: it has not, or the file is damaged.
+        """
+        return load(self.path / f"users/{user_name(user)}" / "theta.safetensors")[0]
 
     def keep_predictions(self, user: int, labels: torch.Tensor) -> None:
         """Keep the labels predicted for a user's protected test images."""
@@ -180,11 +191,15 @@ class RunFolder:
         content = encode_attack(result)
         numbers = {name: dict(record) for name, record in content.metric_records.items()}
         tensors = decode_tensors(content.array_records["arrays"])
-        save(self.path / "attacks" / subject / "measures.safetensors", tensors, {"metrics": json.dumps(numbers)})
+        save(self.attack_path(subject), tensors, {"metrics": json.dumps(numbers)})
+
+    def attack_path(self, subject: str) -> Path:
+        """Return the file of what an evaluator found out about ``subject``, which is there once it has."""
+        return self.path / "attacks" / subject / "measures.safetensors"
 
     def attack(self, subject: str) -> AttackResult | None:
         """Return what an evaluator found out about ``subject``, or None."""
-        path = self.path / "attacks" / subject / "measures.safetensors"
+        path = self.attack_path(subject)
         if not path.is_file():
             return None
         tensors, metadata = load(path)

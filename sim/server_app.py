@@ -3,10 +3,10 @@
 Read this file first: everything that happens in a run is called from :func:`run_experiment`, in order.
 """
 
+import math
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from logging import ERROR, INFO
 from pathlib import Path
 from typing import cast
@@ -18,24 +18,15 @@ from flwr.serverapp import Grid, ServerApp
 
 from roles.common.seeds import derived_seed
 from roles.common.unet import UNet
-from roles.common.weights import State, cpu_state
+from roles.common.weights import cpu_state
 from sim.config import Experiment, check, load_experiment, one_line
-from sim.evaluator_node import BLUR
-from sim.messages import (
-    ARRAYS,
-    METRICS,
-    Job,
-    decode_attack,
-    decode_curve,
-    decode_tensors,
-    encode_job,
-    encode_tensors,
-)
+from sim.evaluation import Evaluation
+from sim.messages import METRICS, Job, decode_curve, decode_tensors, encode_job, encode_tensors
 from sim.ownership import claim, watch_owner
 from sim.progress import ProgressLine, Status
-from sim.relay import Relay, RelayGrid
+from sim.relay import Relay, RelayGrid, reason_of
 from sim.report import write_report
-from sim.runs import PublishedTransformer, RunFolder, subject_of, user_name
+from sim.runs import RunFolder, user_name
 from strategies import STRATEGIES
 
 app = ServerApp()
@@ -87,19 +78,25 @@ def run_experiment(grid: Grid, run: RunFolder, experiment: Experiment) -> None:
     Raises:
         RunFailed: psi cannot be had, no user finished, or psi has changed.
     """
-    job = Job(experiment, run.path, first_round=run.finished_rounds())
-    provider, users, evaluators = _roster(grid, job)
-    relay = Relay(grid, provider, encode_job(job), _progress_log(run))
+    averaging = experiment.strategy.name != "independent"
+    job = Job(experiment, run.path, first_round=run.finished_rounds() if averaging else 0)
+    roster = _roster(grid, job)
+    relay = roster.relay(grid, job, _progress_log(run))
     clock = _Clock(run)
 
-    digest = _train_classifier(relay, provider, run, job)
-    _train_users(RelayGrid(grid, relay, users), relay, users, run, job)
+    digest = _train_classifier(relay, roster.provider, run, job)
+    evaluation = Evaluation(relay, roster.users, roster.evaluators, run, job)
+    if averaging:
+        _train_together(grid, relay, roster.users, run, job, evaluation)
+    else:
+        _train_alone(grid, relay, roster.users, run, job, evaluation)
     clock.note()
-    published = _publish(relay, users, run, replace(job, first_round=experiment.strategy.rounds))
-    if _ask(relay, Message(_content(job), provider, "query.psi")).config_records["psi"]["digest"] != digest:
+    evaluation.add_control()
+    evaluation.finish()
+    if not any(run.is_published(user) for user in range(len(roster.users))):
+        raise RunFailed(f"no user finished its training; the first said: {run.failure(user_name(0))}")
+    if _ask(relay, Message(_content(job), roster.provider, "query.psi")).config_records["psi"]["digest"] != digest:
         raise RunFailed("psi has changed while users trained: the results of this run mean nothing")
-    _classify_test_images(relay, users, run, job, published)
-    _attack(relay, evaluators or [provider], run, job, published)
 
     Status("report").write(run.path)
     clock.note()
@@ -141,38 +138,55 @@ def _content(job: Job, **records: ArrayRecord) -> RecordDict:
 def _ask(relay: Relay, message: Message) -> RecordDict:
     reply = relay.ask(message)
     if reply.has_error():
-        raise RunFailed(_reason(reply))
+        raise RunFailed(reason_of(reply))
     return reply.content
 
 
-def _reason(reply: Message) -> str:
-    return _last_line(reply.error.reason or "no reason given")
+@dataclass(frozen=True)
+class _Roster:
+    """Who the nodes are: node ids, of users and evaluators in the order of their index."""
+
+    provider: int
+    users: list[int]
+    evaluators: list[int]
+    simulated: bool
+
+    def relay(self, grid: Grid, job: Job, idle: Callable[[], None]) -> Relay:
+        """Return the relay to these nodes."""
+        attackers, workers = set(self.evaluators), job.experiment.runtime.worker_count
+        # A node that attacks keeps no state between messages: its next message may wait where it will be worked on.
+        ahead = 1 + math.ceil(workers / len(attackers))
+
+        def per_node(node: int) -> int:
+            return ahead if node in attackers else 1
+
+        return Relay(grid, self.provider, encode_job(job), workers if self.simulated else None, per_node, idle)
 
 
-def _last_line(reason: str) -> str:
-    """Return the last line of what went wrong in a node, without the wrapping that a simulation puts around it."""
-    last = reason.strip().splitlines()[-1].strip().removesuffix("'>")
-    for wrapping in ("Message: ", "Error: "):
-        last = last.partition(wrapping)[2] or last
-    return last
+def _roster(grid: Grid, job: Job) -> _Roster:
+    """Ask every node for its role.
 
-
-def _roster(grid: Grid, job: Job) -> tuple[int, list[int], list[int]]:
-    """Return the node ids of the provider, of the users and of the evaluators, in the order of their index."""
+    Raises:
+        RunFailed: the roles are not those that the experiment needs.
+    """
     nodes = list(grid.get_node_ids())
-    relay = Relay(grid, 0, encode_job(job))
     found: dict[str, dict[int, int]] = {"provider": {}, "user": {}, "evaluator": {}}
-    for reply in relay.exchange([Message(_content(job), node, "query.role") for node in nodes]):
-        if reply.has_error():
-            raise RunFailed(_reason(reply))
-        role = reply.content.config_records["role"]
-        found[str(role["name"])][int(cast(int, role["index"]))] = reply.metadata.src_node_id
+    simulated = False
+    # The first tells how to ask the others.
+    for some in (nodes[:1], nodes[1:]):
+        relay = Relay(grid, 0, encode_job(job), job.experiment.runtime.worker_count if simulated else None)
+        for reply in relay.exchange([Message(_content(job), node, "query.role") for node in some]):
+            if reply.has_error():
+                raise RunFailed(reason_of(reply))
+            role = reply.content.config_records["role"]
+            found[str(role["name"])][int(cast(int, role["index"]))] = reply.metadata.src_node_id
+            simulated = bool(role["simulated"])
     wanted = {"provider": 1, "user": job.experiment.user_count, "evaluator": job.experiment.runtime.evaluators}
     for name, count in wanted.items():
         if sorted(found[name]) != list(range(count)):
             raise RunFailed(f"the nodes hold {name} roles {sorted(found[name])}, expected {list(range(count))}")
-    ordered = {name: [found[name][index] for index in range(wanted[name])] for name in wanted}
-    return ordered["provider"][0], ordered["user"], ordered["evaluator"]
+    provider, users, evaluators = ([found[name][index] for index in range(wanted[name])] for name in wanted)
+    return _Roster(provider[0], users, evaluators or provider, simulated)
 
 
 def _train_classifier(relay: Relay, provider: int, run: RunFolder, job: Job) -> str:
@@ -199,27 +213,62 @@ def _train_classifier(relay: Relay, provider: int, run: RunFolder, job: Job) -> 
     return digest
 
 
-def _train_users(grid: RelayGrid, relay: Relay, users: list[int], run: RunFolder, job: Job) -> None:
-    """Steps 2 and 3: any Flower strategy over the users; users that failed before a resume are tried again."""
+def _train_alone(grid: Grid, relay: Relay, users: list[int], run: RunFolder, job: Job, evaluation: Evaluation) -> None:
+    """Steps 2 and 3, each user by itself: it goes through all rounds without waiting, and is evaluated once trained.
+
+    Users that failed before a resume are tried again.
+    """
+    rounds, user_of = job.experiment.strategy.rounds, {node: user for user, node in enumerate(users)}
+    trained = [user for user in range(len(users)) if run.is_published(user)]
+    for user in trained:
+        evaluation.add(user)
+    missing = [node for user, node in enumerate(users) if user not in trained]
+    done, began = len(trained), time.time()
+
+    def finished(reply: Message) -> None:
+        nonlocal done
+        user, done = user_of[reply.metadata.src_node_id], done + 1
+        if reply.has_error():
+            run.keep_failure(user_name(user), reason_of(reply))
+        else:
+            run.forget_failure(user_name(user))
+            evaluation.add(user)
+        Status("users", done, len(users), "users", len(users)).write(run.path)
+
+    Status("users", done, len(users), "users", len(users)).write(run.path)
+    if missing:
+        STRATEGIES["independent"](len(missing)).start(
+            RelayGrid(grid, relay, missing, finished),
+            ArrayRecord(),
+            num_rounds=1,
+            timeout=float("inf"),
+            train_config=encode_job(replace(job, rounds=rounds)),
+        )
+        run.note({"users_seconds": run.facts().get("users_seconds", 0.0) + time.time() - began})
+
+
+def _train_together(
+    grid: Grid, relay: Relay, users: list[int], run: RunFolder, job: Job, evaluation: Evaluation
+) -> None:
+    """Steps 2 and 3 under a strategy that averages: all users go round by round, and publish the last average."""
     experiment = job.experiment
-    rounds, done = experiment.strategy.rounds, job.first_round
-    began = time.time()
+    rounds, done, began = experiment.strategy.rounds, job.first_round, time.time()
+    relayed = RelayGrid(grid, relay, users)
+
+    def after_round(number: int, arrays: ArrayRecord) -> MetricRecord | None:
+        # Flower calls this before the first round (number 0) and after each.
+        if number:
+            run.keep_round(done + number, arrays)
+            for user, node in enumerate(users):
+                if node in relayed.failures:
+                    run.keep_failure(user_name(user), relayed.failures[node])
+        Status("users", done + number, rounds, "rounds", len(users)).write(run.path)
+        return None
+
     if done < rounds:
-        initial = run.round_arrays() or _initial_theta(experiment)
-
-        def after_round(number: int, arrays: ArrayRecord) -> MetricRecord | None:
-            # Flower calls this before the first round (number 0) and after each.
-            if number:
-                run.keep_round(done + number, arrays)
-                for user, node in enumerate(users):
-                    if node in grid.failures:
-                        run.keep_failure(user_name(user), _last_line(grid.failures[node]))
-            Status("users", done + number, rounds, "rounds", len(users)).write(run.path)
-            return None
-
         STRATEGIES[experiment.strategy.name](len(users)).start(
-            grid,
-            initial,
+            relayed,
+            run.round_arrays() or _initial_theta(experiment),
             num_rounds=rounds - done,
             timeout=float("inf"),
             train_config=encode_job(job),
@@ -227,123 +276,12 @@ def _train_users(grid: RelayGrid, relay: Relay, users: list[int], run: RunFolder
             evaluate_fn=after_round,
         )
         run.note({"users_seconds": run.facts().get("users_seconds", 0.0) + time.time() - began})
-    elif experiment.strategy.name == "independent":
-        failed = [user for user in range(len(users)) if run.user(user) is None and run.failure(user_name(user))]
-        last_round = encode_job(replace(job, first_round=rounds - 1, server_round=1))
-        messages = [Message(RecordDict({"config": last_round}), users[user], "train") for user in failed]
-        _collect(relay, run, messages, failed, "users", lambda user, content: run.forget_failure(user_name(user)))
+    shared = decode_tensors(run.round_arrays())
+    for user in range(len(users)):
+        evaluation.add(user, shared)
 
 
 def _initial_theta(experiment: Experiment) -> ArrayRecord:
-    """Return what an averaging strategy starts from; independent users have initial weights of their own."""
-    if experiment.strategy.name == "independent":
-        return ArrayRecord()
+    """Return what an averaging strategy starts from."""
     torch.manual_seed(derived_seed(experiment.seed, "theta"))
     return encode_tensors(cpu_state(UNet(experiment.user.width, experiment.user.depth)))
-
-
-def _publish(relay: Relay, users: list[int], run: RunFolder, job: Job) -> dict[int, PublishedTransformer]:
-    """What users make public is their own theta, or the one that their strategy has made of all."""
-    shared: State | None = None
-    if job.experiment.strategy.name != "independent":
-        shared = decode_tensors(run.round_arrays())
-    missing = [user for user in range(len(users)) if run.user(user) is None]
-    messages = [Message(_content(job), users[user], "query.publish") for user in missing]
-
-    def keep(user: int, content: RecordDict) -> None:
-        theta = shared if shared is not None else decode_tensors(content.array_records[ARRAYS])
-        facts = {name: float(cast(float, value)) for name, value in content.metric_records[METRICS].items()}
-        run.keep_user(user, PublishedTransformer(theta, facts, decode_curve(content.metric_records["curve"])))
-
-    _collect(relay, run, messages, missing, "publication", keep)
-    published = {user: known for user in range(len(users)) if (known := run.user(user)) is not None}
-    if not published:
-        raise RunFailed(f"no user finished its training; the first said: {run.failure(user_name(0))}")
-    return published
-
-
-def _classify_test_images(
-    relay: Relay, users: list[int], run: RunFolder, job: Job, published: dict[int, PublishedTransformer]
-) -> None:
-    """Steps 4 and 5: users protect test images, the provider classifies them."""
-    missing = [user for user in published if run.predictions(user) is None]
-    content = {
-        user: _content(replace(job, subject="test"), arrays=encode_tensors(published[user].theta)) for user in missing
-    }
-    messages = [Message(content[user], users[user], "evaluate.test") for user in missing]
-
-    def keep(user: int, content: RecordDict) -> None:
-        run.keep_predictions(user, decode_tensors(content.array_records[ARRAYS])["labels"])
-
-    _collect(relay, run, messages, missing, "classification", keep)
-
-
-def _attack(
-    relay: Relay, evaluators: list[int], run: RunFolder, job: Job, published: dict[int, PublishedTransformer]
-) -> None:
-    """Section IV-B, for every published transformer, and for blurred images as a positive control."""
-    subjects: dict[str, int | None] = {BLUR: None}
-    for user in published:
-        subjects.setdefault(subject_of(job.experiment, user), user)
-    waiting = deque(subject for subject in subjects if run.attack(subject) is None)
-    total, began = len(subjects), time.time()
-    Status("attacks", total - len(waiting), total, "attacks").write(run.path)
-
-    def next_message(node: int) -> Message | None:
-        if not waiting:
-            return None
-        subject = waiting.popleft()
-        user = subjects[subject]
-        records: dict[str, ArrayRecord] = {}
-        if user is not None:
-            records[ARRAYS] = encode_tensors(published[user].theta)
-            predictions = run.predictions(user)
-            if predictions is not None:
-                records["predictions"] = encode_tensors({"labels": predictions})
-        return Message(_content(replace(job, subject=subject), **records), node, "evaluate.itn")
-
-    done = total - len(waiting)
-
-    def finished(message: Message, reply: Message) -> None:
-        nonlocal done
-        subject = str(message.content.config_records["config"]["subject"])
-        if reply.has_error():
-            log(ERROR, "attack on %s failed: %s", subject, _reason(reply))
-            run.keep_failure(subject, _reason(reply))
-        else:
-            run.keep_attack(subject, decode_attack(reply.content))
-            run.forget_failure(subject)
-        done += 1
-        Status("attacks", done, total, "attacks").write(run.path)
-
-    relay.converse(next_message, evaluators, finished)
-    run.note({"attacks_seconds": run.facts().get("attacks_seconds", 0.0) + time.time() - began})
-
-
-def _collect(
-    relay: Relay,
-    run: RunFolder,
-    messages: list[Message],
-    numbers: list[int],
-    phase: str,
-    keep: Callable[[int, RecordDict], None],
-) -> None:
-    """Send one message to each of some users and keep each reply as it comes; a user that fails is noted, not fatal."""
-    user_of = {id(message): user for message, user in zip(messages, numbers, strict=True)}
-    queue = {message.metadata.dst_node_id: message for message in messages}
-    done = 0
-    Status(phase, 0, len(messages), "users").write(run.path)
-
-    def finished(message: Message, reply: Message) -> None:
-        nonlocal done
-        user = user_of[id(message)]
-        if reply.has_error():
-            log(ERROR, "user %d: %s", user, _reason(reply))
-            # Why its training failed says more than that it has nothing to publish.
-            run.keep_failure(user_name(user), run.failure(user_name(user)) or _reason(reply))
-        else:
-            keep(user, reply.content)
-        done += 1
-        Status(phase, done, len(messages), "users").write(run.path)
-
-    relay.converse(lambda node: queue.pop(node, None), list(queue), finished)

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from flwr.app import ArrayRecord, MetricRecord, RecordDict
+from flwr.app import MetricRecord, RecordDict
 from torch import Tensor
 
 from roles.common.exchange import Classify, Losses, LossGradient, Predictions, Request, Work, expect
 from roles.common.transform import apply_network
 from roles.common.unet import UNet
 from roles.common.weights import State, load, load_into, save
-from roles.user.training import TransformerTraining
+from roles.user.training import TransformerTraining, trained_transformer
 from sim.messages import ARRAYS, METRICS, Job, encode_curve, encode_tensors
 from sim.nodes import compute_of, state_folder, store_of
 from sim.progress import Heart
@@ -52,49 +52,64 @@ def training_after(job: Job, user: int, finished: int) -> TransformerTraining:
     return training
 
 
-def keep_training(job: Job, user: int, training: TransformerTraining) -> None:
-    """Write a user's training to disk as its state after the job's round.
+def keep_training(job: Job, user: int, number: int, training: TransformerTraining) -> None:
+    """Write a user's training to disk as its state after round ``number``.
 
     The state before stays as well: a run that is killed in the next round resumes from this one, and one that is killed
     before the ServerApp has noted this round resumes from the one before.
     """
-    before = [number for number in _round_files(job, user) if number < job.round]
+    before = [other for other in _round_files(job, user) if other < number]
     tensors, numbers = training.checkpoint()
-    path = user_folder(job, user) / f"round-{job.round:04d}.safetensors"
+    path = user_folder(job, user) / f"round-{number:04d}.safetensors"
     save(path, tensors, {"numbers": json.dumps(numbers)})
-    for number, old in _round_files(job, user).items():
-        if number > job.round or (before and number < max(before)):
+    for other, old in _round_files(job, user).items():
+        if other > number or (before and other < max(before)):
             old.unlink()
 
 
 class TrainSession(Session):
-    """One round of a user's training (message ``train``)."""
+    """One round of a user's training, or several in a row (message ``train``).
 
-    def __init__(self, job: Job, user: int, training: TransformerTraining, heart: Heart) -> None:
-        self._job, self._user, self._training, self._heart = job, user, training, heart
+    Args:
+        averaged: whether theta came with the message, and goes back with the reply. A user that is sent none keeps its
+            own.
+    """
+
+    def __init__(
+        self, job: Job, user: int, training: TransformerTraining, heart: Heart, averaged: bool = False
+    ) -> None:
+        self._job, self._user, self._training, self._heart, self._averaged = job, user, training, heart, averaged
 
     def work(self) -> Work[RecordDict]:
-        """Train through the round, keep the state, and reply as any Flower strategy expects."""
-        job, training = self._job, self._training
-        yield from training.run(job.round, job.experiment.strategy.rounds)
-        keep_training(job, self._user, training)
-        last = training.curve[-1] if training.curve else {}
+        """Train through the rounds, keep the state after each, and reply as any Flower strategy expects."""
+        job, training, rounds = self._job, self._training, self._job.experiment.strategy.rounds
+        last = job.round + job.rounds - 1
+        for number in range(job.round, last + 1):
+            if number < last and training.reached(number, rounds):
+                continue
+            yield from training.run(number, rounds)
+            keep_training(job, self._user, number, training)
+        row = training.curve[-1] if training.curve else {}
         metrics = MetricRecord(
             {
                 "num-examples": training.images,
-                "loss": last.get("train_loss", 0.0),
-                "accuracy": last.get("train_accuracy", 0.0),
+                "loss": row.get("train_loss", 0.0),
+                "accuracy": row.get("train_accuracy", 0.0),
             }
         )
+        if not self._averaged:
+            return RecordDict({METRICS: metrics})
         return RecordDict({ARRAYS: encode_tensors(training.theta()), METRICS: metrics})
 
     def checkpoint(self) -> tuple[State, dict[str, Any]]:
         """See :class:`Session`."""
-        return self._training.checkpoint()
+        tensors, numbers = self._training.checkpoint()
+        return tensors, {"training": numbers, "averaged": self._averaged}
 
     def restore(self, tensors: State, numbers: Mapping[str, Any]) -> None:
         """See :class:`Session`."""
-        self._training.restore(tensors, numbers)
+        self._training.restore(tensors, numbers["training"])
+        self._averaged = numbers["averaged"]
 
     def account(self, request: Request, sent: int, received: int) -> None:
         """Count queries, images and bytes of losses and gradients."""
@@ -173,20 +188,20 @@ def publication(job: Job, user: int) -> RecordDict:
     Raises:
         ValueError: the user has not finished its training.
     """
-    training = training_after(job, user, job.experiment.strategy.rounds)
-    if not training.images or training.step < training.total_steps:
-        raise ValueError(f"user {user} has not finished its training (step {training.step})")
-    traffic = training.traffic
+    path = _round_files(job, user).get(job.experiment.strategy.rounds)
+    if path is None:
+        raise ValueError(f"user {user} has not finished its training")
+    tensors, metadata = load(path)
+    trained = trained_transformer(tensors, json.loads(metadata["numbers"]))
     facts = MetricRecord(
         {
-            "images": training.images,
-            "steps": training.step,
-            "selected-epoch": training.selected_epoch,
-            "queries": traffic.queries,
-            "queried-images": traffic.images,
-            "sent-bytes": traffic.sent_bytes,
-            "received-bytes": traffic.received_bytes,
+            "images": trained.images,
+            "steps": trained.steps,
+            "selected-epoch": trained.selected_epoch,
+            "queries": trained.traffic.queries,
+            "queried-images": trained.traffic.images,
+            "sent-bytes": trained.traffic.sent_bytes,
+            "received-bytes": trained.traffic.received_bytes,
         }
     )
-    theta: ArrayRecord = encode_tensors(training.selected_theta())
-    return RecordDict({ARRAYS: theta, METRICS: facts, "curve": encode_curve(training.curve)})
+    return RecordDict({ARRAYS: encode_tensors(trained.theta), METRICS: facts, "curve": encode_curve(trained.curve)})

@@ -60,6 +60,21 @@ class Traffic:
     received_bytes: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class TrainedTransformer:
+    """What a training has come to."""
+
+    theta: State
+    """The weights with the lowest validation value of the objective (Section IV-A)."""
+    selected_epoch: int
+    """The 1-based epoch of ``theta``."""
+    images: int
+    """How many images X' holds."""
+    steps: int
+    curve: list[dict[str, float]]
+    traffic: Traffic
+
+
 @dataclass
 class _Sums:
     """Running sums over the images of an epoch or a validation pass."""
@@ -192,6 +207,11 @@ class TransformerTraining:
             if progress.step % batches.per_epoch == 0 or progress.step == total:
                 progress.validation = _Sums()
 
+    def reached(self, part: int, parts: int) -> bool:
+        """Return whether all is done up to the end of the ``part``-th of ``parts`` equal parts of the schedule."""
+        progress = self._progress
+        return self._ids is not None and not progress.validation and progress.step >= self.total_steps * part // parts
+
     def validation(self) -> Work[tuple[float, float, int]]:
         """Ask how the current theta does on the validation images: mean loss, accuracy in [0, 1], number of images.
 
@@ -321,3 +341,22 @@ class TransformerTraining:
             best_epoch=numbers["best_epoch"],
             traffic=Traffic(**numbers["traffic"]),
         )
+
+
+def trained_transformer(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> TrainedTransformer:
+    """Return what a training has come to from its checkpoint alone, without a network or an image.
+
+    Raises:
+        ValueError: the checkpoint is of a training that has not finished an epoch.
+    """
+    best = {name.removeprefix("best/"): value for name, value in tensors.items() if name.startswith("best/")}
+    if not best:
+        raise ValueError("no epoch of it is finished")
+    return TrainedTransformer(
+        theta=best,
+        selected_epoch=numbers["best_epoch"],
+        images=len(tensors["ids/train"]),
+        steps=numbers["step"],
+        curve=[dict(row) for row in numbers["curve"]],
+        traffic=Traffic(**numbers["traffic"]),
+    )

@@ -212,8 +212,10 @@ def test_users_train_to_the_end_with_one_message_in_flight_at_each_node(job: Job
         alone = replace(job, run=job.run.parent / "direct")
         session = TrainSession(alone, user, new_training(alone, user), Heart())
         content = run_direct(session, lambda kind, content: answer_one(provider, kind, content))
-        assert_identical(theta_of(reply), decode_tensors(content.array_records[ARRAYS]))
-        assert publication(job, user).metric_records == publication(alone, user).metric_records
+        assert reply.content.metric_records == content.metric_records
+        one, other = publication(job, user), publication(alone, user)
+        assert_identical(decode_tensors(one.array_records[ARRAYS]), decode_tensors(other.array_records[ARRAYS]))
+        assert one.metric_records == other.metric_records
 
 
 def test_questions_that_come_in_together_travel_to_the_provider_as_one_message(job: Job, grid: InMemoryGrid) -> None:
@@ -239,20 +241,64 @@ def test_waiting_is_told_to_whoever_shows_progress(job: Job, grid: InMemoryGrid)
     assert told
 
 
-def test_free_nodes_are_given_more_to_do_until_there_is_no_more(job: Job, grid: InMemoryGrid) -> None:
-    waiting, finished = list(range(5)), []
+def test_work_for_any_of_several_nodes_goes_to_whichever_is_free(job: Job, grid: InMemoryGrid) -> None:
+    relay, finished = Relay(grid, PROVIDER, encode_job(job)), []
 
-    def next_message(node: int) -> Message | None:
-        if not waiting:
-            return None
-        work = replace(job, subject=f"number {waiting.pop(0)}")
-        return Message(RecordDict({JOB: encode_job(work)}), node, "query.role")
+    def submit(number: int) -> None:
+        work = replace(job, subject=f"number {number}")
+        relay.submit(
+            USERS,
+            lambda node: Message(RecordDict({JOB: encode_job(work)}), node, "query.role"),
+            lambda reply: finished.append(number),
+        )
 
-    Relay(grid, PROVIDER, encode_job(job)).converse(
-        next_message, USERS, lambda message, reply: finished.append(message.content.config_records[JOB]["subject"])
-    )
-    assert sorted(finished) == [f"number {i}" for i in range(5)]
+    for number in range(5):
+        submit(number)
+    relay.run()
+    assert sorted(finished) == list(range(5))
     assert grid.most_in_flight == {201: 1, 202: 1}
+
+
+def test_a_node_that_may_have_more_in_flight_gets_more(job: Job, grid: InMemoryGrid) -> None:
+    relay = Relay(grid, PROVIDER, encode_job(job), per_node=lambda node: 3 if node == 201 else 1)
+    relay.exchange(messages_to(job, "query.role", [201] * 5 + [202] * 5))
+    assert grid.most_in_flight == {201: 3, 202: 1}
+
+
+def test_a_simulation_is_sent_little_more_than_its_workers_can_take(job: Job) -> None:
+    users = range(300, 400)
+    grid = InMemoryGrid([PROVIDER, *users], one_at_a_time=True)
+    relay = Relay(grid, PROVIDER, encode_job(job), workers=1)
+    under_way, most = set(), 0
+
+    def message_to(node: int) -> Message:
+        nonlocal most
+        under_way.add(node)
+        most = max(most, len(under_way))
+        return messages_to(job, "query.role", [node])[0]
+
+    for user in users:
+        relay.submit([user], message_to, lambda reply: under_way.remove(reply.metadata.src_node_id))
+    relay.run(lambda: len(grid.replies) == 1)
+    assert most == 3
+    relay.run()
+    assert len(grid.replies) == 100
+    assert not under_way
+
+
+def test_what_a_reply_leads_to_is_done_as_well_while_others_still_work(job: Job, grid: InMemoryGrid) -> None:
+    relay, order = Relay(grid, PROVIDER, encode_job(job)), []
+
+    def role_of_other(reply: Message) -> None:
+        order.append("role of 201")
+        relay.submit(
+            [202], lambda node: messages_to(job, "query.role", [node])[0], lambda r: order.append("role of 202")
+        )
+
+    relay.submit([201], lambda node: messages_to(job, "query.role", [node])[0], role_of_other)
+    relay.exchange(messages_to(job, "train", [202, PROVIDER]), finished=lambda reply: order.append("exchange"))
+    relay.run()
+    assert sorted(order) == ["exchange", "exchange", "role of 201", "role of 202"]
 
 
 # ---- what can go wrong -------------------------------------------------------------------------------------------
@@ -341,9 +387,12 @@ def test_an_error_without_a_reason_is_a_reply_like_any_other(job: Job) -> None:
 def test_a_timeout_returns_what_has_come(job: Job) -> None:
     grid = InMemoryGrid([PROVIDER, *USERS], silent=[201])
     began = time.monotonic()
-    replies = list(relay_over(grid, job).send_and_receive(messages_to(job, "query.role"), timeout=0.2))
+    relayed = relay_over(grid, job)
+    replies = list(relayed.send_and_receive(messages_to(job, "query.role"), timeout=0.2))
     assert 0.2 <= time.monotonic() - began < 5
     assert nodes_of(replies) == [202]
+    # Nobody waits for the silent node in the next exchange.
+    assert nodes_of(relayed.send_and_receive(messages_to(job, "query.role", [202]))) == [202]
 
 
 @pytest.mark.parametrize(
@@ -461,7 +510,7 @@ def test_independent_leaves_every_user_with_a_theta_of_its_own(job: Job, grid: I
     provider = build_provider(job)
     for user, theta in enumerate(thetas):
         alone = replace(with_rounds(job, 1), run=tmp_path / "alone", server_round=1)
-        session = TrainSession(alone, user, new_training(alone, user), Heart())
+        session = TrainSession(alone, user, new_training(alone, user), Heart(), averaged=True)
         run_direct(session, lambda kind, content: answer_one(provider, kind, content))
         assert_identical(theta, decode_tensors(publication(alone, user).array_records[ARRAYS]))
 

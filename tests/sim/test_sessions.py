@@ -39,7 +39,7 @@ def provider(job: Job) -> Provider:
 
 
 def train_session(job: Job) -> TrainSession:
-    return TrainSession(job, 0, new_training(job, 0), Heart())
+    return TrainSession(job, 0, new_training(job, 0), Heart(), averaged=True)
 
 
 def question(reply: RecordDict) -> tuple[str, int, RecordDict]:
@@ -127,7 +127,7 @@ def test_a_session_goes_on_with_what_this_process_still_has(job: Job, provider: 
 
     relayed(new_session, path, provider)
     assert len(made) == 1
-    assert made[0].checkpoint()[1]["step"] == STEPS
+    assert made[0].checkpoint()[1]["training"]["step"] == STEPS
 
 
 def test_the_answer_to_another_question_is_refused_and_the_right_one_still_taken(job: Job, provider: Provider) -> None:
@@ -206,7 +206,46 @@ def test_training_in_rounds_is_training_in_one_go(job: Job, provider: Provider) 
     direct(train_session(whole), provider)
     for number in (1, 2, 3):
         now = replace(split, server_round=number)
-        direct(TrainSession(now, 0, training_after(now, 0, number - 1), Heart()), provider)
+        direct(TrainSession(now, 0, training_after(now, 0, number - 1), Heart(), averaged=True), provider)
+    assert_identical(theta_of(publication(whole, 0)), theta_of(publication(split, 0)))
+
+
+@pytest.mark.parametrize("killed_after", [0, 1, 2, 3, 7])
+def test_a_user_on_its_own_goes_through_all_rounds_and_on_from_the_last_one_it_has_finished(
+    job: Job, provider: Provider, killed_after: int
+) -> None:
+    whole, rounds = in_a_folder_of_its_own(job, "whole"), in_a_folder_of_its_own(job, "rounds")
+    direct(train_session(whole), provider)
+    strategy = job.experiment.strategy.model_copy(update={"rounds": 3})
+    split = replace(rounds, experiment=job.experiment.model_copy(update={"strategy": strategy}), rounds=3)
+
+    class KilledError(Exception):
+        pass
+
+    def attempt(limit: int) -> tuple[RecordDict, int]:
+        asked = 0
+
+        def call(message_type: str, content: RecordDict) -> RecordDict:
+            nonlocal asked
+            asked += 1
+            if asked > limit:
+                raise KilledError
+            return answer_one(provider, message_type, content)
+
+        session = TrainSession(split, 0, training_after(split, 0, 3), Heart())
+        return run_direct(session, call), asked
+
+    # Images, and two epochs of two steps and a validation each: 7 requests.
+    if killed_after < 7:
+        with pytest.raises(KilledError):
+            attempt(killed_after)
+    else:
+        attempt(killed_after)
+    reply, asked = attempt(100)
+    # After the first request, the first step and the second are rounds that end; before an end all is done anew.
+    assert asked == {0: 7, 1: 7, 2: 5, 3: 5, 7: 0}[killed_after]
+    assert ARRAYS not in reply.array_records
+    assert reply.metric_records[METRICS]["num-examples"] == 24
     assert_identical(theta_of(publication(whole, 0)), theta_of(publication(split, 0)))
 
 
@@ -227,7 +266,7 @@ def test_a_process_left_with_a_session_of_an_earlier_round_goes_on_from_the_disk
 
     def round_of(place: Job, number: int) -> TrainSession:
         now = replace(place, server_round=number)
-        return TrainSession(now, 0, training_after(now, 0, number - 1), Heart())
+        return TrainSession(now, 0, training_after(now, 0, number - 1), Heart(), averaged=True)
 
     for number in (1, 2):
         direct(round_of(here, number), provider)
@@ -242,11 +281,11 @@ def test_a_process_left_with_a_session_of_an_earlier_round_goes_on_from_the_disk
 
 def test_the_state_of_the_last_two_rounds_is_kept(job: Job) -> None:
     for number in (1, 2, 3):
-        keep_training(replace(job, server_round=number), 0, new_training(job, 0))
+        keep_training(job, 0, number, new_training(job, 0))
     kept = sorted(path.name for path in (job.run / "state" / "user-0000").iterdir())
     assert kept == ["round-0002.safetensors", "round-0003.safetensors"]
     # A round that was done before a crash is done anew: what came after it is of another history.
-    keep_training(replace(job, server_round=2), 0, new_training(job, 0))
+    keep_training(job, 0, 2, new_training(job, 0))
     assert "round-0003.safetensors" not in {path.name for path in (job.run / "state" / "user-0000").iterdir()}
 
 
@@ -277,7 +316,7 @@ def test_an_epochs_validation_over_several_messages_loses_no_batch(job: Job, pro
 )
 def test_a_validation_over_several_messages_loses_no_batch(job: Job, provider: Provider, fresh: bool) -> None:
     between = sim.sessions._waiting.clear if fresh else lambda: None
-    keep_training(job, 0, new_training(job, 0))
+    keep_training(job, 0, job.round, new_training(job, 0))
     first = direct(ValidateSession(job, 0, None), provider)
     path = job.run / "state" / "validate.safetensors"
     second = relayed(lambda: ValidateSession(job, 0, None), path, provider, between)
