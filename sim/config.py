@@ -53,8 +53,15 @@ class SizesPartition(Frozen):
     sizes: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)]
 
 
+class SamplePartition(Frozen):
+    """Every user draws ``images`` at random from all training images: an image may belong to several users."""
+
+    kind: Literal["sample"]
+    images: Annotated[int, Field(ge=2)]
+
+
 Partition = Annotated[
-    IidPartition | DirichletPartition | ShardsPartition | SizesPartition,
+    IidPartition | DirichletPartition | ShardsPartition | SizesPartition | SamplePartition,
     Field(discriminator="kind"),
 ]
 _PARTITIONS: dict[str, type[Frozen]] = {
@@ -62,6 +69,7 @@ _PARTITIONS: dict[str, type[Frozen]] = {
     "dirichlet": DirichletPartition,
     "shards": ShardsPartition,
     "sizes": SizesPartition,
+    "sample": SamplePartition,
 }
 
 
@@ -338,7 +346,10 @@ def _prepared(experiment: Experiment) -> ImageStore:
 
 def _check_counts(experiment: Experiment, store: ImageStore, train: int) -> None:
     users, partition = experiment.users, experiment.users.partition
-    if users.count != "auto" and users.count * 2 > train:
+    if isinstance(partition, SamplePartition):
+        if partition.images > train:
+            raise ConfigError(f"users.partition.images: got {partition.images}: there are {train} training images")
+    elif users.count != "auto" and users.count * 2 > train:
         raise ConfigError(f"users.count: got {users.count}: {train} training images are at most {train // 2} users")
     if isinstance(partition, SizesPartition) and sum(partition.sizes) > train:
         raise ConfigError(

@@ -19,6 +19,7 @@ from sim.config import (
     ConfigError,
     DirichletPartition,
     IidPartition,
+    SamplePartition,
     ShardsPartition,
     SizesPartition,
     UsersConfig,
@@ -27,7 +28,9 @@ from sim.config import (
 
 
 def partition_images(labels: Tensor, users: UsersConfig, count: int, seed: int) -> list[Tensor]:
-    """Return each user's X' as sorted positions in the train set, int64; no image belongs to two users.
+    """Return each user's X' as sorted positions in the train set, int64.
+
+    No image belongs to two users, but where users draw samples from all images.
 
     Args:
         labels: ``(N,)`` int64 of the train set.
@@ -35,6 +38,11 @@ def partition_images(labels: Tensor, users: UsersConfig, count: int, seed: int) 
     Raises:
         ConfigError: the partitioner cannot give every user 2 images.
     """
+    # flwr-datasets seeds numpy's generators, which take 32 bits.
+    small_seed = derived_seed(seed, "partition") % 2**32
+    if isinstance(users.partition, SamplePartition):
+        samples = _samples(len(labels), users.partition.images, count, small_seed)
+        return [sample[: users.images].sort().values for sample in samples]
     if count * 2 > len(labels):
         most = len(labels) // 2
         raise ConfigError(f"users.count: got {count}: {len(labels)} training images are at most {most} users")
@@ -43,8 +51,6 @@ def partition_images(labels: Tensor, users: UsersConfig, count: int, seed: int) 
             f"users.partition.per_user: got {users.partition.per_user}: {len(labels)} training images are at most "
             f"{len(labels) // count} shards for each of {count} users"
         )
-    # flwr-datasets seeds numpy's generators, which take 32 bits.
-    small_seed = derived_seed(seed, "partition") % 2**32
     order = np.random.default_rng(small_seed).permutation(len(labels))
     # The partitioners for IID and sizes cut contiguous pieces: they need the images in random order.
     table = Dataset.from_dict({"position": order.tolist(), "label": labels[torch.from_numpy(order)].tolist()})
@@ -69,6 +75,13 @@ def partition_images(labels: Tensor, users: UsersConfig, count: int, seed: int) 
     return [part.sort().values for part in parts]
 
 
+def _samples(images: int, size: int, count: int, seed: int) -> list[Tensor]:
+    if size > images:
+        raise ConfigError(f"users.partition.images: got {size}: there are {images} training images")
+    streams = np.random.default_rng(seed).spawn(count)
+    return [torch.from_numpy(stream.choice(images, size, replace=False)) for stream in streams]
+
+
 def _partitioner(users: UsersConfig, count: int, seed: int) -> Partitioner:
     match users.partition:
         case IidPartition():
@@ -83,3 +96,5 @@ def _partitioner(users: UsersConfig, count: int, seed: int) -> Partitioner:
             )
         case SizesPartition(sizes=sizes):
             return SizePartitioner(partition_sizes=list(sizes))
+        case SamplePartition():
+            raise AssertionError("samples overlap: they are no partition")

@@ -14,6 +14,8 @@ from sim.runs import RunFolder, subject_of, user_name
 _HIDDEN_DB, _HIDDEN_SSIM = 1.0, 0.05
 _SEEN_SSIM = 0.5
 _CONTROL_SSIM = 0.8
+_MOST_SHOWN = 12
+"""Users in figures and summary; the table has all."""
 
 COLUMNS = {
     "subject": "user-<index>, or control-blur: plain images blurred, which every ITN must be able to recover",
@@ -124,21 +126,36 @@ def write_report(run: RunFolder, experiment: Experiment) -> str:
     parquet = io.BytesIO()
     table.to_parquet(parquet, index=False)
     write_atomically(run.path / "table.parquet", parquet.getvalue())
-    _draw(run, experiment)
+    _draw(run, experiment, shown_users(table, experiment))
     summary = summary_of(run, experiment, table)
     write_atomically(run.path / "summary.md", summary)
     return summary
 
 
-def _draw(run: RunFolder, experiment: Experiment) -> None:
+def shown_users(table: pd.DataFrame, experiment: Experiment) -> list[int]:
+    """Return the users that figures and summary show, in their order: all, or a few from most to least recovered.
+
+    Recovered is measured by the best inverse network's median SSIM. The first and the last in this order are among
+    them, the others at equal distances in between.
+    """
+    users = list(range(experiment.user_count))
+    ssims = [column for name in (itn.name for itn in experiment.attack.itns) if (column := f"itn_{name}_ssim") in table]
+    if len(users) <= _MOST_SHOWN or not ssims:
+        return users[:_MOST_SHOWN]
+    ranked = table.loc[users, ssims].max(axis=1).dropna().sort_values(kind="stable").index.tolist()
+    last = len(ranked) - 1
+    return sorted({ranked[round(place * last / (_MOST_SHOWN - 1))] for place in range(_MOST_SHOWN)})
+
+
+def _draw(run: RunFolder, experiment: Experiment, users: list[int]) -> None:
     figures = run.path / "figures"
     boxes: list[Box] = []
     curves: dict[str, list[dict[str, float]]] = {}
-    for user in range(experiment.user_count):
+    for user in users:
         published = run.user(user)
         if published is not None:
             curves[f"user {user}"] = published.curve
-    for subject in dict.fromkeys(subject_of(experiment, user) for user in range(experiment.user_count)):
+    for subject in dict.fromkeys(subject_of(experiment, user) for user in users):
         result = run.attack(subject)
         if result is not None:
             boxes += _boxes(_shown(subject), result)
@@ -207,6 +224,7 @@ def summary_of(run: RunFolder, experiment: Experiment, table: pd.DataFrame) -> s
         "",
         _short_table(table, experiment),
         "",
+        *_left_out(table, experiment),
         f"acc.: % of protected test images that psi classifies correctly (plain: {100 * psi['plain_accuracy']:.1f}). "
         "Pairs are PSNR in dB / SSIM, medians over the test images; of an ITN's estimates, also the % that psi "
         "classifies correctly. class mean: the trivial guess from the predicted label; a reconstruction counts "
@@ -218,11 +236,23 @@ def summary_of(run: RunFolder, experiment: Experiment, table: pd.DataFrame) -> s
     return "\n".join(lines)
 
 
+def _left_out(table: pd.DataFrame, experiment: Experiment) -> list[str]:
+    shown = len(shown_users(table, experiment))
+    if shown == experiment.user_count:
+        return []
+    return [
+        f"Shown are {shown} of {experiment.user_count} users, from the one whose images are recovered best to the one "
+        "whose are least; all are in table.csv.",
+        "",
+    ]
+
+
 def _short_table(table: pd.DataFrame, experiment: Experiment) -> str:
     names = [itn.name for itn in experiment.attack.itns]
     header = ["", "images", "acc.", "protected", "class mean", *(f"ITN {name}" for name in names), "verdict"]
     rows = [header, ["---"] * len(header)]
-    for _, row in table.iterrows():
+    controls = list(range(experiment.user_count, len(table)))
+    for _, row in table.loc[shown_users(table, experiment) + controls].iterrows():
         who = _shown(str(row["subject"]))
         if pd.isna(row.get("accuracy")):
             rows.append([who, *["-"] * (len(header) - 2), "failed"])
@@ -267,5 +297,7 @@ def _verdicts(table: pd.DataFrame, experiment: Experiment) -> list[str]:
     if experiment.user.features.weights == "random":
         lines.append("- phi has random weights: this run shows the machinery, not the paper's protection.")
     failed = users[users["failure"] != ""]
-    lines += [f"- {row['subject']} failed: {row['failure']}" for _, row in failed.iterrows()]
+    lines += [f"- {row['subject']} failed: {row['failure']}" for _, row in failed[:_MOST_SHOWN].iterrows()]
+    if len(failed) > _MOST_SHOWN:
+        lines.append(f"- and {len(failed) - _MOST_SHOWN} more failed (table.csv says why)")
     return lines

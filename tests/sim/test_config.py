@@ -270,6 +270,10 @@ def test_an_experiment_that_can_be_run_gives_its_data(config: Path) -> None:
             "users={count: 2, partition: {kind: sizes, sizes: [1000, 294]}}",
             "users.partition.sizes: got 1294 images in all: there are 1293 training images",
         ),
+        (
+            "users={count: 700, partition: {kind: sample, images: 1294}}",
+            "users.partition.images: got 1294: there are 1293 training images",
+        ),
         ("users.validation_images=145", "users.validation_images: got 145: there are 144 validation images"),
         ("attack.pairs=1294", "attack.pairs: got 1294: there are 1293 training images"),
         ("attack.test_images=361", "attack.test_images: got 361: there are 360 test images"),

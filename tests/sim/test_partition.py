@@ -133,3 +133,29 @@ def test_a_dirichlet_draw_that_leaves_users_with_nothing_is_one_line() -> None:
     with pytest.raises(ConfigError, match=r"^users.partition: The max number of attempts .* values of alpha") as caught:
         parts_of(190, {"kind": "dirichlet", "alpha": 0.01})
     assert "\n" not in str(caught.value)
+
+
+def test_users_that_draw_samples_share_images_and_are_as_many_as_wanted() -> None:
+    parts = parts_of(1000, {"kind": "sample", "images": 30})
+    assert len(parts) == 1000
+    for part in parts:
+        assert part.dtype == torch.int64
+        assert part.tolist() == sorted(set(part.tolist()))
+        assert len(part) == 30
+        assert 0 <= part.min() <= part.max() < 400
+    # Every image is drawn by about 75 of 1000 users.
+    drawn = torch.cat(parts).bincount(minlength=400)
+    assert 30 < drawn.min() <= drawn.max() < 130
+    again, other = parts_of(1000, {"kind": "sample", "images": 30}), parts_of(5, {"kind": "sample", "images": 30}, 1)
+    assert all(torch.equal(one, two) for one, two in zip(parts, again, strict=True))
+    assert not torch.equal(parts[0], other[0])
+
+
+def test_a_users_sample_does_not_depend_on_how_many_users_there_are() -> None:
+    few, many = (parts_of(count, {"kind": "sample", "images": 30}) for count in (3, 50))
+    assert all(torch.equal(one, two) for one, two in zip(few, many, strict=False))
+
+
+def test_a_sample_larger_than_the_train_set_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"users.partition.images: got 401: there are 400 training images"):
+        parts_of(2, {"kind": "sample", "images": 401})
