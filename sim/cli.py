@@ -1,5 +1,8 @@
 """The command line: ``veilsim run CONFIG [key=value ...]``."""
 
+import os
+import subprocess
+import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -47,6 +50,20 @@ def run(
     except KeyboardInterrupt:
         _errors.print("veilsim: stopped")
         raise typer.Exit(130) from None
+
+
+@cli.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def bench(context: typer.Context, name: Annotated[str, typer.Argument(help="exchange or users.")]) -> None:
+    """Run a benchmark of this checkout; --help after its name tells its options."""
+    names = ("exchange", "users")
+    if name not in names:
+        _errors.print(f"veilsim: bench {name}: must be one of {', '.join(names)}", markup=False)
+        raise typer.Exit(1)
+    path = os.pathsep.join([str(app_folder()), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    command = [sys.executable, "-m", f"tests.bench.{name}", *context.args]
+    raise typer.Exit(subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, check=False).returncode)
 
 
 def _prepare(config: Path | None, overrides: list[str], resume: Path | None, out: Path | None) -> RunFolder:

@@ -35,7 +35,6 @@ class Evaluation:
         self._submitted: set[str] = set()
         self._attacked = sum(run.attack_path(subject).is_file() for subject in self._subjects)
         self._status_shown = False
-        self._began = time.time()
 
     def add(self, user: int, shared: State | None = None) -> None:
         """Take a user's transformer as far as it can be taken.
@@ -66,10 +65,10 @@ class Evaluation:
         Raises:
             WorkerDied: a worker process of the simulation is gone.
         """
-        self._status_shown = True
+        self._status_shown, began = True, time.time()
         self._show()
         self._relay.run()
-        self._run.note({"attacks_seconds": self._run.facts().get("attacks_seconds", 0.0) + time.time() - self._began})
+        self._run.note({"attacks_seconds": self._run.facts().get("attacks_seconds", 0.0) + time.time() - began})
 
     def _show(self) -> None:
         if self._status_shown:

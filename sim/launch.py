@@ -61,8 +61,13 @@ def simulation_environment(run: Path, home: Path, port: int, experiment: Experim
 
 
 @contextlib.contextmanager
-def simulation(run: Path, experiment: Experiment) -> Iterator[subprocess.Popen[bytes]]:
+def simulation(run: Path, experiment: Experiment, app: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """Start the simulation of a prepared run; yields the SuperLink's process, and ends everything at the end.
+
+    Args:
+        run: the run's folder.
+        experiment: decides how many nodes and workers there are.
+        app: folder of the Flower app to run; by default veilsim's own. It is given the same run config.
 
     Raises:
         ConfigError: Flower did not start; the message names the log.
@@ -95,7 +100,7 @@ def simulation(run: Path, experiment: Experiment) -> Iterator[subprocess.Popen[b
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
             _wait_until_ready(port, superlink, log_path)
-            _submit(run, experiment, environment, log_path)
+            _submit(app or app_folder(), run, experiment, environment, log_path)
         yield superlink
     finally:
         if superlink is not None:
@@ -103,13 +108,13 @@ def simulation(run: Path, experiment: Experiment) -> Iterator[subprocess.Popen[b
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _submit(run: Path, experiment: Experiment, environment: dict[str, str], log_path: Path) -> None:
+def _submit(app: Path, run: Path, experiment: Experiment, environment: dict[str, str], log_path: Path) -> None:
     runtime = experiment.runtime
     nodes = 1 + experiment.user_count + runtime.evaluators
     federation = f"num-supernodes={nodes} client-resources-num-cpus=1 init-args-num-cpus={runtime.worker_count}"
     if runtime.gpu_fraction:
         federation += f" client-resources-num-gpus={runtime.gpu_fraction}"
-    command = ["flwr", "run", str(app_folder()), "--run-config", f'run="{run}" owner={os.getpid()}']
+    command = ["flwr", "run", str(app), "--run-config", f'run="{run}" owner={os.getpid()}']
     command += ["--federation-config", federation]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     with log_path.open("a") as log:

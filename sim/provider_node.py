@@ -10,13 +10,14 @@ import torch
 from flwr.app import RecordDict
 from torch import Tensor
 
+from roles.common.data import ImageStore
 from roles.common.labels import load_labels
 from roles.common.seeds import generator
 from roles.common.weights import State, digest, load, load_into, save
 from roles.provider.classifiers import Classifier
 from roles.provider.provider import Provider
 from roles.provider.training import predict, train_classifier
-from sim.config import available_cpus, cache_folder
+from sim.config import Experiment, available_cpus, cache_folder
 from sim.messages import Job, decode_request, encode_answer, encode_refusal
 from sim.nodes import compute_of, store_of
 from sim.progress import Heart, write_atomically
@@ -110,6 +111,13 @@ def assign_images(job: Job) -> list[Tensor]:
     return partition_images(labels, experiment.users, experiment.user_count, experiment.seed)
 
 
+def validation_ids(experiment: Experiment, store: ImageStore) -> Tensor:
+    """Return the validation images by which users select their epoch, as sorted positions, int64."""
+    count = store.counts["validation"]
+    chosen = torch.randperm(count, generator=generator(experiment.seed, "validation"))
+    return chosen[: experiment.users.validation_images or count].sort().values
+
+
 def build_provider(job: Job) -> Provider:
     """Return the provider of a run whose psi has been trained.
 
@@ -118,10 +126,7 @@ def build_provider(job: Job) -> Provider:
     """
     experiment, store = job.experiment, store_of(job.experiment)
     compute = compute_of(experiment)
-    assignment = assign_images(job)
-    count = store.counts["validation"]
-    chosen = torch.randperm(count, generator=generator(experiment.seed, "validation"))
-    validation = chosen[: experiment.users.validation_images or count].sort().values
+    assignment, validation = assign_images(job), validation_ids(experiment, store)
     state, _ = load(job.run / "provider" / "psi.safetensors")
     return Provider(experiment.classifier.name, state, store, compute, assignment, validation)
 

@@ -1,0 +1,288 @@
+"""What the exchange costs: the same users trained five ways, in alternation, with medians and spread.
+
+limit   one plain PyTorch process a core, each training its share of the users in turn, psi in the same process
+direct  veilsim, gradients through the provider's Ray actor
+relay   veilsim, gradients through the Flower Grid
+naive   Flower as it is first written: a blocking send_and_receive a hop, a user's state in its Context
+whole   one plain PyTorch process on all cores
+
+Run by ``veilsim bench exchange``.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from roles.common.weights import digest
+from sim.config import ConfigError, Experiment, available_cpus
+from sim.launch import simulation, simulation_environment
+from sim.runs import RunFolder, environment
+from tests.bench.processes import BenchFailed, ProcessWatch, run_command, wait_for_phase
+
+WAYS = ("limit", "direct", "relay", "naive", "whole")
+_BENCH = Path(__file__).parent
+_IMAGES = 1280
+"""In each user's X'; an epoch of batches of 128 is 10 steps."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One size of the work."""
+
+    width: int
+    depth: int
+    batch: int
+
+
+POINTS = {
+    "small": Point(width=8, depth=3, batch=32),
+    "width16": Point(width=16, depth=5, batch=128),
+    "wide": Point(width=64, depth=5, batch=128),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One way, once."""
+
+    steps_per_s: float
+    cpu_s_per_step: float
+    bytes_per_step: float = 0.0
+    request_p50_ms: float | None = None
+    request_p95_ms: float | None = None
+    peak_mb: dict[str, float] | None = None
+    digests: dict[str, str] | None = None
+    """Of each user's published theta."""
+
+
+def experiment_of(point: Point, users: int, steps: int, exchange: str, precision: str) -> Experiment:
+    """Return the work as an experiment: digits at 3x32x32, ResNet-20, phi relu1_2; nothing but training has a size."""
+    images = min(_IMAGES, point.batch * steps)
+    return Experiment.model_validate(
+        {
+            "name": "bench",
+            "classifier": {"training": {"epochs": 0.1, "lr": 0.01}},
+            "users": {"count": users, "partition": {"kind": "sample", "images": images}, "validation_images": 2},
+            "user": {
+                "width": point.width,
+                "depth": point.depth,
+                "features": {"layer": "relu1_2", "weights": "random"},
+                "training": {"epochs": steps * point.batch / images, "batch_size": point.batch, "lr": 0.01},
+            },
+            "attack": {
+                "pairs": 2,
+                "test_images": 2,
+                "pictures": 1,
+                "itns": [{"name": "itn", "width": 1, "depth": 2, "training": {"epochs": 1}}],
+            },
+            "runtime": {"exchange": exchange, "precision": precision},
+        }
+    ).resolved()
+
+
+def run_plain(experiment: Experiment, folder: Path, processes: int, threads: int) -> Result:
+    """Train by the reference loop in ``processes`` processes of ``threads`` threads each, which start together."""
+    run = RunFolder.create(folder, experiment)
+    users = range(experiment.user_count)
+    variables = simulation_environment(folder, folder, 0, experiment) | {"OMP_NUM_THREADS": str(threads)}
+    started = []
+    for process in range(processes):
+        given = {
+            "run": str(folder),
+            "psi": str(_psi_of(experiment, folder.parent)),
+            "threads": threads,
+            "users": [user for user in users if user % processes == process],
+        }
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.bench.plain", json.dumps(given)],
+                env=variables,
+                text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+        )
+    for process in started:
+        assert process.stdout is not None
+        if process.stdout.readline().strip() != "ready":
+            raise BenchFailed("a plain process did not start")
+    began = time.perf_counter()
+    outputs = [process.communicate("go\n")[0] for process in started]
+    seconds = time.perf_counter() - began
+    found = [json.loads(output) for output in outputs]
+    steps = _steps(run.experiment())
+    return Result(
+        # Waiting for the processes to end is not work.
+        steps_per_s=steps / min(seconds, max(one["seconds"] for one in found)),
+        cpu_s_per_step=sum(one["cpu_s"] for one in found) / steps,
+        peak_mb={"plain": max(one["peak_mb"] for one in found)},
+        digests={user: value for one in found for user, value in one["digests"].items()},
+    )
+
+
+def run_veilsim(experiment: Experiment, folder: Path) -> Result:
+    """Run veilsim and take the time of the users' phase."""
+    run = RunFolder.create(folder, experiment)
+    with ProcessWatch(folder) as watch, simulation(folder, experiment, _BENCH / "timed"):
+        wait_for_phase(folder, "users")
+        before = watch.cpu_seconds()
+        wait_for_phase(folder, "attacks")
+        after = watch.cpu_seconds()
+        wait_for_phase(folder, "complete")
+    steps = _steps(experiment)
+    published = [run.user(user) for user in range(experiment.user_count)]
+    known = [one for one in published if one is not None]
+    latencies = sorted(float(line) * 1000 for line in (folder / "latencies.jsonl").read_text().split())
+    return Result(
+        steps_per_s=steps / run.facts()["users_seconds"],
+        cpu_s_per_step=(after - before) / steps,
+        bytes_per_step=sum(one.facts["sent-bytes"] + one.facts["received-bytes"] for one in known) / steps,
+        request_p50_ms=latencies[len(latencies) // 2],
+        request_p95_ms=latencies[len(latencies) * 95 // 100],
+        peak_mb={kind: usage.peak_mb for kind, usage in watch.usage.items()},
+        digests={str(user): digest(one.theta) for user, one in enumerate(known)},
+    )
+
+
+def run_naive(experiment: Experiment, folder: Path) -> Result:
+    """Run the naive app, which takes its own time; psi is the one that was trained for the others."""
+    alone = experiment.runtime.model_copy(update={"evaluators": 0})
+    experiment = experiment.model_copy(update={"runtime": alone})
+    RunFolder.create(folder, experiment)
+    (folder / "provider").mkdir()
+    (folder / "provider" / "psi.safetensors").write_bytes(_psi_of(experiment, folder.parent).read_bytes())
+    with ProcessWatch(folder) as watch, simulation(folder, experiment, _BENCH / "naive"):
+        wait_for_phase(folder, "complete")
+        cpu = watch.cpu_seconds()
+    found = json.loads((folder / "naive.json").read_text())
+    return Result(
+        steps_per_s=found["steps"] / found["seconds"],
+        cpu_s_per_step=cpu / found["steps"],
+        bytes_per_step=found["bytes"] / found["steps"],
+        peak_mb={kind: usage.peak_mb for kind, usage in watch.usage.items()},
+    )
+
+
+def _steps(experiment: Experiment) -> int:
+    recipe = experiment.user.training
+    partition = experiment.users.partition
+    images = getattr(partition, "images", 0)
+    return experiment.user_count * recipe.total_steps(-(-images // recipe.batch_size))
+
+
+def _psi_of(experiment: Experiment, base: Path) -> Path:
+    """Return the weights of psi; the first run trains them."""
+    path = base / "psi" / "provider" / "psi.safetensors"
+    if not path.is_file():
+        small = experiment.model_copy(
+            update={
+                "users": experiment.users.model_copy(update={"count": 1}),
+                "user": experiment.user.model_copy(
+                    update={
+                        "width": 1,
+                        "training": experiment.user.training.model_copy(update={"epochs": 0.1}),
+                    }
+                ),
+            }
+        )
+        RunFolder.create(base / "psi", small)
+        with simulation(base / "psi", small):
+            wait_for_phase(base / "psi", "complete")
+    return path
+
+
+def bench(
+    points: Annotated[str, typer.Option(help=f"Which of {', '.join(POINTS)}, comma-separated.")] = "width16",
+    ways: Annotated[str, typer.Option(help=f"Which of {', '.join(WAYS)}, comma-separated.")] = ",".join(WAYS),
+    repeats: Annotated[int, typer.Option(min=1, help="How often each way is run, in alternation.")] = 5,
+    users: Annotated[int, typer.Option(min=1)] = 8,
+    steps: Annotated[int, typer.Option(min=1, help="Of each user.")] = 40,
+    precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: what this machine is fastest in.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="JSON file for everything measured.")] = None,
+) -> None:
+    """Train the same users in every way, in alternation, and compare."""
+    for chosen, known in ((points, POINTS), (ways, WAYS)):
+        if unknown := [name for name in chosen.split(",") if name not in known]:
+            raise ConfigError(f"bench exchange: {unknown[0]!r}: must be one of {', '.join(known)}")
+    console = Console()
+    report: dict[str, Any] = {"environment": environment(), "users": users, "steps": steps, "points": {}}
+    for point in points.split(","):
+        results: dict[str, list[Result]] = {way: [] for way in ways.split(",")}
+        with tempfile.TemporaryDirectory(prefix="veilbench-") as scratch:
+            for repeat in range(repeats):
+                for way in results:
+                    exchange = "relay" if way == "relay" else "direct"
+                    experiment = experiment_of(POINTS[point], users, steps, exchange, precision)
+                    folder = Path(scratch) / f"{way}-{repeat}"
+                    if way == "limit":
+                        result = run_plain(experiment, folder, available_cpus(), 1)
+                    elif way == "whole":
+                        result = run_plain(experiment, folder, 1, available_cpus())
+                    elif way == "naive":
+                        result = run_naive(experiment, folder)
+                    else:
+                        result = run_veilsim(experiment, folder)
+                    results[way].append(result)
+                    console.print(f"{point} {repeat + 1}/{repeats} {way}: {result.steps_per_s:.2f} steps/s")
+        report["points"][point] = {way: [asdict(result) for result in found] for way, found in results.items()}
+        report["precision"] = experiment.runtime.precision
+        console.print(table_of(point, results))
+        if out is not None:
+            out.write_text(json.dumps(report, indent=1))
+
+
+def table_of(point: str, results: dict[str, list[Result]]) -> Table:
+    """Return medians, the spread of the throughput, and its ratio to the limit."""
+    table = Table(title=f"{point}: medians of {len(next(iter(results.values())))}")
+    for column in (
+        "",
+        "steps/s",
+        "spread",
+        "of limit",
+        "CPU s/step",
+        "kB/step",
+        "request p50/p95 ms",
+        "peak MB",
+        "theta",
+    ):
+        table.add_column(column, justify="left" if column in ("", "peak MB", "theta") else "right")
+    limit = statistics.median(r.steps_per_s for r in results["limit"]) if "limit" in results else None
+    expected = results["limit"][0].digests if "limit" in results else None
+    for way, found in results.items():
+        rates = [result.steps_per_s for result in found]
+        median, first = statistics.median(rates), found[0]
+        timed = first.request_p50_ms is not None
+        peaks: dict[str, float] = {}
+        for result in found:
+            for kind, value in (result.peak_mb or {}).items():
+                peaks[kind] = max(peaks.get(kind, 0.0), value)
+        same = "-" if first.digests is None or expected is None else "same" if first.digests == expected else "differs"
+        table.add_row(
+            way,
+            f"{median:.2f}",
+            f"{min(rates):.2f}-{max(rates):.2f}",
+            "-" if limit is None else f"{median / limit:.2f}",
+            f"{statistics.median(result.cpu_s_per_step for result in found):.3f}",
+            f"{statistics.median(result.bytes_per_step for result in found) / 1000:.0f}",
+            f"{statistics.median(r.request_p50_ms or 0 for r in found):.0f}/"
+            f"{statistics.median(r.request_p95_ms or 0 for r in found):.0f}"
+            if timed
+            else "-",
+            ", ".join(f"{kind} {value:.0f}" for kind, value in sorted(peaks.items())),
+            same,
+        )
+    return table
+
+
+if __name__ == "__main__":
+    run_command(bench)

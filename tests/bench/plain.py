@@ -1,0 +1,51 @@
+"""Plain PyTorch: users trained one after another by the reference loop, psi in the same process, no messages.
+
+Started by ``exchange.py``: reads a job from the command line, loads everything, says ``ready``, waits for a line,
+works, and prints what it took.
+"""
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from roles.common.weights import digest, load
+from sim.config import load_experiment
+from sim.messages import Job
+from sim.nodes import store_of
+from sim.provider_node import assign_images, validation_ids
+from tests.reference_loop import train_reference
+
+
+def main() -> None:
+    """Train ``users`` of the run ``run`` with ``threads`` threads."""
+    given = json.loads(sys.argv[1])
+    torch.set_num_threads(given["threads"])
+    run = Path(given["run"])
+    experiment = load_experiment(run / "config.yaml")
+    store = store_of(experiment)
+    job = Job(experiment, run)
+    assignment, validation = assign_images(job), validation_ids(experiment, store)
+    psi, _ = load(Path(given["psi"]))
+    store.images("train").float().sum()  # in the page cache
+    print("ready", flush=True)
+    sys.stdin.readline()
+    began, cpu_began = time.perf_counter(), time.process_time()
+    digests = {
+        user: digest(train_reference(experiment, user, psi, store, assignment[user], validation))
+        for user in given["users"]
+    }
+    usage = {
+        "seconds": time.perf_counter() - began,
+        "cpu_s": time.process_time() - cpu_began,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "digests": digests,
+    }
+    print(json.dumps(usage), flush=True)
+
+
+if __name__ == "__main__":
+    main()

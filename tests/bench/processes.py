@@ -1,0 +1,123 @@
+"""What benchmarks share: CPU seconds and memory of a run's processes (Linux's /proc), its phases, a command line."""
+
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import typer
+
+from sim.config import ConfigError
+from sim.launch import processes_of
+from sim.progress import Status
+
+_TICKS_A_SECOND = 100
+_INTERVAL_S = 0.5
+_PHASES = ("starting", "classifier", "users", "attacks", "report", "complete")
+_KINDS = {
+    "ClientAppActor": "worker",
+    "_ProviderActor": "provider",
+    "flwr-simulation": "driver",
+    "flower-superlink": "superlink",
+    "raylet": "ray",
+    "gcs_server": "ray",
+    "ray": "ray",
+    "tests.bench.plain": "plain",
+}
+
+
+@dataclass
+class Usage:
+    """Of one kind of process, over all processes of that kind."""
+
+    cpu_s: float = 0.0
+    peak_mb: float = 0.0
+    """Largest resident memory of one process."""
+
+
+@dataclass
+class ProcessWatch:
+    """Samples all processes that were started for a run while the context lasts.
+
+    Args:
+        run: the run's folder, which marks its processes.
+    """
+
+    run: Path
+    usage: dict[str, Usage] = field(default_factory=lambda: defaultdict(Usage))
+
+    def __post_init__(self) -> None:
+        self._cpu: dict[int, tuple[str, float]] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU seconds of all processes so far, of ended ones as last seen."""
+        self.sample()
+        return sum(seconds for _, seconds in self._cpu.values())
+
+    def sample(self) -> None:
+        """Read everything once."""
+        for process in processes_of(self.run):
+            try:
+                folder = Path(f"/proc/{process}")
+                kind = _kind_of(folder)
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                status = (folder / "status").read_text()
+            except OSError:
+                continue
+            self._cpu[process] = (kind, (int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND)
+            resident = next((line for line in status.splitlines() if line.startswith("VmRSS")), "VmRSS: 0 kB")
+            usage = self.usage[kind]
+            usage.peak_mb = max(usage.peak_mb, int(resident.split()[1]) / 1024)
+            usage.cpu_s = sum(seconds for of_kind, seconds in self._cpu.values() if of_kind == kind)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_INTERVAL_S):
+            self.sample()
+
+
+def _kind_of(folder: Path) -> str:
+    command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return next((kind for sign, kind in _KINDS.items() if sign in command), "other")
+
+
+class BenchFailed(RuntimeError):
+    """A benchmark that cannot go on; the message is one line."""
+
+
+def wait_for_phase(run: Path, phase: str) -> None:
+    """Wait until a run has come to a phase or past it.
+
+    Raises:
+        BenchFailed: the run failed.
+    """
+    while True:
+        status = Status.read(run)
+        if status.phase == "failed" or b"raised an exception" in (run / "flower.log").read_bytes():
+            raise BenchFailed(f"the run failed: {status.error or 'its simulation raised an exception'}")
+        if _PHASES.index(status.phase) >= _PHASES.index(phase):
+            return
+        time.sleep(0.1)
+
+
+def run_command(command: Callable[..., None]) -> None:
+    """Run a benchmark's command line; what goes wrong is one line and exit code 1."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(command)
+    try:
+        app()
+    except (BenchFailed, ConfigError) as error:
+        sys.exit(f"veilsim: {error}")
