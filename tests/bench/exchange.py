@@ -26,6 +26,9 @@ from rich.table import Table
 from roles.common.weights import digest
 from sim.config import ConfigError, Experiment, available_cpus
 from sim.launch import simulation, simulation_environment
+from sim.messages import Job
+from sim.progress import Heart
+from sim.provider_node import trained_classifier
 from sim.runs import RunFolder, environment
 from tests.bench.processes import BenchFailed, ProcessWatch, run_command, wait_for_phase
 
@@ -181,23 +184,10 @@ def _steps(experiment: Experiment) -> int:
 
 
 def _psi_of(experiment: Experiment, base: Path) -> Path:
-    """Return the weights of psi; the first run trains them."""
+    """Return the weights of psi, trained as veilsim trains it, or found where it keeps them."""
     path = base / "psi" / "provider" / "psi.safetensors"
     if not path.is_file():
-        small = experiment.model_copy(
-            update={
-                "users": experiment.users.model_copy(update={"count": 1}),
-                "user": experiment.user.model_copy(
-                    update={
-                        "width": 1,
-                        "training": experiment.user.training.model_copy(update={"epochs": 0.1}),
-                    }
-                ),
-            }
-        )
-        RunFolder.create(base / "psi", small)
-        with simulation(base / "psi", small):
-            wait_for_phase(base / "psi", "complete")
+        trained_classifier(Job(experiment, base / "psi"), Heart())
     return path
 
 

@@ -106,7 +106,7 @@ def bench(
     console = Console()
     counts = [int(count) for count in users.split(",")]
     experiments = {count: experiment_of(count, steps, data, exchange, precision) for count in counts}
-    check(experiments[counts[0]], Path(__file__))
+    check(experiments[counts[0]], Path("bench users"))
     results: list[Result] = []
     report: dict[str, Any] = {"environment": environment(), "steps": steps, "data": data, "exchange": exchange}
     for count, experiment in experiments.items():

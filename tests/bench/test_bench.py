@@ -1,0 +1,57 @@
+"""The benchmarks run, and what they compare is the same work."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def veilsim(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sim.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+
+
+def test_every_way_of_the_exchange_trains_the_same_thetas_as_the_plain_loop(tmp_path: Path) -> None:
+    out = tmp_path / "exchange.json"
+    options = [
+        "--points",
+        "small",
+        "--ways",
+        "limit,direct,relay,naive",
+        "--repeats",
+        "1",
+        "--users",
+        "2",
+        "--steps",
+        "2",
+    ]
+    done = veilsim("bench", "exchange", *options, "--precision", "fp32", "--out", out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = {way: found[0] for way, found in json.loads(out.read_text())["points"]["small"].items()}
+    assert set(results) == {"limit", "direct", "relay", "naive"}
+    assert len(results["limit"]["digests"]) == 2
+    assert results["limit"]["digests"] == results["direct"]["digests"] == results["relay"]["digests"]
+    # Two steps of 32 images: x_hat there and its gradient back, and little else.
+    for way in ("direct", "relay", "naive"):
+        assert 2 * 32 * 3 * 32 * 32 * 4 < results[way]["bytes_per_step"] < 2.2 * 32 * 3 * 32 * 32 * 4
+        assert results[way]["peak_mb"]["driver"] > 100
+    assert all(result["steps_per_s"] > 0 and result["cpu_s_per_step"] > 0 for result in results.values())
+    assert all(results[way]["request_p50_ms"] > 0 for way in ("direct", "relay"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["nothing"], "veilsim: bench nothing: must be one of exchange, users"),
+        (["exchange", "--points", "huge"], "veilsim: bench exchange: 'huge': must be one of small, width16, wide"),
+        (["exchange", "--ways", "limit,none"], "veilsim: bench exchange: 'none': must be one of limit, direct, relay"),
+        (["users", "--data", "/nowhere/x"], "veilsim: bench users: data.name '/nowhere/x': no such folder"),
+    ],
+)
+def test_a_wrong_option_is_one_line(arguments: list[str], expected: str) -> None:
+    done = veilsim("bench", *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith(expected)
+    assert len(done.stderr.strip().splitlines()) == 1
