@@ -21,6 +21,8 @@ _LATENCY_S = 0.25
 """For how long a message of a simulation is under way while nobody works on it: Flower looks for new ones every 0.1 s,
 less often when it is busy."""
 _RECENT = 64
+_TTL_S = 30 * 24 * 3600
+"""Flower drops a message after 12 hours, and one message may be a user's whole training."""
 _DEAD_WORKER = (
     "ActorDiedError",
     "RayActorError",
@@ -193,6 +195,7 @@ class Relay:
         self._pending = blocked + list(pending)
 
     def _push(self, message: Message, conversation: _Conversation) -> None:
+        message.metadata.ttl = _TTL_S
         (identifier,) = self._grid.push_messages([message])
         self._in_flight[identifier] = conversation
 

@@ -119,6 +119,9 @@ def _go_on(session: Session, work: Work[RecordDict], answer: Answer | None, path
         return result
     tensors, numbers = session.checkpoint()
     save(path, tensors, {"numbers": json.dumps({"ticket": ticket, "state": numbers})})
+    # A session holds a network and what its backward pass needs: those that others have taken further only take room.
+    for other in [other for other, waiting in _waiting.items() if waiting.written != _written(other)]:
+        del _waiting[other]
     _waiting[path] = _Waiting(ticket, session, work, request, _written(path))
     message_type, content = encode_request(request)
     return suspended(content, message_type, ticket)

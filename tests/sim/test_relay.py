@@ -187,6 +187,13 @@ def test_several_messages_to_one_node_go_one_after_the_other(job: Job, grid: InM
     assert grid.most_in_flight == {201: 1, 202: 1}
 
 
+def test_a_message_may_take_weeks(job: Job, grid: InMemoryGrid) -> None:
+    list(relay_over(grid, job).send_and_receive(messages_to(job, "train")))
+    to_users = [message for message in grid.sent if message.metadata.dst_node_id != PROVIDER]
+    assert {message.metadata.message_type for message in to_users} == {"train", "train.resume"}
+    assert all(message.metadata.ttl == 30 * 24 * 3600 for message in to_users)
+
+
 def test_no_messages_have_no_replies(job: Job, grid: InMemoryGrid) -> None:
     assert list(relay_over(grid, job).send_and_receive([])) == []
 

@@ -130,6 +130,21 @@ def test_a_session_goes_on_with_what_this_process_still_has(job: Job, provider: 
     assert made[0].checkpoint()[1]["training"]["step"] == STEPS
 
 
+def test_a_session_that_went_on_in_another_process_is_not_kept(
+    job: Job, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, others = dict[Path, object](), dict[Path, object]()
+    monkeypatch.setattr(sim.sessions, "_waiting", mine)
+    first, second = job.run / "state" / "first.safetensors", job.run / "state" / "second.safetensors"
+    message_type, ticket, request = question(start_relayed(train_session(job), first))
+    monkeypatch.setattr(sim.sessions, "_waiting", others)
+    resume_relayed(lambda: train_session(job), first, ticket, answer_one(provider, message_type, request))
+    monkeypatch.setattr(sim.sessions, "_waiting", mine)
+    start_relayed(train_session(job), second)
+    assert set(mine) == {second}
+    assert set(others) == {first}
+
+
 def test_the_answer_to_another_question_is_refused_and_the_right_one_still_taken(job: Job, provider: Provider) -> None:
     path = job.run / "state" / "session.safetensors"
     message_type, ticket, request = question(start_relayed(train_session(job), path))
