@@ -61,7 +61,11 @@ def bench(context: typer.Context, name: Annotated[str, typer.Argument(help="exch
     if name not in names:
         _errors.print(f"veilsim: bench {name}: must be one of {', '.join(names)}", markup=False)
         raise typer.Exit(1)
-    path = os.pathsep.join([str(app_folder()), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    try:
+        path = os.pathsep.join([str(app_folder()), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    except ConfigError as error:
+        _errors.print(f"veilsim: {error}", markup=False)
+        raise typer.Exit(1) from None
     command = [sys.executable, "-m", f"tests.bench.{name}", *context.args]
     raise typer.Exit(subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, check=False).returncode)
 

@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.common.logger import log
 
 from roles.common.weights import State
+from sim.config import one_line
 from sim.evaluator_node import BLUR
 from sim.messages import ARRAYS, METRICS, Job, decode_attack, decode_curve, decode_tensors, encode_job, encode_tensors
 from sim.progress import Status
@@ -20,21 +21,31 @@ from sim.runs import PublishedTransformer, RunFolder, subject_of, user_name
 class Evaluation:
     """Steps 4 and 5 of Section III-A, and the attacks of Section IV-B; what an earlier attempt has finished is skipped.
 
-    A user's next step is submitted when its last is done, so that users which are trained early are evaluated while
-    others still train. Thetas stay on disk but for those that are under way.
+    A user's next step is submitted when its last is done: nobody waits for the slowest user. Thetas stay on disk but
+    for those that are under way.
 
     Args:
         users: node ids, in the order of the users.
         evaluators: node ids of those who attack.
+        while_training: whether they attack while users still train, having nothing else to do.
     """
 
-    def __init__(self, relay: Relay, users: Sequence[int], evaluators: Sequence[int], run: RunFolder, job: Job) -> None:
+    def __init__(
+        self,
+        relay: Relay,
+        users: Sequence[int],
+        evaluators: Sequence[int],
+        run: RunFolder,
+        job: Job,
+        while_training: bool,
+    ) -> None:
         self._relay, self._users, self._evaluators = relay, users, evaluators
         self._run, self._job = run, job
+        self._training, self._while_training = True, while_training
+        self._waiting: list[tuple[str, int | None]] = []
         self._subjects = {BLUR, *(subject_of(job.experiment, user) for user in range(len(users)))}
         self._submitted: set[str] = set()
         self._attacked = sum(run.attack_path(subject).is_file() for subject in self._subjects)
-        self._status_shown = False
 
     def add(self, user: int, shared: State | None = None) -> None:
         """Take a user's transformer as far as it can be taken.
@@ -55,23 +66,22 @@ class Evaluation:
 
         self._submit(user, "query.publish", self._job, False, keep)
 
-    def add_control(self) -> None:
-        """Have the positive control attacked: blurred images, which every inverse network must be able to recover."""
-        self._attack(BLUR, None)
-
-    def finish(self) -> None:
-        """Wait for everything that was added.
+    def finish(self) -> bool:
+        """Wait for everything that was added and what follows from it; return whether any user has published.
 
         Raises:
             WorkerDied: a worker process of the simulation is gone.
         """
-        self._status_shown, began = True, time.time()
+        self._training, began = False, time.time()
         self._show()
+        for subject, user in self._waiting:
+            self._attack(subject, user)
         self._relay.run()
         self._run.note({"attacks_seconds": self._run.facts().get("attacks_seconds", 0.0) + time.time() - began})
+        return any(self._run.is_published(user) for user in range(len(self._users)))
 
     def _show(self) -> None:
-        if self._status_shown:
+        if not self._training:
             Status("attacks", self._attacked, len(self._subjects), "attacks").write(self._run.path)
 
     def _submit(
@@ -82,17 +92,23 @@ class Evaluation:
             return Message(RecordDict({"config": encode_job(job), **records}), node, message_type)
 
         def finished(reply: Message) -> None:
-            if reply.has_error():
-                log(ERROR, "user %d: %s", user, reason_of(reply))
-                # Why its training failed says more than that it has nothing to publish.
-                name = user_name(user)
-                self._run.keep_failure(name, self._run.failure(name) or reason_of(reply))
-            else:
-                keep(reply.content)
+            reason = _failure(reply, keep)
+            if reason is None:
+                return
+            log(ERROR, "user %d: %s", user, reason)
+            name = user_name(user)
+            # Why its training failed says more than that it has nothing to publish.
+            known = self._run.failure(name) if message_type == "query.publish" else ""
+            self._run.keep_failure(name, known or reason)
+            self._subjects.discard(name)
+            self._show()
 
         self._relay.submit([self._users[user]], message_to, finished)
 
     def _test(self, user: int) -> None:
+        # Blurred images, which every inverse network must be able to recover; without a published theta there would be
+        # nothing that they are a control for.
+        self._attack(BLUR, None)
         subject = subject_of(self._job.experiment, user)
         if self._run.predictions(user) is not None:
             self._attack(subject, user)
@@ -105,6 +121,9 @@ class Evaluation:
         self._submit(user, "evaluate.test", replace(self._job, subject="test"), True, keep)
 
     def _attack(self, subject: str, user: int | None) -> None:
+        if self._training and not self._while_training:
+            self._waiting.append((subject, user))
+            return
         if subject in self._submitted or self._run.attack_path(subject).is_file():
             return
         self._submitted.add(subject)
@@ -120,13 +139,26 @@ class Evaluation:
             return Message(content, node, "evaluate.itn")
 
         def finished(reply: Message) -> None:
-            if reply.has_error():
-                log(ERROR, "attack on %s failed: %s", subject, reason_of(reply))
-                self._run.keep_failure(subject, reason_of(reply))
-            else:
-                self._run.keep_attack(subject, decode_attack(reply.content))
+            reason = _failure(reply, lambda content: self._run.keep_attack(subject, decode_attack(content)))
+            if reason is None:
                 self._run.forget_failure(subject)
+            else:
+                log(ERROR, "attack on %s failed: %s", subject, reason)
+                self._run.keep_failure(subject, reason)
             self._attacked += 1
             self._show()
 
         self._relay.submit(self._evaluators, message_to, finished)
+
+
+def _failure(reply: Message, keep: Callable[[RecordDict], None]) -> str | None:
+    """Keep what a reply brings, or return in one line why that cannot be done."""
+    if reply.has_error():
+        return reason_of(reply)
+    try:
+        keep(reply.content)
+    except KeyError as error:
+        return f"the reply has no record {error}"
+    except ValueError as error:
+        return one_line(error)
+    return None

@@ -3,7 +3,7 @@
 ========================  =========  ===================================  ==========================================
 type                      to         carries                              reply
 ========================  =========  ===================================  ==========================================
-``query.role``            any        the job                              role, and index within it
+``query.role``            any        the job                              role, index within it, simulated or not
 ``train.classifier``      provider   the job                              psi's accuracy, digest and learning curve
 ``train``                 user       the job, round, theta or nothing     metrics, and theta where one was sent
 ``evaluate``              user       the job, theta or nothing            loss and accuracy on validation images

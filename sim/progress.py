@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -24,13 +25,13 @@ class Status:
     """What the ServerApp is doing."""
 
     phase: str
-    """``starting``, ``classifier``, ``users``, ``publication``, ``attacks``, ``report``, ``complete`` or ``failed``."""
+    """``starting``, ``classifier``, ``users``, ``attacks``, ``report``, ``complete`` or ``failed``."""
     done: int = 0
     """Rounds, users or attacks of this phase that are done (see ``unit``)."""
     total: int = 0
     unit: str = ""
     users: int = 0
-    """How many users take part in every round; 0 in other phases."""
+    """How many users are trained; 0 in other phases."""
     error: str = ""
 
     def write(self, run: Path) -> None:
@@ -65,20 +66,17 @@ class Heart:
     """A worker's side: told of every step, writes at most twice a second."""
 
     def __init__(self) -> None:
-        self._last = 0.0
-        self._phase = ""
-        self._steps = 0
+        self._last: dict[str, float] = {}
+        self._steps: Counter[str] = Counter()
 
     def beat(self, run: Path, phase: str, label: str, done: int, total: int, loss: float) -> None:
         """Note that one more step is done."""
-        if phase != self._phase:
-            self._phase, self._steps = phase, 0
-        self._steps += 1
+        self._steps[phase] += 1
         now = time.time()
-        if now - self._last >= _INTERVAL_S:
-            self._last = now
-            beat = Beat(label, phase, done, total, self._steps, loss, now)
-            write_atomically(run / "progress" / f"worker-{os.getpid()}.json", json.dumps(asdict(beat)))
+        if now - self._last.get(phase, 0.0) >= _INTERVAL_S:
+            self._last[phase] = now
+            beat = Beat(label, phase, done, total, self._steps[phase], loss, now)
+            write_atomically(run / "progress" / f"worker-{os.getpid()}-{phase}.json", json.dumps(asdict(beat)))
 
 
 def read_beats(run: Path, phase: str) -> list[Beat]:
@@ -101,19 +99,23 @@ class ProgressLine:
         self._phase = ""
         self._began = time.monotonic()
         self._done_at_start = 0
+        self._steps_at_start = 0
 
     def of(self, status: Status) -> str:
         """Return the line for the present ``status``."""
+        beats = read_beats(self._run, status.phase)
         if status.phase != self._phase:
             self._phase, self._began, self._done_at_start = status.phase, time.monotonic(), status.done
-        beats = read_beats(self._run, status.phase)
+            # Users that are trained early are attacked while others still train.
+            self._steps_at_start = sum(beat.steps for beat in beats)
         elapsed = time.monotonic() - self._began
         parts = [f"{status.phase:<14}"]
         if status.total:
             parts.append(f"{status.done}/{status.total} {status.unit}")
         running = [beat for beat in beats if time.time() - beat.time < _STALE_S and beat.total]
         if beats and elapsed > 0:
-            parts.append(f"{sum(beat.steps for beat in beats) / elapsed:.1f} steps/s")
+            steps = sum(beat.steps for beat in beats) - self._steps_at_start
+            parts.append(f"{steps / elapsed:.1f} steps/s")
         for beat in running[:4]:
             parts.append(f"{beat.label} {beat.done}/{beat.total} loss {beat.loss:.3f}")
         left = self._seconds_left(status, beats, elapsed)
@@ -127,10 +129,10 @@ class ProgressLine:
             return None
         if status.users and beats:
             # Rounds are long: steps say more. A beat's total is of a user's whole training.
-            steps = sum(beat.steps for beat in beats)
+            steps = sum(beat.steps for beat in beats) - self._steps_at_start
             share = 1 - self._done_at_start / status.total
             needed = status.users * share * sum(beat.total for beat in beats) / len(beats)
-            return elapsed * max(0.0, needed - steps) / steps
+            return elapsed * max(0.0, needed - steps) / steps if steps else None
         done = status.done + sum(beat.done / beat.total for beat in beats if time.time() - beat.time < _STALE_S)
         fresh = done - self._done_at_start
         return None if fresh <= 0 else elapsed * max(0.0, status.total - done) / fresh

@@ -1,6 +1,6 @@
 """The relay: a Grid in which a node's reply may be a question to the provider, answered before anyone sees it.
 
-A strategy sees users only and calls ``send_and_receive`` as always. Inside, every user is in flight at once; questions
+A strategy sees users only and calls ``send_and_receive`` as always. Inside, many users are in flight at once; questions
 that come in together travel to the provider as one message; a user goes on as soon as its own answer is there.
 """
 
@@ -23,6 +23,7 @@ less often when it is busy."""
 _RECENT = 64
 _TTL_S = 30 * 24 * 3600
 """Flower drops a message after 12 hours, and one message may be a user's whole training."""
+_NOT_SENT = "Flower did not take the message: the node is gone, or the message too large"
 _DEAD_WORKER = (
     "ActorDiedError",
     "RayActorError",
@@ -180,11 +181,16 @@ class Relay:
         if not self._pending or not self._room():
             return
         blocked: list[_Conversation] = []
+        full: set[int] = set()
         pending, self._pending = deque(self._pending), []
         while pending and self._room():
             conversation = pending.popleft()
-            free = [node for node in conversation.nodes if self._busy[node] < self._per_node(node)]
+            # Many attacks wait for the same few evaluators: whether they are busy is asked once.
+            free = id(conversation.nodes) not in full and [
+                node for node in conversation.nodes if self._busy[node] < self._per_node(node)
+            ]
             if not free:
+                full.add(id(conversation.nodes))
                 blocked.append(conversation)
                 continue
             node = min(free, key=lambda node: self._busy[node])
@@ -192,12 +198,21 @@ class Relay:
             self._busy[node] += 1
             self._open.add(conversation)
             self._push(conversation.sent, conversation)
-        self._pending = blocked + list(pending)
+        # Whoever could not be reached may have led to more.
+        self._pending = [*blocked, *pending, *self._pending]
 
     def _push(self, message: Message, conversation: _Conversation) -> None:
+        identifier = self._push_one(message)
+        if identifier is None:
+            self._end(conversation, Message(Error(0, _NOT_SENT), reply_to=_sent(conversation)))
+        else:
+            self._in_flight[identifier] = conversation
+
+    def _push_one(self, message: Message) -> str | None:
+        """Push a message and return its id, or None if Flower does not take it."""
         message.metadata.ttl = _TTL_S
-        (identifier,) = self._grid.push_messages([message])
-        self._in_flight[identifier] = conversation
+        identifiers: list[str | None] = list(self._grid.push_messages([message]))
+        return identifiers[0] if identifiers else None
 
     def _send_questions(self) -> None:
         if self._asked is not None or not self._questions:
@@ -208,8 +223,12 @@ class Relay:
         self._questions = [question for question in self._questions if question.suspension.message_type != kind]
         merged = merge({number: question.suspension.request for number, question in enumerate(batch)})
         content = RecordDict({JOB: self._job, **dict(merged.items())})
-        (identifier,) = self._grid.push_messages([Message(content, self._provider, kind)])
-        self._asked = (identifier, batch)
+        identifier = self._push_one(Message(content, self._provider, kind))
+        if identifier is not None:
+            self._asked = (identifier, batch)
+            return
+        for question in batch:
+            self._resume(question, encode_refusal(RuntimeError(_NOT_SENT)))
 
     def _receive(self, reply: Message) -> None:
         self._check_alive(reply)
@@ -221,6 +240,9 @@ class Relay:
                     self._resume(question, answer)
             return
         conversation = self._in_flight.pop(identifier)
+        if reply.has_error():
+            # Flower's own errors, of a node that is gone or a message that has expired, name no node.
+            reply = Message(reply.error, reply_to=_sent(conversation))
         try:
             suspension = None if reply.has_error() else suspension_of(reply)
         except MessageError as error:
@@ -228,6 +250,9 @@ class Relay:
         if suspension is not None:
             self._questions.append(_Question(conversation, suspension))
             return
+        self._end(conversation, reply)
+
+    def _end(self, conversation: _Conversation, reply: Message) -> None:
         self._close(conversation)
         conversation.finished(reply)
 
@@ -293,7 +318,7 @@ class RelayGrid(Grid):
     ) -> None:
         self._grid, self._relay, self._users, self._finished = grid, relay, list(users), finished
         self.failures: dict[int, str] = {}
-        """By node id: why a user's last message failed."""
+        """By node id: why a user's last training failed."""
 
     def set_run(self, run: Any) -> None:
         """See :class:`Grid`."""
@@ -330,8 +355,11 @@ class RelayGrid(Grid):
         order = {node: position for position, node in enumerate(self._users)}
         ordered = sorted(messages, key=lambda message: order[message.metadata.dst_node_id])
         replies = self._relay.exchange(ordered, timeout, self._finished)
+        trained = {message.metadata.dst_node_id for message in ordered if message.metadata.message_type == "train"}
         for reply in replies:
-            self.failures.pop(reply.metadata.src_node_id, None)
-            if reply.has_error():
-                self.failures[reply.metadata.src_node_id] = reason_of(reply)
+            node = reply.metadata.src_node_id
+            if node in trained:
+                self.failures.pop(node, None)
+                if reply.has_error():
+                    self.failures[node] = reason_of(reply)
         return replies

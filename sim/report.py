@@ -133,32 +133,34 @@ def write_report(run: RunFolder, experiment: Experiment) -> str:
 
 
 def shown_users(table: pd.DataFrame, experiment: Experiment) -> list[int]:
-    """Return the users that figures and summary show, in their order: all, or a few from most to least recovered.
+    """Return the users that strips and summary show, in their order: all, or a few from most to least recovered.
 
     Recovered is measured by the best inverse network's median SSIM. The first and the last in this order are among
-    them, the others at equal distances in between.
+    them, the others at equal distances in between. Users without a result have no place in it.
     """
     users = list(range(experiment.user_count))
     ssims = [column for name in (itn.name for itn in experiment.attack.itns) if (column := f"itn_{name}_ssim") in table]
     if len(users) <= _MOST_SHOWN or not ssims:
         return users[:_MOST_SHOWN]
     ranked = table.loc[users, ssims].max(axis=1).dropna().sort_values(kind="stable").index.tolist()
+    if not ranked:
+        return users[:_MOST_SHOWN]
     last = len(ranked) - 1
     return sorted({ranked[round(place * last / (_MOST_SHOWN - 1))] for place in range(_MOST_SHOWN)})
 
 
-def _draw(run: RunFolder, experiment: Experiment, users: list[int]) -> None:
-    figures = run.path / "figures"
+def _draw(run: RunFolder, experiment: Experiment, shown: list[int]) -> None:
+    """Draw all users' boxes and curves, and the strips of those ``shown``."""
+    figures, users = run.path / "figures", range(experiment.user_count)
     boxes: list[Box] = []
-    curves: dict[str, list[dict[str, float]]] = {}
-    for user in users:
-        published = run.user(user)
-        if published is not None:
-            curves[f"user {user}"] = published.curve
+    curves = {f"user {user}": published.curve for user in users if (published := run.user(user)) is not None}
+    with_strips = {subject_of(experiment, user) for user in shown}
     for subject in dict.fromkeys(subject_of(experiment, user) for user in users):
         result = run.attack(subject)
-        if result is not None:
-            boxes += _boxes(_shown(subject), result)
+        if result is None:
+            continue
+        boxes += _boxes(_shown(subject), result)
+        if subject in with_strips:
             draw_strips(figures / f"strips-{subject}", _strips(result), _strip_title(experiment, _shown(subject)))
     control = run.attack(BLUR)
     if control is not None:
@@ -241,8 +243,8 @@ def _left_out(table: pd.DataFrame, experiment: Experiment) -> list[str]:
     if shown == experiment.user_count:
         return []
     return [
-        f"Shown are {shown} of {experiment.user_count} users, from the one whose images are recovered best to the one "
-        "whose are least; all are in table.csv.",
+        f"Shown are {shown} of {experiment.user_count} users, those whose images are recovered best and least among "
+        "them; all are in table.csv.",
         "",
     ]
 

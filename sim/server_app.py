@@ -80,20 +80,20 @@ def run_experiment(grid: Grid, run: RunFolder, experiment: Experiment) -> None:
     """
     averaging = experiment.strategy.name != "independent"
     job = Job(experiment, run.path, first_round=run.finished_rounds() if averaging else 0)
+    clock = _Clock(run)
     roster = _roster(grid, job)
     relay = roster.relay(grid, job, _progress_log(run))
-    clock = _Clock(run)
 
     digest = _train_classifier(relay, roster.provider, run, job)
-    evaluation = Evaluation(relay, roster.users, roster.evaluators, run, job)
+    # A provider that evaluates as well has its users' questions to answer first.
+    while_training = roster.evaluators != [roster.provider]
+    evaluation = Evaluation(relay, roster.users, roster.evaluators, run, job, while_training)
     if averaging:
         _train_together(grid, relay, roster.users, run, job, evaluation)
     else:
         _train_alone(grid, relay, roster.users, run, job, evaluation)
     clock.note()
-    evaluation.add_control()
-    evaluation.finish()
-    if not any(run.is_published(user) for user in range(len(roster.users))):
+    if not evaluation.finish():
         raise RunFailed(f"no user finished its training; the first said: {run.failure(user_name(0))}")
     if _ask(relay, Message(_content(job), roster.provider, "query.psi")).config_records["psi"]["digest"] != digest:
         raise RunFailed("psi has changed while users trained: the results of this run mean nothing")
@@ -154,8 +154,8 @@ class _Roster:
     def relay(self, grid: Grid, job: Job, idle: Callable[[], None]) -> Relay:
         """Return the relay to these nodes."""
         attackers, workers = set(self.evaluators), job.experiment.runtime.worker_count
-        # A node that attacks keeps no state between messages: its next message may wait where it will be worked on.
-        ahead = 1 + math.ceil(workers / len(attackers))
+        # A node that attacks keeps no state between messages: in a simulation, all workers may act for it at once.
+        ahead = 1 + math.ceil(workers / len(attackers)) if self.simulated else 1
 
         def per_node(node: int) -> int:
             return ahead if node in attackers else 1
@@ -262,6 +262,8 @@ def _train_together(
             for user, node in enumerate(users):
                 if node in relayed.failures:
                     run.keep_failure(user_name(user), relayed.failures[node])
+                else:
+                    run.forget_failure(user_name(user))
         Status("users", done + number, rounds, "rounds", len(users)).write(run.path)
         return None
 

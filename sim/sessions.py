@@ -104,9 +104,10 @@ def _reload(session: Session, path: Path, ticket: int) -> _Waiting:
 
 def _written(path: Path) -> tuple[int, int]:
     """Return what tells one writing of a file from the next."""
-    if not path.is_file():
+    try:
+        status = path.stat()
+    except FileNotFoundError:
         return 0, 0
-    status = path.stat()
     return status.st_ino, status.st_mtime_ns
 
 

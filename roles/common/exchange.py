@@ -14,6 +14,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from roles.common.images import all_finite
+
 ResultT = TypeVar("ResultT")
 
 
@@ -117,7 +119,7 @@ def checked_gradient(answer: Answer, like: Tensor) -> Gradient:
         raise ExchangeError(
             f"gradient is {value.dtype} {tuple(value.shape)}, expected torch.float32 {tuple(like.shape)}"
         )
-    if not bool(torch.isfinite(value).all()):
+    if not all_finite(value):
         raise ExchangeError("gradient holds values that are not finite")
     return gradient
 

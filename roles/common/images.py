@@ -30,3 +30,12 @@ def normalise(images: Tensor) -> Tensor:
     mean = torch.tensor(IMAGENET_MEAN, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
     std = torch.tensor(IMAGENET_STD, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
     return (images - mean) / std
+
+
+def all_finite(values: Tensor) -> bool:
+    """Return whether no value is NaN or infinite, in one pass and without a mask as large as ``values``.
+
+    >>> all_finite(torch.tensor([0.0, 1.0])), all_finite(torch.tensor([0.0, float("nan"), 1.0]))
+    (True, False)
+    """
+    return bool(torch.isfinite(torch.stack(values.detach().aminmax())).all())

@@ -117,8 +117,9 @@ class Provider:
 
     def _labels_of(self, protected: Tensor, ids: Tensor, labels: Tensor) -> Tensor:
         self._check_images(protected, torch.float32)
+        lowest, highest = protected.aminmax()
         # A comparison with NaN is false, so this catches values that are not finite as well.
-        if not bool(((protected >= 0) & (protected <= 1)).all()):
+        if not bool((lowest >= 0) & (highest <= 1)):
             raise ExchangeError("protected images must hold finite values in [0, 1]")
         if ids.dtype != torch.int64 or ids.shape != (len(protected),):
             raise ExchangeError(

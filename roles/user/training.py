@@ -23,7 +23,7 @@ from roles.common.exchange import (
     checked_gradient,
     expect,
 )
-from roles.common.images import to_unit
+from roles.common.images import all_finite, to_unit
 from roles.common.recipes import Frozen, Recipe, set_lr
 from roles.common.seeds import derived_seed, generator
 from roles.common.unet import UNet
@@ -239,7 +239,7 @@ class TransformerTraining:
         plain = compute.batch(to_unit(batch))
         with compute.autocast():
             protected = self._h(plain)
-        if not bool(torch.isfinite(protected).all()):
+        if not all_finite(protected):
             raise ValueError(f"user {self._user} diverged at step {self._progress.step}: lower user.training.lr")
         answer = checked_gradient((yield LossGradient(protected.detach().cpu().contiguous(), ids)), protected)
         gradient = answer.gradient.to(compute.device)

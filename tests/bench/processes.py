@@ -6,14 +6,26 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 import typer
 
 from sim.config import ConfigError
 from sim.launch import processes_of
 from sim.progress import Status
+
+
+class PrecisionName(StrEnum):
+    """What ``runtime.precision`` may be."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    AUTO = "auto"
+
+
+PrecisionOption = Annotated[PrecisionName, typer.Option(help="auto: what this machine is fastest in.")]
 
 _TICKS_A_SECOND = 100
 _INTERVAL_S = 0.5
@@ -52,7 +64,7 @@ class ProcessWatch:
 
     def __post_init__(self) -> None:
         self._cpu: dict[int, tuple[str, float]] = {}
-        self._stop = threading.Event()
+        self._stop, self._lock = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Self:
@@ -65,11 +77,11 @@ class ProcessWatch:
 
     def cpu_seconds(self) -> float:
         """Return the CPU seconds of all processes so far, of ended ones as last seen."""
-        self.sample()
-        return sum(seconds for _, seconds in self._cpu.values())
+        with self._lock:
+            self._sample()
+            return sum(seconds for _, seconds in self._cpu.values())
 
-    def sample(self) -> None:
-        """Read everything once."""
+    def _sample(self) -> None:
         for process in processes_of(self.run):
             try:
                 folder = Path(f"/proc/{process}")
@@ -86,7 +98,8 @@ class ProcessWatch:
 
     def _watch(self) -> None:
         while not self._stop.wait(_INTERVAL_S):
-            self.sample()
+            with self._lock:
+                self._sample()
 
 
 def _kind_of(folder: Path) -> str:

@@ -14,10 +14,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from sim.config import Experiment, check
+from sim.config import ConfigError, Experiment, check
 from sim.launch import simulation
 from sim.runs import RunFolder, environment
-from tests.bench.processes import BenchFailed, ProcessWatch, run_command, wait_for_phase
+from tests.bench.processes import (
+    BenchFailed,
+    PrecisionName,
+    PrecisionOption,
+    ProcessWatch,
+    run_command,
+    wait_for_phase,
+)
 
 _BATCH = 32
 
@@ -28,7 +35,7 @@ class Result:
 
     users: int
     seconds: float
-    """From the first message to the end of the report, psi's training left out."""
+    """From the first message to the last result, psi's training and the report left out."""
     users_seconds: float
     attacks_seconds: float
     """What was left to do when the last user was trained."""
@@ -37,7 +44,7 @@ class Result:
     cpu_s: dict[str, float]
 
 
-def experiment_of(users: int, steps: int, data: str, exchange: str, precision: str) -> Experiment:
+def experiment_of(users: int, steps: int, data: str, precision: str) -> Experiment:
     """Return ``steps`` steps of training and as many of attacks, each shared by ``users`` users."""
     each = steps // users
     per_epoch, attack_per_epoch = min(each, 20), min(each, 4)
@@ -70,7 +77,7 @@ def experiment_of(users: int, steps: int, data: str, exchange: str, precision: s
                 "test_images": 32,
                 "itns": [{"name": "strong", "width": 8, "depth": 3, "training": attack}],
             },
-            "runtime": {"exchange": exchange, "precision": precision},
+            "runtime": {"precision": precision},
         }
     ).resolved()
 
@@ -96,19 +103,22 @@ def run_users(experiment: Experiment, folder: Path) -> Result:
 
 def bench(
     users: Annotated[str, typer.Option(help="Numbers of users, comma-separated.")] = "10,100,1000",
-    steps: Annotated[int, typer.Option(help="Training steps of all users together; as many of all attacks.")] = 20_000,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Training steps of all users together; as many of all attacks.")
+    ] = 20_000,
     data: Annotated[str, typer.Option(help="Data set: digits, a name on the Hub, or a folder.")] = "digits",
-    exchange: Annotated[str, typer.Option(help="direct or relay.")] = "direct",
-    precision: Annotated[str, typer.Option(help="fp32, bf16, or auto: what this machine is fastest in.")] = "auto",
+    precision: PrecisionOption = PrecisionName.AUTO,
     out: Annotated[Path | None, typer.Option(help="JSON file for everything measured.")] = None,
 ) -> None:
     """Share the same work among ever more users."""
     console = Console()
-    counts = [int(count) for count in users.split(",")]
-    experiments = {count: experiment_of(count, steps, data, exchange, precision) for count in counts}
+    counts = [int(count) for count in users.split(",") if count.isdecimal() and int(count)]
+    if not counts or len(counts) < len(users.split(",")) or max(counts) > steps:
+        raise ConfigError(f"bench users: --users {users!r}: must be numbers from 1 to --steps ({steps}), with commas")
+    experiments = {count: experiment_of(count, steps, data, precision.value) for count in counts}
     check(experiments[counts[0]], Path("bench users"))
     results: list[Result] = []
-    report: dict[str, Any] = {"environment": environment(), "steps": steps, "data": data, "exchange": exchange}
+    report: dict[str, Any] = {"environment": environment(), "steps": steps, "data": data}
     for count, experiment in experiments.items():
         with tempfile.TemporaryDirectory(prefix="veilbench-") as scratch:
             results.append(run_users(experiment, Path(scratch) / "run"))

@@ -58,13 +58,14 @@ def test_a_heart_beats_at_most_twice_a_second_and_counts_every_step(tmp_path: Pa
         clock[0] += 0.2
 
 
-def test_steps_are_counted_over_all_jobs_of_a_phase_and_anew_in_the_next(tmp_path: Path, clock: list[float]) -> None:
+def test_steps_are_counted_over_all_jobs_of_a_phase_while_phases_alternate(tmp_path: Path, clock: list[float]) -> None:
     heart = Heart()
-    for phase, label, expected in (("users", "user 1", 1), ("users", "user 2", 2), ("attacks", "user-0001", 1)):
+    jobs = (("users", "user 1", 1), ("users", "user 2", 2), ("attacks", "user-0001", 1), ("users", "user 3", 3))
+    for phase, label, expected in jobs:
         heart.beat(tmp_path, phase, label, 1, 5, loss=0.5)
         assert [beat.steps for beat in read_beats(tmp_path, phase)] == [expected]
         clock[0] += 1
-    assert read_beats(tmp_path, "users") == []
+    assert [beat.label for beat in read_beats(tmp_path, "attacks")] == ["user-0001"]
 
 
 def test_a_loss_that_is_not_a_number_yet_is_told_as_such(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ import yaml
 from roles.common.weights import load
 from sim.launch import processes_of
 from sim.progress import Status
-from sim.runs import RunFolder
 
 TINY = {
     "name": "tiny",
@@ -47,7 +46,7 @@ TINY = {
 }
 
 
-LONG = ("user.training.epochs=24", "strategy.rounds=6")
+LONG = ("user.training.epochs=60", "strategy.rounds=6")
 
 
 @pytest.fixture(scope="session")
@@ -189,6 +188,11 @@ def test_flwr_run_works_with_overrides_and_flowers_own_fedavg(tiny_config: Path,
     assert len(pd.read_csv(run / "table.csv")) == 3
 
 
+def rounds_of(run: Path, user: int) -> list[int]:
+    files = (run / "state" / f"user-{user:04d}").glob("round-*.safetensors")
+    return [int(path.stem.removeprefix("round-")) for path in files]
+
+
 @pytest.fixture(scope="session")
 def killed_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was killed with SIGKILL in the middle of the users' phase."""
@@ -198,11 +202,12 @@ def killed_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and Status.read(out).phase in ("starting", "classifier"):
         time.sleep(0.02)
-    while time.monotonic() < deadline and RunFolder(out).finished_rounds() < 1:
+    while time.monotonic() < deadline and not all(rounds_of(out, user) for user in (0, 1)):
         time.sleep(0.02)
     process.kill()
     process.wait()
-    assert 1 <= RunFolder(out).finished_rounds() < 6
+    assert all(1 <= max(rounds_of(out, user)) < 6 for user in (0, 1))
+    assert not list(out.glob("users/*/published.json"))
     # Nobody is left to end them: they notice, Ray's daemons last.
     deadline = time.monotonic() + 120
     while processes_of(out) and time.monotonic() < deadline:
@@ -241,7 +246,7 @@ def test_a_user_that_fails_is_named_in_the_table_and_costs_no_other_user_its_res
     assert "not a readable safetensors file" in table.loc["user-0001", "failure"]
     assert table.loc["user-0000", "failure"] == ""
     # 33 images are two batches: the last, of a single image, joins the one before.
-    assert table.loc["user-0002", "steps"] == 24 * 2
+    assert table.loc["user-0002", "steps"] == 60 * 2
 
 
 @pytest.mark.parametrize(

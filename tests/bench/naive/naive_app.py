@@ -19,6 +19,7 @@ from roles.common.images import to_unit
 from roles.common.recipes import set_lr
 from roles.common.seeds import derived_seed, generator
 from roles.common.unet import UNet
+from roles.common.weights import digest
 from roles.user.features import Features, feature_loss
 from sim.config import load_experiment
 from sim.messages import Job, content_bytes, decode_answer, decode_tensors, encode_request, encode_tensors
@@ -43,6 +44,7 @@ def main(grid: Grid, context: Context) -> None:
     ids = assign_images(Job(experiment, run))[0]
     steps = experiment.user.training.total_steps(Batches(ids, experiment.user.training.batch_size, 0).per_epoch)
     list(grid.send_and_receive([_message(run, provider, "query.warm")]))
+    Status("users").write(run)
     began, carried = time.time(), 0
     for step in range(steps):
         forward = [_message(run, node, "query.forward", step) for node in users]
@@ -53,7 +55,11 @@ def main(grid: Grid, context: Context) -> None:
         answers = {of[reply.metadata.reply_to_message_id]: reply.content for reply in replies}
         list(grid.send_and_receive([_message(run, node, "query.step", step, answers[node]) for node in users]))
         carried += sum(map(content_bytes, asked.values())) + sum(map(content_bytes, answers.values()))
-    result = {"seconds": time.time() - began, "steps": steps * len(users), "bytes": carried}
+    result = {"seconds": time.time() - began, "steps": steps * len(users), "bytes": carried, "digests": {}}
+    replies = grid.send_and_receive([_message(run, node, "query.theta") for node in users])
+    for reply in replies:
+        user = str(users.index(reply.metadata.src_node_id))
+        result["digests"][user] = digest(decode_tensors(reply.content["theta"]))
     write_atomically(run / "naive.json", json.dumps(result))
     Status("complete").write(run)
 
@@ -104,6 +110,11 @@ def step(message: Message, context: Context) -> Message:
     user.optimiser.step()
     user.keep()
     return Message(RecordDict(), reply_to=message)
+
+
+@client.query("theta")
+def theta(message: Message, context: Context) -> Message:
+    return Message(RecordDict({"theta": context.state["theta"]}), reply_to=message)
 
 
 def _job(message: Message) -> Job:

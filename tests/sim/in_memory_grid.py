@@ -1,0 +1,94 @@
+"""Flower's Grid with its nodes in this process."""
+
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.serverapp import Grid
+
+from sim.client_app import app
+from sim.messages import REQUEST
+
+PROVIDER, USERS = 100, (201, 202)
+"""Node 201 is user 0 with 24 images, node 202 is user 1 with 36."""
+
+
+class InMemoryGrid(Grid):
+    """Nodes in this process: the real ClientApp handles every message, and errors come back as in a simulation.
+
+    Args:
+        one_at_a_time: whether a pull returns one reply at most, the latest first, instead of all there are.
+        tamper: may change a reply of the ClientApp.
+        silent: nodes that never reply.
+    """
+
+    def __init__(
+        self,
+        nodes: Iterable[int],
+        one_at_a_time: bool = False,
+        tamper: Callable[[Message, Message], Message] = lambda message, reply: reply,
+        silent: Iterable[int] = (),
+    ) -> None:
+        self._contexts = {
+            node: Context(1, node, {"partition-id": partition}, RecordDict(), {})
+            for partition, node in enumerate(nodes)
+        }
+        self._one_at_a_time, self._tamper, self._silent = one_at_a_time, tamper, set(silent)
+        self._numbers = itertools.count(1)
+        self._waiting: dict[str, Message] = {}
+        self.sent: list[Message] = []
+        self.replies: list[Message] = []
+        self.most_in_flight: dict[int, int] = {}
+
+    def of_type(self, message_type: str) -> list[Message]:
+        return [message for message in self.sent if message.metadata.message_type == message_type]
+
+    def final_replies(self, message_type: str) -> list[Message]:
+        matching = [reply for reply in self.replies if reply.metadata.message_type == message_type]
+        return [reply for reply in matching if reply.has_error() or REQUEST not in reply.content.config_records]
+
+    def set_run(self, run: Any) -> None:
+        raise AssertionError("nobody asks for this")
+
+    @property
+    def run(self) -> Any:
+        return "the run"
+
+    def create_message(self, *arguments: Any, **options: Any) -> Message:
+        raise AssertionError("nobody asks for this")
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self._contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        identifiers = []
+        for message in messages:
+            identifier = f"message {next(self._numbers)}"
+            message.metadata.__dict__["_message_id"] = identifier
+            self._waiting[identifier] = message
+            self.sent.append(message)
+            node = message.metadata.dst_node_id
+            in_flight = sum(other.metadata.dst_node_id == node for other in self._waiting.values())
+            self.most_in_flight[node] = max(in_flight, self.most_in_flight.get(node, 0))
+            identifiers.append(identifier)
+        return identifiers
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        wanted = set(message_ids)
+        assert wanted <= set(self._waiting)
+        ready = [i for i in self._waiting if i in wanted and self._waiting[i].metadata.dst_node_id not in self._silent]
+        chosen = ready[-1:] if self._one_at_a_time else list(reversed(ready))
+        replies = [self._handle(self._waiting.pop(identifier)) for identifier in chosen]
+        self.replies += replies
+        return replies
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        raise AssertionError("the relay pushes and pulls")
+
+    def _handle(self, message: Message) -> Message:
+        try:
+            reply = app(message, self._contexts[message.metadata.dst_node_id])
+        except Exception as error:
+            reply = Message(Error(0, f"{type(error)}:<'{error}'>"), reply_to=message)
+        return self._tamper(message, reply)

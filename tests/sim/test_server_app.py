@@ -1,0 +1,250 @@
+"""A whole run in this process: the real ServerApp, the real ClientApp, and a Grid that can be made to fail anywhere."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from flwr.app import Error, Message, RecordDict
+
+import sim.report
+from roles.common.weights import load
+from sim.config import Experiment
+from sim.progress import Status
+from sim.report import shown_users
+from sim.runs import RunFolder
+from sim.server_app import RunFailed, run_experiment
+from tests.sim.in_memory_grid import PROVIDER, USERS, InMemoryGrid
+
+Tamper = Callable[[Message, Message], Message]
+EVALUATOR = 203
+
+
+@pytest.fixture
+def small(experiment: Experiment) -> Experiment:
+    """Three rounds of users, one evaluator, a psi of a few steps, attacks of one."""
+    return Experiment.model_validate(
+        experiment.model_dump()
+        | {
+            "classifier": {"crop_padding": 0, "training": {"epochs": 0.2, "lr": 0.01}},
+            "strategy": {"rounds": 3},
+            "attack": {
+                "pairs": 8,
+                "test_images": 6,
+                "pictures": 2,
+                "blur_sigma": 0.5,
+                "itns": [{"name": "itn", "width": 1, "depth": 2, "training": {"epochs": 1}}],
+            },
+            "runtime": experiment.runtime.model_dump() | {"evaluators": 1},
+        }
+    )
+
+
+def with_strategy(experiment: Experiment, name: str) -> Experiment:
+    return experiment.model_copy(update={"strategy": experiment.strategy.model_copy(update={"name": name})})
+
+
+def run_in(folder: Path, experiment: Experiment, tamper: Tamper | None = None) -> tuple[RunFolder, InMemoryGrid]:
+    """Run, or go on with the run in ``folder``."""
+    run = RunFolder(folder)
+    if not (folder / "config.yaml").exists():
+        run = RunFolder.create(folder, experiment)
+    grid = InMemoryGrid([PROVIDER, *USERS, EVALUATOR], **({} if tamper is None else {"tamper": tamper}))
+    run_experiment(grid, run, run.experiment())
+    return run, grid
+
+
+def table_of(run: RunFolder) -> pd.DataFrame:
+    return pd.read_parquet(run.path / "table.parquet").set_index("subject")
+
+
+def failing(message_type: str, node: int = 201, reason: str = "no more disk") -> Tamper:
+    def tamper(message: Message, reply: Message) -> Message:
+        metadata = message.metadata
+        failed = metadata.message_type == message_type and metadata.dst_node_id == node
+        return Message(Error(0, reason), reply_to=message) if failed else reply
+
+    return tamper
+
+
+@pytest.fixture(autouse=True)
+def without_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take longer than all the rest, and one test that draws them is enough."""
+    if "with_figures" not in request.keywords:
+        monkeypatch.setattr(sim.report, "_draw", lambda run, experiment, shown: None)
+
+
+@pytest.fixture
+def unbroken(small: Experiment, tmp_path: Path) -> RunFolder:
+    return run_in(tmp_path / "unbroken", small)[0]
+
+
+@pytest.mark.with_figures
+@pytest.mark.parametrize("strategy", ["independent", "fedavg"])
+def test_every_user_and_the_control_end_with_a_row(small: Experiment, tmp_path: Path, strategy: str) -> None:
+    run, grid = run_in(tmp_path / "run", with_strategy(small, strategy))
+    table = table_of(run)
+    assert list(table.index) == ["user-0000", "user-0001", "control-blur"]
+    assert list(table["images"][:2]) == [24, 36]
+    assert list(table["steps"][:2]) == [4, 6]
+    assert (table["failure"].fillna("") == "").all()
+    assert table["itn_itn_psnr"].notna().all()
+    assert Status.read(run.path).phase == "complete"
+    subjects = {"independent": ["user-0000", "user-0001"], "fedavg": ["shared"]}[strategy]
+    drawn = {path.name for path in (run.path / "figures").glob("*.png")}
+    assert drawn == {"psnr.png", "curves.png", *(f"strips-{subject}.png" for subject in [*subjects, "control-blur"])}
+    # An independent user is told to train once, and published theta is attacked once however many publish it.
+    messages = {"independent": (2, 3), "fedavg": (6, 2)}[strategy]
+    assert (len(grid.of_type("train")), len(grid.of_type("evaluate.itn"))) == messages
+
+
+@pytest.mark.parametrize(
+    ("message_type", "node", "without"),
+    [
+        ("train", 201, "steps"),
+        ("train.resume", 201, "steps"),
+        ("query.publish", 201, "steps"),
+        ("evaluate.test", 201, "accuracy"),
+        ("evaluate.resume", 201, "accuracy"),
+    ],
+)
+def test_a_user_that_fails_anywhere_is_named_alone_and_tried_again_when_resumed(
+    small: Experiment, tmp_path: Path, unbroken: RunFolder, message_type: str, node: int, without: str
+) -> None:
+    run, _ = run_in(tmp_path / "run", small, failing(message_type, node))
+    table = table_of(run)
+    assert table.loc["user-0000", "failure"] == "no more disk"
+    assert pd.isna(table.loc["user-0000", without])
+    others = ["user-0001", "control-blur"]
+    pd.testing.assert_frame_equal(table.loc[others], table_of(unbroken).loc[others], check_dtype=False)
+    assert "user-0000 failed: no more disk" in (run.path / "summary.md").read_text()
+
+    run, _ = run_in(tmp_path / "run", small)
+    pd.testing.assert_frame_equal(table_of(run), table_of(unbroken), check_dtype=False)
+
+
+def test_an_attack_that_fails_is_named_in_its_users_row(small: Experiment, tmp_path: Path, unbroken: RunFolder) -> None:
+    def tamper(message: Message, reply: Message) -> Message:
+        subject = message.content.config_records.get("config", {}).get("subject")
+        return Message(Error(0, "out of memory"), reply_to=message) if subject == "user-0001" else reply
+
+    run, _ = run_in(tmp_path / "run", small, tamper)
+    table = table_of(run)
+    assert table.loc["user-0001", "failure"] == "out of memory"
+    assert table.loc["user-0000", "failure"] == ""
+    assert (run.path / "users" / "user-0001" / "theta.safetensors").is_file()
+    run, grid = run_in(tmp_path / "run", small)
+    pd.testing.assert_frame_equal(table_of(run), table_of(unbroken), check_dtype=False)
+    # Nothing that was finished is done again.
+    assert not grid.of_type("train")
+    assert not grid.of_type("evaluate.test")
+    assert len(grid.of_type("evaluate.itn")) == 1
+
+
+def test_a_reply_of_nonsense_costs_its_user_its_row_and_nothing_else(small: Experiment, tmp_path: Path) -> None:
+    def tamper(message: Message, reply: Message) -> Message:
+        nonsense = message.metadata.message_type == "query.publish" and message.metadata.dst_node_id == 201
+        return Message(RecordDict(), reply_to=message) if nonsense else reply
+
+    table = table_of(run_in(tmp_path / "run", small, tamper)[0])
+    assert table.loc["user-0000", "failure"] == "the reply has no record 'arrays'"
+    assert table.loc["user-0001", "failure"] == ""
+
+
+@pytest.mark.parametrize("strategy", ["independent", "fedavg"])
+def test_a_user_whose_node_is_gone_is_named(small: Experiment, tmp_path: Path, strategy: str) -> None:
+    def tamper(message: Message, reply: Message) -> Message:
+        if message.metadata.dst_node_id != 201 or message.metadata.message_type == "query.role":
+            return reply
+        lost = Message(Error(0, "node is unavailable"), reply_to=message)
+        # What Flower says in place of a node comes from the SuperLink.
+        lost.metadata.__dict__["_src_node_id"] = 1
+        return lost
+
+    table = table_of(run_in(tmp_path / "run", with_strategy(small, strategy), tamper)[0])
+    assert table.loc["user-0000", "failure"] == "node is unavailable"
+    assert table.loc["user-0001", "failure"] == ""
+
+
+def test_without_any_user_that_finished_the_run_fails_with_the_reason_and_attacks_nothing(
+    small: Experiment, tmp_path: Path
+) -> None:
+    def tamper(message: Message, reply: Message) -> Message:
+        diverged = message.metadata.message_type == "train"
+        return Message(Error(0, "diverged: lower user.training.lr"), reply_to=message) if diverged else reply
+
+    for strategy in ("independent", "fedavg"):
+        run = RunFolder.create(tmp_path / strategy, with_strategy(small, strategy))
+        grid = InMemoryGrid([PROVIDER, *USERS, EVALUATOR], tamper=tamper)
+        with pytest.raises(RunFailed, match=r"no user finished its training; the first said: diverged: lower user"):
+            run_experiment(grid, run, run.experiment())
+        assert not grid.of_type("evaluate.itn")
+
+
+class KilledError(Exception):
+    """The process is gone."""
+
+
+@pytest.mark.parametrize("strategy", ["independent", "fedavg"])
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95])
+def test_a_run_killed_at_any_message_resumes_to_the_same_table(
+    small: Experiment, tmp_path: Path, whole_runs: dict[str, Any], strategy: str, share: float
+) -> None:
+    experiment = with_strategy(small, strategy)
+    if strategy not in whole_runs:
+        run, grid = run_in(tmp_path / "whole", experiment)
+        thetas = [load(run.path / "users" / f"user-000{user}" / "theta.safetensors")[0] for user in (0, 1)]
+        whole_runs[strategy] = table_of(run), thetas, len(grid.replies)
+    table, thetas, replies = whole_runs[strategy]
+    left = round(share * replies)
+
+    def tamper(message: Message, reply: Message) -> Message:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KilledError
+        return reply
+
+    with pytest.raises(KilledError):
+        run_in(tmp_path / "run", experiment, tamper)
+    run, grid = run_in(tmp_path / "run", experiment)
+    pd.testing.assert_frame_equal(table_of(run), table, check_dtype=False)
+    for user, theta in enumerate(thetas):
+        resumed = load(run.path / "users" / f"user-000{user}" / "theta.safetensors")[0]
+        assert all(torch.equal(resumed[name], theta[name]) for name in theta)
+    # Of what was finished, nothing is done again.
+    assert len(grid.replies) <= replies - {0.1: 0, 0.3: 0}.get(share, replies // 5)
+
+
+@pytest.fixture(scope="module")
+def whole_runs() -> dict[str, Any]:
+    return {}
+
+
+# ---- many users --------------------------------------------------------------------------------------------------
+
+
+def many(ssims: list[float | None], experiment: Experiment) -> tuple[pd.DataFrame, Experiment]:
+    users = experiment.users.model_copy(update={"count": len(ssims), "partition": {"kind": "iid"}})
+    rows = [{"subject": f"user-{user:04d}", "itn_itn_ssim": ssim} for user, ssim in enumerate(ssims)]
+    table = pd.DataFrame([*rows, {"subject": "control-blur", "itn_itn_ssim": 0.9}])
+    return table, experiment.model_copy(update={"users": users})
+
+
+def test_of_many_users_those_with_the_most_and_the_least_recovered_images_are_among_the_shown(
+    small: Experiment,
+) -> None:
+    ssims: list[float | None] = [0.5 + 0.001 * ((user * 37) % 100) for user in range(100)]
+    ssims[41], ssims[7], ssims[8] = 0.99, 0.01, None
+    shown = shown_users(*many(ssims, small))
+    assert len(shown) == 12
+    assert shown == sorted(shown)
+    assert {41, 7} <= set(shown)
+    assert 8 not in shown
+
+
+def test_few_users_are_all_shown_and_so_are_some_of_many_without_results(small: Experiment) -> None:
+    assert shown_users(*many([0.5, None, 0.1], small)) == [0, 1, 2]
+    assert shown_users(*many([None] * 13, small)) == list(range(12))
