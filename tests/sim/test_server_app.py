@@ -218,6 +218,25 @@ def test_a_run_killed_at_any_message_resumes_to_the_same_table(
     assert len(grid.replies) <= replies - {0.1: 0, 0.3: 0}.get(share, replies // 5)
 
 
+def test_a_user_whose_state_is_damaged_is_named_and_costs_no_other_user_its_result(
+    small: Experiment, tmp_path: Path
+) -> None:
+    def tamper(message: Message, reply: Message) -> Message:
+        rounds = {path.parent.name for path in (tmp_path / "run" / "state").glob("user-*/round-*.safetensors")}
+        if rounds == {"user-0000", "user-0001"}:
+            raise KilledError
+        return reply
+
+    with pytest.raises(KilledError):
+        run_in(tmp_path / "run", small, tamper)
+    for path in (tmp_path / "run" / "state").glob("user-0001*/*.safetensors"):
+        path.write_bytes(b"not weights")
+    table = table_of(run_in(tmp_path / "run", small)[0])
+    assert "not a readable safetensors file" in table.loc["user-0001", "failure"]
+    assert table.loc["user-0000", "failure"] == ""
+    assert table.loc["user-0000", "steps"] == 4
+
+
 @pytest.fixture(scope="module")
 def whole_runs() -> dict[str, Any]:
     return {}

@@ -233,22 +233,6 @@ def test_a_killed_run_resumes_and_ends_with_the_thetas_and_table_of_an_unbroken_
     )
 
 
-def test_a_user_that_fails_is_named_in_the_table_and_costs_no_other_user_its_result(
-    killed_run: Path, tmp_path: Path
-) -> None:
-    damaged = tmp_path / "damaged"
-    shutil.copytree(killed_run, damaged)
-    for path in (damaged / "state" / "user-0001").glob("round-*.safetensors"):
-        path.write_bytes(b"not weights")
-    done = veilsim("run", "--resume", damaged)
-    assert done.returncode == 0, done.stdout + done.stderr
-    table = pd.read_parquet(damaged / "table.parquet").set_index("subject")
-    assert "not a readable safetensors file" in table.loc["user-0001", "failure"]
-    assert table.loc["user-0000", "failure"] == ""
-    # 33 images are two batches: the last, of a single image, joins the one before.
-    assert table.loc["user-0002", "steps"] == 60 * 2
-
-
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
