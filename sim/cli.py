@@ -15,7 +15,7 @@ from rich.markdown import Markdown
 from rich.text import Text
 
 from sim.config import ConfigError, check, load_experiment
-from sim.launch import app_folder, simulation
+from sim.launch import app_folder, log_of, simulation, simulation_failed
 from sim.ownership import claim
 from sim.progress import ProgressLine, Status
 from sim.runs import RunFolder
@@ -58,10 +58,9 @@ def run(
 def bench(context: typer.Context, name: Annotated[str, typer.Argument(help="exchange or users.")]) -> None:
     """Run a benchmark of this checkout; --help after its name tells its options."""
     names = ("exchange", "users")
-    if name not in names:
-        _errors.print(f"veilsim: bench {name}: must be one of {', '.join(names)}", markup=False)
-        raise typer.Exit(1)
     try:
+        if name not in names:
+            raise ConfigError(f"bench {name}: must be one of {', '.join(names)}")
         path = os.pathsep.join([str(app_folder()), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     except ConfigError as error:
         _errors.print(f"veilsim: {error}", markup=False)
@@ -98,7 +97,7 @@ def _watch(run: RunFolder) -> None:
     """
     _console.print(f"run folder: {run.path}", soft_wrap=True, highlight=False)
     began = time.monotonic()
-    log = run.path / "flower.log"
+    log = log_of(run.path)
     # What an earlier attempt has logged is not about this one.
     seen = log.stat().st_size if log.is_file() else 0
     with (
@@ -109,7 +108,7 @@ def _watch(run: RunFolder) -> None:
         line = ProgressLine(run.path)
         while (status := Status.read(run.path)).phase not in ("complete", "failed"):
             live.update(Text(line.of(status)))
-            if superlink.poll() is not None or _simulation_failed(log, seen):
+            if superlink.poll() is not None or simulation_failed(run.path, seen):
                 # The ServerApp may have had its last word in between.
                 status = Status.read(run.path)
                 if status.phase not in ("complete", "failed"):
@@ -121,10 +120,6 @@ def _watch(run: RunFolder) -> None:
         raise ConfigError(f"{status.error} (resume with: veilsim run --resume {run.path})")
     _console.print(Markdown((run.path / "summary.md").read_text()))
     _console.print(f"table, figures, weights: {run.path}", soft_wrap=True, highlight=False)
-
-
-def _simulation_failed(log: Path, seen: int) -> bool:
-    return b"Simulation raised an exception" in log.read_bytes()[seen:]
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from sim.messages import (
     merge,
     split,
 )
-from sim.nodes import Role, RoleName, role_of, state_folder
+from sim.nodes import Role, RoleName, role_of, state_folder, user_name
 from sim.progress import Heart
 from sim.provider_node import answer_one, assign_images, facts_of, provider_of, trained_classifier
 from sim.sessions import Session, resume_relayed, run_direct, start_relayed
@@ -132,7 +132,7 @@ def train(message: Message, context: Context) -> Message:
     if arrays:
         training.adopt(decode_tensors(arrays))
     session = TrainSession(job, role.index, training, _heart, averaged=bool(arrays))
-    return Message(_begin(job, session, f"user-{role.index:04d}-train"), reply_to=message)
+    return Message(_begin(job, session, f"{user_name(role.index)}-train"), reply_to=message)
 
 
 @app.train("resume")
@@ -141,7 +141,7 @@ def resume_training(message: Message, context: Context) -> Message:
     job, role = _job_for(message, context, "user")
     user = role.index
     return _resume(
-        message, job, lambda: TrainSession(job, user, new_training(job, user), _heart), f"user-{user:04d}-train"
+        message, job, lambda: TrainSession(job, user, new_training(job, user), _heart), f"{user_name(user)}-train"
     )
 
 
@@ -151,7 +151,7 @@ def evaluate(message: Message, context: Context) -> Message:
     job, role = _job_for(message, context, "user")
     arrays = message.content.array_records.get(ARRAYS)
     session = ValidateSession(job, role.index, decode_tensors(arrays) if arrays else None)
-    return Message(_begin(job, session, f"user-{role.index:04d}-validate"), reply_to=message)
+    return Message(_begin(job, session, f"{user_name(role.index)}-validate"), reply_to=message)
 
 
 @app.query("publish")
@@ -166,7 +166,7 @@ def test(message: Message, context: Context) -> Message:
     """Protect the test images and have the provider classify them."""
     job, role = _job_for(message, context, "user")
     session = TestSession(job, decode_tensors(message.content.array_records[ARRAYS]))
-    return Message(_begin(job, session, f"user-{role.index:04d}-test"), reply_to=message)
+    return Message(_begin(job, session, f"{user_name(role.index)}-test"), reply_to=message)
 
 
 # ---- evaluators --------------------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ def resume_evaluation(message: Message, context: Context) -> Message:
     job, role = _job_for(message, context, "user", "evaluator")
     if role.name != "user":
         return _resume(message, job, lambda: AttackSession(job, None, None, _heart), f"attack-{job.subject}")
-    name = f"user-{role.index:04d}-{job.subject or 'validate'}"
+    name = f"{user_name(role.index)}-{job.subject or 'validate'}"
     if job.subject == "test":
         return _resume(message, job, lambda: TestSession(job, {}), name)
     return _resume(message, job, lambda: ValidateSession(job, role.index, None), name)

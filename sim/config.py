@@ -92,6 +92,11 @@ class StrategyConfig(Frozen):
     rounds: Annotated[int, Field(ge=1)] = 1
     """Parts that every user's training is cut into. A killed run resumes at the last finished one."""
 
+    @property
+    def averages(self) -> bool:
+        """Whether all users end with one theta, which the strategy makes of theirs."""
+        return self.name != "independent"
+
 
 class RuntimeConfig(Frozen):
     """How the experiment is run; nothing in here changes a result but ``precision`` and ``threads`` (last bits)."""
@@ -344,13 +349,23 @@ def _prepared(experiment: Experiment) -> ImageStore:
     return store
 
 
+def check_shares(partition: Partition, count: int, images: int) -> None:
+    """Check that ``images`` training images are enough for ``count`` users.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    if isinstance(partition, SamplePartition):
+        if partition.images > images:
+            raise ConfigError(f"users.partition.images: got {partition.images}: there are {images} training images")
+    elif count * 2 > images:
+        raise ConfigError(f"users.count: got {count}: {images} training images are at most {images // 2} users")
+
+
 def _check_counts(experiment: Experiment, store: ImageStore, train: int) -> None:
     users, partition = experiment.users, experiment.users.partition
-    if isinstance(partition, SamplePartition):
-        if partition.images > train:
-            raise ConfigError(f"users.partition.images: got {partition.images}: there are {train} training images")
-    elif users.count != "auto" and users.count * 2 > train:
-        raise ConfigError(f"users.count: got {users.count}: {train} training images are at most {train // 2} users")
+    # However many users a federation turns out to have, it has one.
+    check_shares(partition, 1 if users.count == "auto" else users.count, train)
     if isinstance(partition, SizesPartition) and sum(partition.sizes) > train:
         raise ConfigError(
             f"users.partition.sizes: got {sum(partition.sizes)} images in all: there are {train} training images"

@@ -12,10 +12,11 @@ from flwr.common.logger import log
 from roles.common.weights import State
 from sim.config import one_line
 from sim.evaluator_node import BLUR
-from sim.messages import ARRAYS, METRICS, Job, decode_attack, decode_curve, decode_tensors, encode_job, encode_tensors
+from sim.messages import ARRAYS, METRICS, Job, decode_attack, decode_curve, decode_tensors, encode_tensors, job_content
+from sim.nodes import user_name
 from sim.progress import Status
 from sim.relay import Relay, reason_of
-from sim.runs import PublishedTransformer, RunFolder, subject_of, user_name
+from sim.runs import PublishedTransformer, RunFolder, subject_of
 
 
 class Evaluation:
@@ -77,7 +78,7 @@ class Evaluation:
         for subject, user in self._waiting:
             self._attack(subject, user)
         self._relay.run()
-        self._run.note({"attacks_seconds": self._run.facts().get("attacks_seconds", 0.0) + time.time() - began})
+        self._run.add_seconds("attacks_seconds", time.time() - began)
         return any(self._run.is_published(user) for user in range(len(self._users)))
 
     def _show(self) -> None:
@@ -89,7 +90,7 @@ class Evaluation:
     ) -> None:
         def message_to(node: int) -> Message:
             records = {ARRAYS: encode_tensors(self._run.theta(user))} if with_theta else {}
-            return Message(RecordDict({"config": encode_job(job), **records}), node, message_type)
+            return Message(job_content(job, **records), node, message_type)
 
         def finished(reply: Message) -> None:
             reason = _failure(reply, keep)
@@ -135,8 +136,7 @@ class Evaluation:
                 labels = self._run.predictions(user)
                 assert labels is not None
                 records["predictions"] = encode_tensors({"labels": labels})
-            content = RecordDict({"config": encode_job(replace(self._job, subject=subject)), **records})
-            return Message(content, node, "evaluate.itn")
+            return Message(job_content(replace(self._job, subject=subject), **records), node, "evaluate.itn")
 
         def finished(reply: Message) -> None:
             reason = _failure(reply, lambda content: self._run.keep_attack(subject, decode_attack(content)))

@@ -42,6 +42,16 @@ def app_folder() -> Path:
     return folder
 
 
+def log_of(run: Path) -> Path:
+    """Return the file that everything Flower prints in a run goes to."""
+    return run / "flower.log"
+
+
+def simulation_failed(run: Path, seen: int = 0) -> bool:
+    """Return whether a simulation has ended with an exception, by its log after the first ``seen`` bytes."""
+    return b"Simulation raised an exception" in log_of(run).read_bytes()[seen:]
+
+
 def simulation_environment(run: Path, home: Path, port: int, experiment: Experiment) -> dict[str, str]:
     """Return the environment of a hermetic simulation: a home and a port of its own, no telemetry, tuned memory."""
     threads = str(experiment.runtime.threads)
@@ -76,7 +86,7 @@ def simulation(run: Path, experiment: Experiment, app: Path | None = None) -> It
     home = Path(tempfile.mkdtemp(prefix="veil-"))
     port = _free_port()
     environment = simulation_environment(run, home, port, experiment)
-    log_path = run / "flower.log"
+    log_path = log_of(run)
     clear(run)
     superlink: subprocess.Popen[bytes] | None = None
     try:

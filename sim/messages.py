@@ -258,6 +258,11 @@ def encode_job(job: Job) -> ConfigRecord:
     )
 
 
+def job_content(job: Job, **records: ArrayRecord) -> RecordDict:
+    """Return the content of a message that carries a job, and ``records`` beside it."""
+    return RecordDict({JOB: encode_job(job), **records})
+
+
 def decode_job(content: RecordDict) -> Job:
     """Decode the job of a message.
 

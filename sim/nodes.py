@@ -52,6 +52,11 @@ def role_of(context: Context, experiment: Experiment) -> Role:
     return Role("user", partition - 1) if partition <= users else Role("evaluator", partition - 1 - users)
 
 
+def user_name(user: int) -> str:
+    """Return what tables, folders and messages call a user."""
+    return f"user-{user:04d}"
+
+
 def store_of(experiment: Experiment) -> ImageStore:
     """Return this machine's copy of the data, made on first use."""
     return prepare(experiment.data, cache_folder() / "data")

@@ -23,6 +23,7 @@ from sim.config import (
     ShardsPartition,
     SizesPartition,
     UsersConfig,
+    check_shares,
     one_line,
 )
 
@@ -38,14 +39,12 @@ def partition_images(labels: Tensor, users: UsersConfig, count: int, seed: int) 
     Raises:
         ConfigError: the partitioner cannot give every user 2 images.
     """
+    check_shares(users.partition, count, len(labels))
     # flwr-datasets seeds numpy's generators, which take 32 bits.
     small_seed = derived_seed(seed, "partition") % 2**32
     if isinstance(users.partition, SamplePartition):
         samples = _samples(len(labels), users.partition.images, count, small_seed)
         return [sample[: users.images].sort().values for sample in samples]
-    if count * 2 > len(labels):
-        most = len(labels) // 2
-        raise ConfigError(f"users.count: got {count}: {len(labels)} training images are at most {most} users")
     if isinstance(users.partition, ShardsPartition) and count * users.partition.per_user > len(labels):
         raise ConfigError(
             f"users.partition.per_user: got {users.partition.per_user}: {len(labels)} training images are at most "
@@ -76,8 +75,6 @@ def partition_images(labels: Tensor, users: UsersConfig, count: int, seed: int) 
 
 
 def _samples(images: int, size: int, count: int, seed: int) -> list[Tensor]:
-    if size > images:
-        raise ConfigError(f"users.partition.images: got {size}: there are {images} training images")
     streams = np.random.default_rng(seed).spawn(count)
     return [torch.from_numpy(stream.choice(images, size, replace=False)) for stream in streams]
 

@@ -113,23 +113,22 @@ class ProgressLine:
         if status.total:
             parts.append(f"{status.done}/{status.total} {status.unit}")
         running = [beat for beat in beats if time.time() - beat.time < _STALE_S and beat.total]
+        steps = sum(beat.steps for beat in beats) - self._steps_at_start
         if beats and elapsed > 0:
-            steps = sum(beat.steps for beat in beats) - self._steps_at_start
             parts.append(f"{steps / elapsed:.1f} steps/s")
         for beat in running[:4]:
             parts.append(f"{beat.label} {beat.done}/{beat.total} loss {beat.loss:.3f}")
-        left = self._seconds_left(status, beats, elapsed)
+        left = self._seconds_left(status, beats, steps, elapsed)
         parts.append(
             f"{timedelta(seconds=round(elapsed))}" + (f", {timedelta(seconds=round(left))} left" if left else "")
         )
         return "  ".join(parts)
 
-    def _seconds_left(self, status: Status, beats: list[Beat], elapsed: float) -> float | None:
+    def _seconds_left(self, status: Status, beats: list[Beat], steps: int, elapsed: float) -> float | None:
         if not status.total:
             return None
         if status.users and beats:
             # Rounds are long: steps say more. A beat's total is of a user's whole training.
-            steps = sum(beat.steps for beat in beats) - self._steps_at_start
             share = 1 - self._done_at_start / status.total
             needed = status.users * share * sum(beat.total for beat in beats) / len(beats)
             return elapsed * max(0.0, needed - steps) / steps if steps else None

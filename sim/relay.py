@@ -317,8 +317,6 @@ class RelayGrid(Grid):
         self, grid: Grid, relay: Relay, users: Sequence[int], finished: Callable[[Message], None] = lambda reply: None
     ) -> None:
         self._grid, self._relay, self._users, self._finished = grid, relay, list(users), finished
-        self.failures: dict[int, str] = {}
-        """By node id: why a user's last training failed."""
 
     def set_run(self, run: Any) -> None:
         """See :class:`Grid`."""
@@ -354,12 +352,4 @@ class RelayGrid(Grid):
         """
         order = {node: position for position, node in enumerate(self._users)}
         ordered = sorted(messages, key=lambda message: order[message.metadata.dst_node_id])
-        replies = self._relay.exchange(ordered, timeout, self._finished)
-        trained = {message.metadata.dst_node_id for message in ordered if message.metadata.message_type == "train"}
-        for reply in replies:
-            node = reply.metadata.src_node_id
-            if node in trained:
-                self.failures.pop(node, None)
-                if reply.has_error():
-                    self.failures[node] = reason_of(reply)
-        return replies
+        return self._relay.exchange(ordered, timeout, self._finished)

@@ -8,8 +8,9 @@ from roles.evaluator.attack import AttackResult, Measured
 from sim.config import Experiment
 from sim.evaluator_node import BLUR
 from sim.figures import Box, Panel, StripRow, draw_learning_curves, draw_psnr_boxes, draw_strips
+from sim.nodes import user_name
 from sim.progress import write_atomically
-from sim.runs import RunFolder, subject_of, user_name
+from sim.runs import RunFolder, subject_of
 
 _HIDDEN_DB, _HIDDEN_SSIM = 1.0, 0.05
 _SEEN_SSIM = 0.5
@@ -126,8 +127,9 @@ def write_report(run: RunFolder, experiment: Experiment) -> str:
     parquet = io.BytesIO()
     table.to_parquet(parquet, index=False)
     write_atomically(run.path / "table.parquet", parquet.getvalue())
-    _draw(run, experiment, shown_users(table, experiment))
-    summary = summary_of(run, experiment, table)
+    shown = shown_users(table, experiment)
+    _draw(run, experiment, shown)
+    summary = summary_of(run, experiment, table, shown)
     write_atomically(run.path / "summary.md", summary)
     return summary
 
@@ -207,7 +209,7 @@ def _strips(result: AttackResult) -> list[StripRow]:
     ]
 
 
-def summary_of(run: RunFolder, experiment: Experiment, table: pd.DataFrame) -> str:
+def summary_of(run: RunFolder, experiment: Experiment, table: pd.DataFrame, shown: list[int]) -> str:
     """Return the run in words: what was run, the table in short, and whether anything was hidden."""
     facts = run.facts()
     psi = facts["psi"]
@@ -224,9 +226,9 @@ def summary_of(run: RunFolder, experiment: Experiment, table: pd.DataFrame) -> s
         f"Exchange {experiment.runtime.exchange}, {experiment.runtime.precision}, seed {experiment.seed}; "
         f"{facts['processor']}, {facts.get('seconds', 0):.0f} s.",
         "",
-        _short_table(table, experiment),
+        _short_table(table, experiment, shown),
         "",
-        *_left_out(table, experiment),
+        *_left_out(len(shown), experiment),
         f"acc.: % of protected test images that psi classifies correctly (plain: {100 * psi['plain_accuracy']:.1f}). "
         "Pairs are PSNR in dB / SSIM, medians over the test images; of an ITN's estimates, also the % that psi "
         "classifies correctly. class mean: the trivial guess from the predicted label; a reconstruction counts "
@@ -238,8 +240,7 @@ def summary_of(run: RunFolder, experiment: Experiment, table: pd.DataFrame) -> s
     return "\n".join(lines)
 
 
-def _left_out(table: pd.DataFrame, experiment: Experiment) -> list[str]:
-    shown = len(shown_users(table, experiment))
+def _left_out(shown: int, experiment: Experiment) -> list[str]:
     if shown == experiment.user_count:
         return []
     return [
@@ -249,12 +250,12 @@ def _left_out(table: pd.DataFrame, experiment: Experiment) -> list[str]:
     ]
 
 
-def _short_table(table: pd.DataFrame, experiment: Experiment) -> str:
+def _short_table(table: pd.DataFrame, experiment: Experiment, shown: list[int]) -> str:
     names = [itn.name for itn in experiment.attack.itns]
     header = ["", "images", "acc.", "protected", "class mean", *(f"ITN {name}" for name in names), "verdict"]
     rows = [header, ["---"] * len(header)]
     controls = list(range(experiment.user_count, len(table)))
-    for _, row in table.loc[shown_users(table, experiment) + controls].iterrows():
+    for _, row in table.loc[shown + controls].iterrows():
         who = _shown(str(row["subject"]))
         if pd.isna(row.get("accuracy")):
             rows.append([who, *["-"] * (len(header) - 2), "failed"])
@@ -282,7 +283,7 @@ def _verdicts(table: pd.DataFrame, experiment: Experiment) -> list[str]:
         + ". (visible: the protected images themselves resemble the plain ones; recovered: an ITN's estimates do; "
         "hidden: no ITN gains 1 dB or 0.05 SSIM on the class mean.)"
     ]
-    if experiment.strategy.name != "independent":
+    if experiment.strategy.averages:
         lines.append("- All users publish the same theta: it was attacked once, and every row shows that attack.")
     control = table[table["subject"] == BLUR]
     if len(control):

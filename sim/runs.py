@@ -17,6 +17,7 @@ from roles.common.weights import State, load, save
 from roles.evaluator.attack import AttackResult
 from sim.config import ConfigError, Experiment, load_experiment
 from sim.messages import decode_attack, decode_tensors, encode_attack, encode_tensors
+from sim.nodes import user_name
 from sim.progress import write_atomically
 
 _PACKAGES = (
@@ -42,14 +43,9 @@ class PublishedTransformer:
     curve: list[dict[str, float]]
 
 
-def user_name(user: int) -> str:
-    """Return what tables and folders call a user."""
-    return f"user-{user:04d}"
-
-
 def subject_of(experiment: Experiment, user: int) -> str:
     """Return under which name a user's transformer is attacked: an averaged one is the same for all."""
-    return user_name(user) if experiment.strategy.name == "independent" else "shared"
+    return "shared" if experiment.strategy.averages else user_name(user)
 
 
 class RunFolder:
@@ -114,6 +110,10 @@ class RunFolder:
     def note(self, facts: dict[str, Any]) -> None:
         """Add facts to ``run.json``."""
         self._write("run.json", json.dumps(self.facts() | facts, indent=1))
+
+    def add_seconds(self, name: str, seconds: float) -> None:
+        """Add to a time in ``run.json``, which counts over all attempts at the run."""
+        self.note({name: self.facts().get(name, 0.0) + seconds})
 
     def facts(self) -> dict[str, Any]:
         """Return ``run.json``."""

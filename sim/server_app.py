@@ -21,12 +21,13 @@ from roles.common.unet import UNet
 from roles.common.weights import cpu_state
 from sim.config import Experiment, check, load_experiment, one_line
 from sim.evaluation import Evaluation
-from sim.messages import METRICS, Job, decode_curve, decode_tensors, encode_job, encode_tensors
+from sim.messages import METRICS, Job, decode_curve, decode_tensors, encode_job, encode_tensors, job_content
+from sim.nodes import user_name
 from sim.ownership import claim, watch_owner
 from sim.progress import ProgressLine, Status
 from sim.relay import Relay, RelayGrid, reason_of
 from sim.report import write_report
-from sim.runs import RunFolder, user_name
+from sim.runs import RunFolder
 from strategies import STRATEGIES
 
 app = ServerApp()
@@ -78,8 +79,7 @@ def run_experiment(grid: Grid, run: RunFolder, experiment: Experiment) -> None:
     Raises:
         RunFailed: psi cannot be had, no user finished, or psi has changed.
     """
-    averaging = experiment.strategy.name != "independent"
-    job = Job(experiment, run.path, first_round=run.finished_rounds() if averaging else 0)
+    job = Job(experiment, run.path, first_round=run.finished_rounds() if experiment.strategy.averages else 0)
     clock = _Clock(run)
     roster = _roster(grid, job)
     relay = roster.relay(grid, job, _progress_log(run))
@@ -88,14 +88,14 @@ def run_experiment(grid: Grid, run: RunFolder, experiment: Experiment) -> None:
     # A provider that evaluates as well has its users' questions to answer first.
     while_training = roster.evaluators != [roster.provider]
     evaluation = Evaluation(relay, roster.users, roster.evaluators, run, job, while_training)
-    if averaging:
+    if experiment.strategy.averages:
         _train_together(grid, relay, roster.users, run, job, evaluation)
     else:
         _train_alone(grid, relay, roster.users, run, job, evaluation)
     clock.note()
     if not evaluation.finish():
         raise RunFailed(f"no user finished its training; the first said: {run.failure(user_name(0))}")
-    if _ask(relay, Message(_content(job), roster.provider, "query.psi")).config_records["psi"]["digest"] != digest:
+    if _ask(relay, Message(job_content(job), roster.provider, "query.psi")).config_records["psi"]["digest"] != digest:
         raise RunFailed("psi has changed while users trained: the results of this run mean nothing")
 
     Status("report").write(run.path)
@@ -114,7 +114,7 @@ class _Clock:
     def note(self) -> None:
         """Add the seconds since the last note."""
         now = time.time()
-        self._run.note({"seconds": self._run.facts().get("seconds", 0.0) + now - self._last})
+        self._run.add_seconds("seconds", now - self._last)
         self._last = now
 
 
@@ -129,10 +129,6 @@ def _progress_log(run: RunFolder) -> Callable[[], None]:
             log(INFO, "%s", line.of(Status.read(run.path)))
 
     return tell
-
-
-def _content(job: Job, **records: ArrayRecord) -> RecordDict:
-    return RecordDict({"config": encode_job(job), **records})
 
 
 def _ask(relay: Relay, message: Message) -> RecordDict:
@@ -175,7 +171,7 @@ def _roster(grid: Grid, job: Job) -> _Roster:
     # The first tells how to ask the others.
     for some in (nodes[:1], nodes[1:]):
         relay = Relay(grid, 0, encode_job(job), job.experiment.runtime.worker_count if simulated else None)
-        for reply in relay.exchange([Message(_content(job), node, "query.role") for node in some]):
+        for reply in relay.exchange([Message(job_content(job), node, "query.role") for node in some]):
             if reply.has_error():
                 raise RunFailed(reason_of(reply))
             role = reply.content.config_records["role"]
@@ -193,7 +189,7 @@ def _train_classifier(relay: Relay, provider: int, run: RunFolder, job: Job) -> 
     """Section III-A, step 1."""
     Status("classifier", 0, 1, "classifier").write(run.path)
     began, before = time.time(), run.facts().get("psi")
-    reply = _ask(relay, Message(_content(job), provider, "train.classifier"))
+    reply = _ask(relay, Message(job_content(job), provider, "train.classifier"))
     facts, digest = reply.metric_records[METRICS], str(reply.config_records["psi"]["digest"])
     run.keep_classifier_curve(decode_curve(reply.metric_records["curve"]))
     run.note(
@@ -219,19 +215,18 @@ def _train_alone(grid: Grid, relay: Relay, users: list[int], run: RunFolder, job
     Users that failed before a resume are tried again.
     """
     rounds, user_of = job.experiment.strategy.rounds, {node: user for user, node in enumerate(users)}
-    trained = [user for user in range(len(users)) if run.is_published(user)]
-    for user in trained:
-        evaluation.add(user)
-    missing = [node for user, node in enumerate(users) if user not in trained]
-    done, began = len(trained), time.time()
+    missing: list[int] = []
+    for user, node in enumerate(users):
+        if run.is_published(user):
+            evaluation.add(user)
+        else:
+            missing.append(node)
+    done, began = len(users) - len(missing), time.time()
 
     def finished(reply: Message) -> None:
         nonlocal done
         user, done = user_of[reply.metadata.src_node_id], done + 1
-        if reply.has_error():
-            run.keep_failure(user_name(user), reason_of(reply))
-        else:
-            run.forget_failure(user_name(user))
+        if _is_trained(reply, user, run):
             evaluation.add(user)
         Status("users", done, len(users), "users", len(users)).write(run.path)
 
@@ -244,7 +239,16 @@ def _train_alone(grid: Grid, relay: Relay, users: list[int], run: RunFolder, job
             timeout=float("inf"),
             train_config=encode_job(replace(job, rounds=rounds)),
         )
-        run.note({"users_seconds": run.facts().get("users_seconds", 0.0) + time.time() - began})
+        run.add_seconds("users_seconds", time.time() - began)
+
+
+def _is_trained(reply: Message, user: int, run: RunFolder) -> bool:
+    """Return whether a user's training has succeeded, and keep why if it has not."""
+    if reply.has_error():
+        run.keep_failure(user_name(user), reason_of(reply))
+        return False
+    run.forget_failure(user_name(user))
+    return True
 
 
 def _train_together(
@@ -253,23 +257,23 @@ def _train_together(
     """Steps 2 and 3 under a strategy that averages: all users go round by round, and publish the last average."""
     experiment = job.experiment
     rounds, done, began = experiment.strategy.rounds, job.first_round, time.time()
-    relayed = RelayGrid(grid, relay, users)
+    user_of = {node: user for user, node in enumerate(users)}
+
+    def finished(reply: Message) -> None:
+        # What a user says when it is asked to evaluate is no word on its training.
+        if reply.metadata.message_type.partition(".")[0] == "train":
+            _is_trained(reply, user_of[reply.metadata.src_node_id], run)
 
     def after_round(number: int, arrays: ArrayRecord) -> MetricRecord | None:
         # Flower calls this before the first round (number 0) and after each.
         if number:
             run.keep_round(done + number, arrays)
-            for user, node in enumerate(users):
-                if node in relayed.failures:
-                    run.keep_failure(user_name(user), relayed.failures[node])
-                else:
-                    run.forget_failure(user_name(user))
         Status("users", done + number, rounds, "rounds", len(users)).write(run.path)
         return None
 
     if done < rounds:
         STRATEGIES[experiment.strategy.name](len(users)).start(
-            relayed,
+            RelayGrid(grid, relay, users, finished),
             run.round_arrays() or _initial_theta(experiment),
             num_rounds=rounds - done,
             timeout=float("inf"),
@@ -277,7 +281,7 @@ def _train_together(
             evaluate_config=encode_job(job),
             evaluate_fn=after_round,
         )
-        run.note({"users_seconds": run.facts().get("users_seconds", 0.0) + time.time() - began})
+        run.add_seconds("users_seconds", time.time() - began)
     shared = decode_tensors(run.round_arrays())
     for user in range(len(users)):
         evaluation.add(user, shared)

@@ -15,7 +15,7 @@ from roles.common.unet import UNet
 from roles.common.weights import State, load, load_into, save
 from roles.user.training import TransformerTraining, trained_transformer
 from sim.messages import ARRAYS, METRICS, Job, encode_curve, encode_tensors
-from sim.nodes import compute_of, state_folder, store_of
+from sim.nodes import compute_of, state_folder, store_of, user_name
 from sim.progress import Heart
 from sim.sessions import Session
 
@@ -24,7 +24,7 @@ _TEST_BATCH = 500
 
 def user_folder(job: Job, user: int) -> Path:
     """Return where a user's node keeps its state."""
-    return state_folder(job) / f"user-{user:04d}"
+    return state_folder(job) / user_name(user)
 
 
 def _round_files(job: Job, user: int) -> dict[int, Path]:

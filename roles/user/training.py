@@ -195,12 +195,11 @@ class TransformerTraining:
         recipe = self._config.training
         batches, total = self._batches(self._ids), self.total_steps
         progress = self._progress
-        while True:
+        while not self.reached(part, parts):
             if progress.validation is not None:
                 yield from self._validate(progress.validation, self._ids.validation)
                 self._close_epoch(recipe.lr_at(progress.step - 1, total))
-            if progress.step >= total * part // parts:
-                return
+                continue
             yield from self._train_step(batches.ids_at(progress.step), recipe.lr_at(progress.step, total))
             progress.step += 1
             self._buffers = self._copy_buffers()
@@ -210,7 +209,9 @@ class TransformerTraining:
     def reached(self, part: int, parts: int) -> bool:
         """Return whether all is done up to the end of the ``part``-th of ``parts`` equal parts of the schedule."""
         progress = self._progress
-        return self._ids is not None and not progress.validation and progress.step >= self.total_steps * part // parts
+        if self._ids is None or progress.validation is not None:
+            return False
+        return progress.step >= self.total_steps * part // parts
 
     def validation(self) -> Work[tuple[float, float, int]]:
         """Ask how the current theta does on the validation images: mean loss, accuracy in [0, 1], number of images.

@@ -102,14 +102,14 @@ def experiment_of(point: Point, users: int, steps: int, exchange: str, precision
 
 def run_plain(experiment: Experiment, folder: Path, processes: int, threads: int) -> Result:
     """Train by the reference loop in ``processes`` processes of ``threads`` threads each, which start together."""
-    run = RunFolder.create(folder, experiment)
-    users = range(experiment.user_count)
+    RunFolder.create(folder, experiment)
+    users, psi = range(experiment.user_count), str(_psi_of(experiment, folder.parent))
     variables = simulation_environment(folder, folder, 0, experiment) | {"OMP_NUM_THREADS": str(threads)}
     started = []
     for process in range(processes):
         given = {
             "run": str(folder),
-            "psi": str(_psi_of(experiment, folder.parent)),
+            "psi": psi,
             "threads": threads,
             "users": [user for user in users if user % processes == process],
         }
@@ -130,7 +130,7 @@ def run_plain(experiment: Experiment, folder: Path, processes: int, threads: int
     outputs = [process.communicate("go\n")[0] for process in started]
     seconds = time.perf_counter() - began
     found = [json.loads(output) for output in outputs]
-    steps = _steps(run.experiment())
+    steps = sum(one["steps"] for one in found)
     return Result(
         # Waiting for the processes to end is not work.
         steps_per_s=steps / min(seconds, max(one["seconds"] for one in found)),
@@ -153,9 +153,9 @@ def run_veilsim(experiment: Experiment, folder: Path) -> Result:
         wait_for_phase(folder, "attacks")
         after = watch.cpu_seconds()
         wait_for_phase(folder, "complete")
-    steps = _steps(experiment)
     published = [run.user(user) for user in range(experiment.user_count)]
     known = [one for one in published if one is not None]
+    steps = sum(one.facts["steps"] for one in known)
     latencies = sorted(float(line) * 1000 for line in (folder / "latencies.jsonl").read_text().split())
     return Result(
         steps_per_s=steps / run.facts()["users_seconds"],
@@ -190,13 +190,6 @@ def run_naive(experiment: Experiment, folder: Path) -> Result:
         # It selects no epoch: after several, its last theta is not what the others publish.
         digests=found["digests"] if one_epoch else None,
     )
-
-
-def _steps(experiment: Experiment) -> int:
-    recipe = experiment.user.training
-    partition = experiment.users.partition
-    images = getattr(partition, "images", 0)
-    return experiment.user_count * recipe.total_steps(-(-images // recipe.batch_size))
 
 
 def _psi_of(experiment: Experiment, base: Path) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from roles.common.batches import Batches
 from roles.common.weights import digest, load
 from sim.config import load_experiment
 from sim.messages import Job
@@ -30,6 +31,8 @@ def main() -> None:
     job = Job(experiment, run)
     assignment, validation = assign_images(job), validation_ids(experiment, store)
     psi, _ = load(Path(given["psi"]))
+    recipe = experiment.user.training
+    shares = [Batches(assignment[user], recipe.batch_size, 0) for user in given["users"]]
     store.images("train").float().sum()  # in the page cache
     print("ready", flush=True)
     sys.stdin.readline()
@@ -42,6 +45,7 @@ def main() -> None:
         "seconds": time.perf_counter() - began,
         "cpu_s": time.process_time() - cpu_began,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "steps": sum(recipe.total_steps(share.per_epoch) for share in shares),
         "digests": digests,
     }
     print(json.dumps(usage), flush=True)

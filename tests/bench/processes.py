@@ -13,7 +13,7 @@ from typing import Annotated, Self
 import typer
 
 from sim.config import ConfigError
-from sim.launch import processes_of
+from sim.launch import processes_of, simulation_failed
 from sim.progress import Status
 
 
@@ -119,7 +119,7 @@ def wait_for_phase(run: Path, phase: str) -> None:
     """
     while True:
         status = Status.read(run)
-        if status.phase == "failed" or b"raised an exception" in (run / "flower.log").read_bytes():
+        if status.phase == "failed" or simulation_failed(run):
             raise BenchFailed(f"the run failed: {status.error or 'its simulation raised an exception'}")
         if _PHASES.index(status.phase) >= _PHASES.index(phase):
             return

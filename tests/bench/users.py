@@ -16,6 +16,7 @@ from rich.table import Table
 
 from sim.config import ConfigError, Experiment, check
 from sim.launch import simulation
+from sim.nodes import user_name
 from sim.runs import RunFolder, environment
 from tests.bench.processes import (
     BenchFailed,
@@ -88,7 +89,7 @@ def run_users(experiment: Experiment, folder: Path) -> Result:
     with ProcessWatch(folder) as watch, simulation(folder, experiment):
         wait_for_phase(folder, "complete")
     facts = run.facts()
-    missing = [user for user in range(experiment.user_count) if run.attack(f"user-{user:04d}") is None]
+    missing = [user for user in range(experiment.user_count) if not run.attack_path(user_name(user)).is_file()]
     if missing:
         raise BenchFailed(f"{len(missing)} users have no result, the first is user {missing[0]}")
     return Result(
