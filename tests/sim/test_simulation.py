@@ -30,9 +30,9 @@ TINY = {
         "width": 4,
         "depth": 2,
         "features": {"layer": "relu1_2", "weights": "random"},
-        "training": {"epochs": 4, "batch_size": 16, "lr": 0.05},
+        "training": {"epochs": 8, "batch_size": 16, "lr": 0.05},
     },
-    "strategy": {"rounds": 2},
+    "strategy": {"rounds": 4},
     "attack": {
         "pairs": 40,
         "test_images": 30,
@@ -44,9 +44,6 @@ TINY = {
     },
     "runtime": {"workers": 2, "evaluators": 2, "precision": "fp32"},
 }
-
-
-LONG = ("user.training.epochs=60", "strategy.rounds=6")
 
 
 @pytest.fixture(scope="session")
@@ -98,13 +95,13 @@ def test_a_run_ends_with_a_row_for_every_user_and_for_the_positive_control(direc
     assert list(table["subject"]) == ["user-0000", "user-0001", "user-0002", "control-blur"]
     users = table[:3]
     assert (users["images"] == 33).all()
-    assert (users["steps"] == 8).all()
-    # 8 gradients and 4 validation passes of 20 images, in one message each.
-    assert (users["queries"] == 12).all()
-    assert (users["queried_images"] == 4 * 33 + 4 * 20).all()
+    assert (users["steps"] == 16).all()
+    # 16 gradients and 8 validation passes of 20 images, in one message each.
+    assert (users["queries"] == 24).all()
+    assert (users["queried_images"] == 8 * 33 + 8 * 20).all()
     image_bytes = 3 * 16 * 16 * 4
-    assert (users["sent_bytes"] > 212 * image_bytes).all()
-    assert (users["received_bytes"] > 132 * image_bytes).all()
+    assert (users["sent_bytes"] > 8 * 53 * image_bytes).all()
+    assert (users["received_bytes"] > 8 * 33 * image_bytes).all()
     for column in ("accuracy", "itn_paper_accuracy", "itn_strong_accuracy", "plain_accuracy"):
         assert table[column].between(0, 1).all()
     assert table["verdict"].isin(["hidden", "partial", "recovered", "visible"]).all()
@@ -194,10 +191,11 @@ def rounds_of(run: Path, user: int) -> list[int]:
 
 
 @pytest.fixture(scope="session")
-def killed_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was killed with SIGKILL in the middle of the users' phase."""
+def killed_run(direct_run: Path, tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A relayed run on four workers that was killed with SIGKILL in the middle of the users' phase; psi is there."""
     out = tmp_path_factory.mktemp("runs") / "killed"
-    command = [sys.executable, "-m", "sim.cli", "run", str(tiny_config), *LONG, "--out", str(out)]
+    command = [sys.executable, "-m", "sim.cli", "run", str(tiny_config), "--out", str(out)]
+    command += ["runtime.exchange=relay", "runtime.workers=4"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and Status.read(out).phase in ("starting", "classifier"):
@@ -206,7 +204,7 @@ def killed_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         time.sleep(0.02)
     process.kill()
     process.wait()
-    assert all(1 <= max(rounds_of(out, user)) < 6 for user in (0, 1))
+    assert all(1 <= max(rounds_of(out, user)) < 4 for user in (0, 1))
     assert not list(out.glob("users/*/published.json"))
     # Nobody is left to end them: they notice, Ray's daemons last.
     deadline = time.monotonic() + 120
@@ -219,17 +217,16 @@ def test_killing_a_run_ends_everything_it_had_started(killed_run: Path) -> None:
     assert processes_of(killed_run) == []
 
 
-def test_a_killed_run_resumes_and_ends_with_the_thetas_and_table_of_an_unbroken_one_on_four_workers(
-    killed_run: Path, run_tiny: RunTiny, tmp_path: Path
+def test_a_killed_relayed_run_on_four_workers_resumes_to_the_thetas_and_table_of_an_unbroken_direct_one_on_two(
+    killed_run: Path, direct_run: Path, tmp_path: Path
 ) -> None:
     resumed = tmp_path / "resumed"
     shutil.copytree(killed_run, resumed)
     done = veilsim("run", "--resume", resumed)
     assert done.returncode == 0, done.stdout + done.stderr
-    unbroken = run_tiny("unbroken", *LONG, "runtime.workers=4")
-    assert_same_thetas(resumed, unbroken)
+    assert_same_thetas(resumed, direct_run)
     pd.testing.assert_frame_equal(
-        pd.read_parquet(resumed / "table.parquet"), pd.read_parquet(unbroken / "table.parquet")
+        pd.read_parquet(resumed / "table.parquet"), pd.read_parquet(direct_run / "table.parquet")
     )
 
 
