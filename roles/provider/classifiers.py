@@ -1,4 +1,4 @@
-"""The classifiers psi of the paper: ResNet-20 [25] and VGG16 with batch normalization [26]."""
+"""The classifiers psi of the paper, ResNet-20 [25] and VGG16 with batch normalization [26], and their adaptations."""
 
 from typing import Literal
 
@@ -8,6 +8,10 @@ from torch.nn import functional as F
 from roles.common.images import normalise
 
 ClassifierName = Literal["resnet20", "vgg16_bn"]
+Adaptation = Literal["tanaka", "pixel"]
+
+_CHANNELS: dict[Adaptation | None, int] = {None: 3, "tanaka": 32, "pixel": 64}
+"""What the classifier's first convolution is given."""
 
 
 class _Block(nn.Module):
@@ -29,8 +33,34 @@ class _Block(nn.Module):
         return F.relu(out + x)
 
 
-def _resnet20(classes: int) -> nn.Sequential:
-    layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+def _tanaka() -> nn.Sequential:
+    """Return the adaptation network of learnable encryption [16].
+
+    One stride for each encrypted block of 4x4 pixels, then block by block; the pixels come back at the end, where 512
+    channels of a block become 32 of 4x4 pixels.
+    """
+    return nn.Sequential(
+        nn.BatchNorm2d(3),
+        *(nn.Conv2d(3, 48, 4, stride=4), nn.ReLU(), nn.BatchNorm2d(48)),
+        *(nn.Conv2d(48, 48, 1), nn.ReLU(), nn.BatchNorm2d(48)),
+        *(nn.Conv2d(48, 16 * _CHANNELS["tanaka"], 1), nn.PixelShuffle(4)),
+    )
+
+
+def _pixel() -> nn.Sequential:
+    """Return an adaptation network for pixel-based encryption [17], [18]: 1x1 convolutions, so pixel by pixel.
+
+    The paper gives neither width nor depth; two layers of 64 channels are ours, from its description.
+    """
+    width = _CHANNELS["pixel"]
+    return nn.Sequential(
+        *(nn.Conv2d(3, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
+        *(nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
+    )
+
+
+def _resnet20(classes: int, channels: int) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Conv2d(channels, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
     inputs = 16
     for outputs in (16, 32, 64):
         for block in range(3):
@@ -39,9 +69,9 @@ def _resnet20(classes: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
 
 
-def _vgg16_bn(classes: int) -> nn.Sequential:
+def _vgg16_bn(classes: int, channels: int) -> nn.Sequential:
     layers: list[nn.Module] = []
-    inputs = 3
+    inputs = channels
     for convolutions, outputs in ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)):
         for _ in range(convolutions):
             layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
@@ -57,12 +87,24 @@ def _vgg16_bn(classes: int) -> nn.Sequential:
 
 
 class Classifier(nn.Module):
-    """psi: ``(N, 3, H, W)`` in [0, 1] to logits ``(N, classes)``; ImageNet normalisation is part of it."""
+    """psi: ``(N, 3, H, W)`` in [0, 1] to logits ``(N, classes)``.
 
-    def __init__(self, name: ClassifierName, classes: int) -> None:
+    Args:
+        name: which of the paper's classifiers.
+        classes: the number of classes.
+        adaptation: for images of a conventional protection, the network in front that adapts them: ``tanaka`` [16], for
+            sides divisible by 4, or ``pixel`` [17], [18]; None for plain images.
+
+    ImageNet normalisation is part of psi for plain images. An adaptation network does without: the statistics are not
+    those of encrypted images, and its batch normalisation does the same with the right ones.
+    """
+
+    def __init__(self, name: ClassifierName, classes: int, adaptation: Adaptation | None = None) -> None:
         super().__init__()
-        self.layers = {"resnet20": _resnet20, "vgg16_bn": _vgg16_bn}[name](classes)
-        for module in self.layers.modules():
+        networks = {"tanaka": _tanaka, "pixel": _pixel}
+        self.adaptation = None if adaptation is None else networks[adaptation]()
+        self.layers = {"resnet20": _resnet20, "vgg16_bn": _vgg16_bn}[name](classes, _CHANNELS[adaptation])
+        for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
                 if module.bias is not None:
@@ -70,5 +112,5 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Classify ``images``; the logits are float32 whatever the autocast mode."""
-        logits: Tensor = self.layers(normalise(images))
+        logits: Tensor = self.layers(normalise(images) if self.adaptation is None else self.adaptation(images))
         return logits.float()
