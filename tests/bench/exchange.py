@@ -95,7 +95,8 @@ def experiment_of(point: Point, users: int, steps: int, exchange: str, precision
                 "pictures": 1,
                 "itns": [{"name": "itn", "width": 1, "depth": 2, "training": {"epochs": 1}}],
             },
-            "runtime": {"exchange": exchange, "precision": precision},
+            # With no evaluator of their own, attacks wait until all users are trained.
+            "runtime": {"exchange": exchange, "precision": precision, "evaluators": 0},
         }
     ).resolved()
 
@@ -143,8 +144,7 @@ def run_plain(experiment: Experiment, folder: Path, processes: int, threads: int
 def run_veilsim(experiment: Experiment, folder: Path) -> Result:
     """Run veilsim and take the time of the users' phase.
 
-    Users that are trained first are published, tested and attacked in it as well: one step of an inverse network of
-    width 1 and a few images each, which counts against veilsim.
+    Users that are trained first are published and tested on two images in it as well, which counts against veilsim.
     """
     run = RunFolder.create(folder, experiment)
     with ProcessWatch(folder) as watch, simulation(folder, experiment, _BENCH / "timed"):
@@ -170,8 +170,6 @@ def run_veilsim(experiment: Experiment, folder: Path) -> Result:
 
 def run_naive(experiment: Experiment, folder: Path) -> Result:
     """Run the naive app, which takes its own time; psi is the one that was trained for the others."""
-    alone = experiment.runtime.model_copy(update={"evaluators": 0})
-    experiment = experiment.model_copy(update={"runtime": alone})
     RunFolder.create(folder, experiment)
     (folder / "provider").mkdir()
     (folder / "provider" / "psi.safetensors").write_bytes(_psi_of(experiment, folder.parent).read_bytes())
