@@ -1,11 +1,13 @@
 """The ClientApp: the same for every node; a message's type says what is asked, the node's role says who answers."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from sim.evaluator_node import AttackSession
+from sim.homes import close_homes, have_homes, resume_at_home, start_at_home
 from sim.messages import (
     ARRAYS,
     METRICS,
@@ -22,7 +24,7 @@ from sim.nodes import Role, RoleName, role_of, state_folder, user_name
 from sim.progress import Heart
 from sim.provider_node import answer_one, assign_images, facts_of, provider_of, trained_classifier
 from sim.sessions import Session, resume_relayed, run_direct, start_relayed
-from sim.user_node import TestSession, TrainSession, ValidateSession, new_training, publication, training_after
+from sim.user_node import USER_SESSIONS, TestSession, TrainSession, ValidateSession, new_training, publication
 
 app = ClientApp()
 _heart = Heart()
@@ -70,6 +72,8 @@ def train_psi(message: Message, context: Context) -> Message:
         from sim.direct import open_provider
 
         open_provider(job)
+    elif have_homes():
+        close_homes(job)
     content = RecordDict(
         {
             METRICS: MetricRecord(facts_of(record)),
@@ -108,31 +112,46 @@ for _action in ("images", "loss_gradient", "loss", "classify"):
 # ---- users -------------------------------------------------------------------------------------------------------
 
 
-def _begin(job: Job, session: Session, name: str) -> RecordDict:
+def _run_or_start(job: Job, session: Session, name: str) -> RecordDict:
     if job.experiment.runtime.exchange == "direct":
         from sim.direct import provider_call
 
         return run_direct(session, provider_call(job.run))
-    return start_relayed(session, state_folder(job) / f"{name}.safetensors")
+    return start_relayed(session, _waiting_at(job, name))
+
+
+def _waiting_at(job: Job, name: str) -> Path:
+    return state_folder(job) / f"{name}.safetensors"
+
+
+def _answer_in(message: Message) -> RecordDict:
+    return RecordDict({key: record for key, record in message.content.items() if key not in ("config", "request")})
 
 
 def _resume(message: Message, job: Job, new_session: Callable[[], Session], name: str) -> Message:
-    answer = RecordDict({key: record for key, record in message.content.items() if key not in ("config", "request")})
-    path = state_folder(job) / f"{name}.safetensors"
-    return Message(resume_relayed(new_session, path, decode_ticket(message.content), answer), reply_to=message)
+    ticket = decode_ticket(message.content)
+    return Message(resume_relayed(new_session, _waiting_at(job, name), ticket, _answer_in(message)), reply_to=message)
+
+
+def _start_user(message: Message, context: Context, kind: str) -> Message:
+    job, role = _job_for(message, context, "user")
+    if job.experiment.runtime.exchange == "relay" and have_homes():
+        return Message(start_at_home(job, role.index, kind, message.content), reply_to=message)
+    session = USER_SESSIONS[kind](job, role.index, message.content, _heart)
+    return Message(_run_or_start(job, session, f"{user_name(role.index)}-{kind}"), reply_to=message)
+
+
+def _resume_user(message: Message, job: Job, user: int, kind: str, new_session: Callable[[], Session]) -> Message:
+    if have_homes():
+        reply = resume_at_home(job, user, kind, decode_ticket(message.content), _answer_in(message))
+        return Message(reply, reply_to=message)
+    return _resume(message, job, new_session, f"{user_name(user)}-{kind}")
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train h_theta, from the theta in the message or, if it holds none, on from this user's own."""
-    job, role = _job_for(message, context, "user")
-    arrays = message.content.array_records.get(ARRAYS)
-    # An averaged theta belongs to the end of the round before; a user's own training goes on from wherever it is.
-    training = training_after(job, role.index, job.round - 1 if arrays else job.round + job.rounds - 1)
-    if arrays:
-        training.adopt(decode_tensors(arrays))
-    session = TrainSession(job, role.index, training, _heart, averaged=bool(arrays))
-    return Message(_begin(job, session, f"{user_name(role.index)}-train"), reply_to=message)
+    return _start_user(message, context, "train")
 
 
 @app.train("resume")
@@ -140,18 +159,13 @@ def resume_training(message: Message, context: Context) -> Message:
     """Go on training with the provider's answer."""
     job, role = _job_for(message, context, "user")
     user = role.index
-    return _resume(
-        message, job, lambda: TrainSession(job, user, new_training(job, user), _heart), f"{user_name(user)}-train"
-    )
+    return _resume_user(message, job, user, "train", lambda: TrainSession(job, user, new_training(job, user), _heart))
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Say how the theta in the message does on this user's validation images."""
-    job, role = _job_for(message, context, "user")
-    arrays = message.content.array_records.get(ARRAYS)
-    session = ValidateSession(job, role.index, decode_tensors(arrays) if arrays else None)
-    return Message(_begin(job, session, f"{user_name(role.index)}-validate"), reply_to=message)
+    return _start_user(message, context, "validate")
 
 
 @app.query("publish")
@@ -166,7 +180,7 @@ def test(message: Message, context: Context) -> Message:
     """Protect the test images and have the provider classify them."""
     job, role = _job_for(message, context, "user")
     session = TestSession(job, decode_tensors(message.content.array_records[ARRAYS]))
-    return Message(_begin(job, session, f"{user_name(role.index)}-test"), reply_to=message)
+    return Message(_run_or_start(job, session, f"{user_name(role.index)}-test"), reply_to=message)
 
 
 # ---- evaluators --------------------------------------------------------------------------------------------------
@@ -180,7 +194,7 @@ def attack(message: Message, context: Context) -> Message:
     theta = decode_tensors(records[ARRAYS]) if ARRAYS in records else None
     predictions = decode_tensors(records["predictions"])["labels"] if "predictions" in records else None
     session = AttackSession(job, theta, predictions, _heart)
-    return Message(_begin(job, session, f"attack-{job.subject}"), reply_to=message)
+    return Message(_run_or_start(job, session, f"attack-{job.subject}"), reply_to=message)
 
 
 @app.evaluate("resume")
@@ -189,7 +203,6 @@ def resume_evaluation(message: Message, context: Context) -> Message:
     job, role = _job_for(message, context, "user", "evaluator")
     if role.name != "user":
         return _resume(message, job, lambda: AttackSession(job, None, None, _heart), f"attack-{job.subject}")
-    name = f"{user_name(role.index)}-{job.subject or 'validate'}"
     if job.subject == "test":
-        return _resume(message, job, lambda: TestSession(job, {}), name)
-    return _resume(message, job, lambda: ValidateSession(job, role.index, None), name)
+        return _resume(message, job, lambda: TestSession(job, {}), f"{user_name(role.index)}-test")
+    return _resume_user(message, job, role.index, "validate", lambda: ValidateSession(job, role.index, None))

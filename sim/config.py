@@ -18,7 +18,7 @@ from roles.common.recipes import Frozen
 from roles.evaluator.attack import AttackConfig
 from roles.evaluator.measures import Lpips
 from roles.provider.training import ClassifierConfig
-from roles.user.features import Features
+from roles.user.features import shared_features
 from roles.user.training import UserConfig
 
 
@@ -321,7 +321,7 @@ def check(experiment: Experiment, source: Path) -> ImageStore:
 def _prepared(experiment: Experiment) -> ImageStore:
     try:
         store = prepare(experiment.data, cache_folder() / "data")
-        Features(experiment.user.features)
+        shared_features(experiment.user.features)
         if experiment.attack.lpips:
             Lpips(store.side)
     except ValueError as error:

@@ -1,7 +1,5 @@
 """The fast lane of a simulation: the provider as a named Ray actor that users call from within their training loop."""
 
-import contextlib
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -9,15 +7,12 @@ from typing import Any, cast
 import ray
 from flwr.app import RecordDict
 
+from sim.actors import close_actor, find_actor, open_actor
 from sim.messages import Job
 from sim.nodes import compute_of
 from sim.provider_node import answer_one, build_provider
 
-_NAMESPACE = "veilsim"
-
-
-def _actor_name(run: Path) -> str:
-    return f"provider-{hashlib.sha256(str(run).encode()).hexdigest()[:16]}"
+_PROVIDER = "provider"
 
 
 class _ProviderActor:
@@ -41,29 +36,14 @@ def open_provider(job: Job) -> None:
     Raises:
         ValueError: psi's weights cannot be loaded.
     """
-    close_provider(job.run)
-    runtime = job.experiment.runtime
-    options: dict[str, Any] = {
-        "name": _actor_name(job.run),
-        "namespace": _NAMESPACE,
-        "lifetime": "detached",
-        "max_concurrency": max(2, runtime.worker_count),
-        "num_cpus": 0,
-        "num_gpus": 0.01 if runtime.gpu_fraction else 0,
-    }
-    actor: Any = ray.remote(_ProviderActor).options(**options).remote(job)
+    close_actor(job.run, _PROVIDER)
+    actor = open_actor(job.run, _PROVIDER, _ProviderActor, job.experiment.runtime, job)
     ray.get(actor.digest.remote())
-
-
-def close_provider(run: Path) -> None:
-    """End the provider's actor of a run, if there is one."""
-    with contextlib.suppress(ValueError):
-        ray.kill(ray.get_actor(_actor_name(run), _NAMESPACE))
 
 
 def provider_call(run: Path) -> Callable[[str, RecordDict], RecordDict]:
     """Return the function that carries an encoded request to the provider's actor and its answer back."""
-    actor: Any = ray.get_actor(_actor_name(run), _NAMESPACE)
+    actor = find_actor(run, _PROVIDER)
 
     def call(message_type: str, content: RecordDict) -> RecordDict:
         reply: Any = ray.get(actor.answer.remote(message_type, content))
@@ -74,6 +54,5 @@ def provider_call(run: Path) -> Callable[[str, RecordDict], RecordDict]:
 
 def provider_digest(run: Path) -> str:
     """Return the digest of the psi that the provider's actor holds."""
-    actor: Any = ray.get_actor(_actor_name(run), _NAMESPACE)
-    answer: Any = ray.get(actor.digest.remote())
+    answer: Any = ray.get(find_actor(run, _PROVIDER).digest.remote())
     return str(answer)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -63,20 +64,22 @@ class Beat:
 
 
 class Heart:
-    """A worker's side: told of every step, writes at most twice a second."""
+    """A worker's side: told of every step, from any thread; writes at most twice a second."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._last: dict[str, float] = {}
         self._steps: Counter[str] = Counter()
 
     def beat(self, run: Path, phase: str, label: str, done: int, total: int, loss: float) -> None:
         """Note that one more step is done."""
-        self._steps[phase] += 1
-        now = time.time()
-        if now - self._last.get(phase, 0.0) >= _INTERVAL_S:
-            self._last[phase] = now
-            beat = Beat(label, phase, done, total, self._steps[phase], loss, now)
-            write_atomically(run / "progress" / f"worker-{os.getpid()}-{phase}.json", json.dumps(asdict(beat)))
+        with self._lock:
+            self._steps[phase] += 1
+            now = time.time()
+            if now - self._last.get(phase, 0.0) >= _INTERVAL_S:
+                self._last[phase] = now
+                beat = Beat(label, phase, done, total, self._steps[phase], loss, now)
+                write_atomically(run / "progress" / f"worker-{os.getpid()}-{phase}.json", json.dumps(asdict(beat)))
 
 
 def read_beats(run: Path, phase: str) -> list[Beat]:

@@ -2,7 +2,8 @@
 
 Direct: the work runs to its end inside one message, each request answered by a call. Relayed: the handler returns at
 each request, and the work goes on when the answer arrives: with the generator if this process still has it, else with
-one started anew from the state on disk. Any worker process may get any node's next message, so the disk is the truth.
+one started anew from the state on disk. Another process may get the node's next message, so the disk is the truth;
+where a simulation keeps users at home (``homes.py``), the home is, and nothing is written on the way.
 """
 
 import json
@@ -39,16 +40,50 @@ class Session(ABC):
 
 
 @dataclass(frozen=True)
-class _Waiting:
+class Suspended:
+    """A session that waits for the answer to a request."""
+
     ticket: int
+    """The number of the request, from 1."""
     session: Session
     work: Work[RecordDict]
     request: Request
+
+
+def advance(
+    session: Session, work: Work[RecordDict], answer: Answer | None, ticket: int
+) -> tuple[RecordDict, Suspended | None]:
+    """Run ``work`` on with an answer (None: from its start); return its reply: final, or a request with ``ticket``."""
+    try:
+        request = next(work) if answer is None else work.send(answer)
+    except StopIteration as end:
+        result: RecordDict = end.value
+        return result, None
+    message_type, content = encode_request(request)
+    return suspended(content, message_type, ticket), Suspended(ticket, session, work, request)
+
+
+def resumed(waiting: Suspended, answer: RecordDict) -> tuple[RecordDict, Suspended | None]:
+    """Run a session on with the encoded answer it waits for; see :func:`advance`.
+
+    Raises:
+        ExchangeError: the provider refused the request.
+    """
+    sent = content_bytes(encode_request(waiting.request)[1])
+    waiting.session.account(waiting.request, sent, content_bytes(answer))
+    return advance(waiting.session, waiting.work, decode_answer(answer), waiting.ticket + 1)
+
+
+@dataclass(frozen=True)
+class _Here:
+    """A session that this process still has."""
+
+    waiting: Suspended
     written: tuple[int, int]
     """Which writing of its state on disk it belongs to."""
 
 
-_waiting: dict[Path, _Waiting] = {}
+_here: dict[Path, _Here] = {}
 
 
 def run_direct(session: Session, call: Callable[[str, RecordDict], RecordDict]) -> RecordDict:
@@ -69,7 +104,7 @@ def run_direct(session: Session, call: Callable[[str, RecordDict], RecordDict]) 
 
 def start_relayed(session: Session, path: Path) -> RecordDict:
     """Run a session up to its first request; ``path`` is where its state waits for the answer."""
-    return _go_on(session, session.work(), None, path, ticket=1)
+    return _keep(path, *advance(session, session.work(), None, ticket=1))
 
 
 def resume_relayed(
@@ -81,16 +116,16 @@ def resume_relayed(
         MessageError: no session waits for this answer.
         ExchangeError: the provider refused the request.
     """
-    waiting = _waiting.pop(path, None)
+    here = _here.pop(path, None)
     # Tickets count from 1 at every start: what this process has may be from before others took the session further.
-    if waiting is None or waiting.ticket != ticket or waiting.written != _written(path):
+    if here is not None and here.waiting.ticket == ticket and here.written == _written(path):
+        waiting = here.waiting
+    else:
         waiting = _reload(new_session(), path, ticket)
-    sent = content_bytes(encode_request(waiting.request)[1])
-    waiting.session.account(waiting.request, sent, content_bytes(answer_content))
-    return _go_on(waiting.session, waiting.work, decode_answer(answer_content), path, ticket + 1)
+    return _keep(path, *resumed(waiting, answer_content))
 
 
-def _reload(session: Session, path: Path, ticket: int) -> _Waiting:
+def _reload(session: Session, path: Path, ticket: int) -> Suspended:
     if not path.is_file():
         raise MessageError(f"no session waits at {path.name}")
     tensors, metadata = load(path)
@@ -99,7 +134,7 @@ def _reload(session: Session, path: Path, ticket: int) -> _Waiting:
         raise MessageError(f"the session at {path.name} waits for answer {numbers['ticket']}, this is answer {ticket}")
     session.restore(tensors, numbers["state"])
     work = session.work()
-    return _Waiting(ticket, session, work, next(work), _written(path))
+    return Suspended(ticket, session, work, next(work))
 
 
 def _written(path: Path) -> tuple[int, int]:
@@ -111,18 +146,14 @@ def _written(path: Path) -> tuple[int, int]:
     return status.st_ino, status.st_mtime_ns
 
 
-def _go_on(session: Session, work: Work[RecordDict], answer: Answer | None, path: Path, ticket: int) -> RecordDict:
-    try:
-        request = next(work) if answer is None else work.send(answer)
-    except StopIteration as end:
+def _keep(path: Path, reply: RecordDict, waiting: Suspended | None) -> RecordDict:
+    if waiting is None:
         path.unlink(missing_ok=True)
-        result: RecordDict = end.value
-        return result
-    tensors, numbers = session.checkpoint()
-    save(path, tensors, {"numbers": json.dumps({"ticket": ticket, "state": numbers})})
+        return reply
+    tensors, numbers = waiting.session.checkpoint()
+    save(path, tensors, {"numbers": json.dumps({"ticket": waiting.ticket, "state": numbers})})
     # A session holds a network and what its backward pass needs: those that others have taken further only take room.
-    for other in [other for other, waiting in _waiting.items() if waiting.written != _written(other)]:
-        del _waiting[other]
-    _waiting[path] = _Waiting(ticket, session, work, request, _written(path))
-    message_type, content = encode_request(request)
-    return suspended(content, message_type, ticket)
+    for other in [other for other, here in _here.items() if here.written != _written(other)]:
+        del _here[other]
+    _here[path] = _Here(waiting, _written(path))
+    return reply

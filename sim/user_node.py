@@ -1,7 +1,7 @@
 """A user as a node: its sessions of training, validation and testing, and the state it keeps between rounds."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from roles.common.transform import apply_network
 from roles.common.unet import UNet
 from roles.common.weights import State, load, load_into, save
 from roles.user.training import TransformerTraining, trained_transformer
-from sim.messages import ARRAYS, METRICS, Job, encode_curve, encode_tensors
+from sim.messages import ARRAYS, METRICS, Job, decode_tensors, encode_curve, encode_tensors
 from sim.nodes import compute_of, state_folder, store_of, user_name
 from sim.progress import Heart
 from sim.sessions import Session
@@ -129,6 +129,16 @@ class TrainSession(Session):
             )
 
 
+def train_session(job: Job, user: int, content: RecordDict, heart: Heart) -> TrainSession:
+    """Return the session that a message ``train`` asks for: from the theta in it or, without one, the user's own."""
+    arrays = content.array_records.get(ARRAYS)
+    # An averaged theta belongs to the end of the round before; a user's own training goes on from wherever it is.
+    training = training_after(job, user, job.round - 1 if arrays else job.round + job.rounds - 1)
+    if arrays:
+        training.adopt(decode_tensors(arrays))
+    return TrainSession(job, user, training, heart, averaged=bool(arrays))
+
+
 class ValidateSession(Session):
     """Loss and accuracy of a theta on a user's validation images (message ``evaluate``)."""
 
@@ -149,6 +159,19 @@ class ValidateSession(Session):
     def restore(self, tensors: State, numbers: Mapping[str, Any]) -> None:
         """See :class:`Session`."""
         self._training.restore(tensors, numbers)
+
+
+def validate_session(job: Job, user: int, content: RecordDict, heart: Heart) -> ValidateSession:
+    """Return the session that a message ``evaluate`` asks for."""
+    arrays = content.array_records.get(ARRAYS)
+    return ValidateSession(job, user, decode_tensors(arrays) if arrays else None)
+
+
+USER_SESSIONS: dict[str, Callable[[Job, int, RecordDict, Heart], Session]] = {
+    "train": train_session,
+    "validate": validate_session,
+}
+"""The long ones: those of a user that asks the provider at every step."""
 
 
 class TestSession(Session):

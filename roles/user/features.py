@@ -1,5 +1,6 @@
 """phi_k, the feature extractor of the feature reconstruction loss (Section III-B, Eq. 6; Section IV-A)."""
 
+import functools
 from pathlib import Path
 from typing import Literal
 
@@ -57,6 +58,16 @@ class Features(nn.Module):
         """Return the feature map of ``images``."""
         features: Tensor = self.layers(normalise(images))
         return features
+
+
+@functools.lru_cache(maxsize=4)
+def shared_features(config: FeaturesConfig) -> Features:
+    """Return this process's phi: it is frozen, so one serves all its users.
+
+    Raises:
+        ValueError: see :class:`Features`.
+    """
+    return Features(config)
 
 
 def _vgg16_front() -> nn.Sequential:

@@ -28,7 +28,7 @@ from roles.common.recipes import Frozen, Recipe, set_lr
 from roles.common.seeds import derived_seed, generator
 from roles.common.unet import UNet
 from roles.common.weights import State, cpu_state, load_into
-from roles.user.features import Features, FeaturesConfig, feature_loss
+from roles.user.features import FeaturesConfig, feature_loss, shared_features
 
 _VALIDATION_BATCH = 500
 
@@ -123,7 +123,7 @@ class TransformerTraining:
         self._compute = compute
         torch.manual_seed(derived_seed(self._seed, "theta"))
         self._h = compute.module(UNet(config.width, config.depth))
-        self._phi = compute.module(Features(config.features))
+        self._phi = compute.module(shared_features(config.features))
         self._optimiser = config.training.optimiser_for(self._h)
         self._ids: ImageIds | None = None
         self._best: State = {}

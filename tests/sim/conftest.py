@@ -1,38 +1,24 @@
 """What the tests of sim/ share: an experiment that trains in a fraction of a second, and a run whose psi is there."""
 
-import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-import roles.user.training
-import sim.config
 import sim.provider_node
 import sim.sessions
 from roles.common.weights import cpu_state, save
 from roles.provider.classifiers import Classifier
-from roles.user.features import Features
 from sim.config import Experiment
 from sim.messages import Job
-
-
-@pytest.fixture(scope="session", autouse=True)
-def phi_once() -> Iterator[None]:
-    """phi is frozen, and making one takes a second: all tests use the same."""
-    shared = functools.lru_cache(Features)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(roles.user.training, "Features", shared)
-        patch.setattr(sim.config, "Features", shared)
-        yield
 
 
 @pytest.fixture(autouse=True)
 def fresh_process() -> Iterator[None]:
     """No test sees what another left in the memory of this process."""
     yield
-    sim.sessions._waiting.clear()
+    sim.sessions._here.clear()
     sim.provider_node._providers.clear()
 
 

@@ -84,7 +84,7 @@ def test_direct_and_relayed_training_give_the_same_theta_curve_and_traffic(
 ) -> None:
     here, there = in_a_folder_of_its_own(job, "direct"), in_a_folder_of_its_own(job, "relayed")
     first = direct(train_session(here), provider)
-    between = sim.sessions._waiting.clear if fresh else lambda: None
+    between = sim.sessions._here.clear if fresh else lambda: None
     path = there.run / "state" / "user-0000-train.safetensors"
     second = relayed(lambda: train_session(there), path, provider, between)
 
@@ -102,7 +102,7 @@ def test_direct_and_relayed_training_give_the_same_theta_curve_and_traffic(
     assert any(not torch.equal(start[name], value) for name, value in theta_of(first).items())
     # Nothing is left to be resumed.
     assert not path.exists()
-    assert not sim.sessions._waiting
+    assert not sim.sessions._here
 
 
 def test_traffic_is_what_the_messages_hold(job: Job, provider: Provider) -> None:
@@ -134,12 +134,12 @@ def test_a_session_that_went_on_in_another_process_is_not_kept(
     job: Job, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine, others = dict[Path, object](), dict[Path, object]()
-    monkeypatch.setattr(sim.sessions, "_waiting", mine)
+    monkeypatch.setattr(sim.sessions, "_here", mine)
     first, second = job.run / "state" / "first.safetensors", job.run / "state" / "second.safetensors"
     message_type, ticket, request = question(start_relayed(train_session(job), first))
-    monkeypatch.setattr(sim.sessions, "_waiting", others)
+    monkeypatch.setattr(sim.sessions, "_here", others)
     resume_relayed(lambda: train_session(job), first, ticket, answer_one(provider, message_type, request))
-    monkeypatch.setattr(sim.sessions, "_waiting", mine)
+    monkeypatch.setattr(sim.sessions, "_here", mine)
     start_relayed(train_session(job), second)
     assert set(mine) == {second}
     assert set(others) == {first}
@@ -160,7 +160,7 @@ def test_an_answer_that_nobody_waits_for_is_refused(job: Job, provider: Provider
     path = job.run / "state" / "session.safetensors"
     message_type, ticket, request = question(start_relayed(train_session(job), path))
     answer = answer_one(provider, message_type, request)
-    sim.sessions._waiting.clear()
+    sim.sessions._here.clear()
     path.unlink()
     with pytest.raises(MessageError, match=r"^no session waits at session.safetensors$"):
         resume_relayed(lambda: train_session(job), path, ticket, answer)
@@ -169,7 +169,7 @@ def test_an_answer_that_nobody_waits_for_is_refused(job: Job, provider: Provider
 def test_a_session_file_that_is_damaged_is_named(job: Job, provider: Provider) -> None:
     path = job.run / "state" / "session.safetensors"
     message_type, ticket, request = question(start_relayed(train_session(job), path))
-    sim.sessions._waiting.clear()
+    sim.sessions._here.clear()
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"session.safetensors: not a readable safetensors file") as caught:
         resume_relayed(lambda: train_session(job), path, ticket, answer_one(provider, message_type, request))
@@ -273,7 +273,7 @@ def test_a_process_left_with_a_session_of_an_earlier_round_goes_on_from_the_disk
     plan = iter("AABBB" + "BBAB")
 
     def next_process() -> None:
-        monkeypatch.setattr(sim.sessions, "_waiting", processes[next(plan)])
+        monkeypatch.setattr(sim.sessions, "_here", processes[next(plan)])
 
     strategy = job.experiment.strategy.model_copy(update={"rounds": 2})
     job = replace(job, experiment=job.experiment.model_copy(update={"strategy": strategy}))
@@ -312,7 +312,7 @@ def validation_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("validation_in_parts")
 @pytest.mark.parametrize("fresh", [False, True], ids=["the same process", "a fresh process for every message"])
 def test_an_epochs_validation_over_several_messages_loses_no_batch(job: Job, provider: Provider, fresh: bool) -> None:
-    between = sim.sessions._waiting.clear if fresh else lambda: None
+    between = sim.sessions._here.clear if fresh else lambda: None
     here, there = in_a_folder_of_its_own(job, "direct"), in_a_folder_of_its_own(job, "relayed")
     direct(train_session(here), provider)
     relayed(lambda: train_session(there), there.run / "state" / "train.safetensors", provider, between)
@@ -330,7 +330,7 @@ def test_an_epochs_validation_over_several_messages_loses_no_batch(job: Job, pro
     ],
 )
 def test_a_validation_over_several_messages_loses_no_batch(job: Job, provider: Provider, fresh: bool) -> None:
-    between = sim.sessions._waiting.clear if fresh else lambda: None
+    between = sim.sessions._here.clear if fresh else lambda: None
     keep_training(job, 0, job.round, new_training(job, 0))
     first = direct(ValidateSession(job, 0, None), provider)
     path = job.run / "state" / "validate.safetensors"
@@ -346,7 +346,7 @@ def test_test_images_are_classified_in_order_however_the_messages_travel(
     monkeypatch.setattr("sim.user_node._TEST_BATCH", 7)
     torch.manual_seed(0)
     theta = cpu_state(UNet(2, 2))
-    between = sim.sessions._waiting.clear if fresh else lambda: None
+    between = sim.sessions._here.clear if fresh else lambda: None
     thetas = iter([theta])  # a session that is resumed gets its theta from the state on disk
     first = theta_of(direct(ClassifySession(job, theta), provider))
     path = job.run / "state" / "test.safetensors"

@@ -13,12 +13,12 @@ from flwr.app import Context, Message, RecordDict
 import sim.client_app
 import sim.direct
 from sim.client_app import app as client
+from sim.messages import ANSWER, REQUEST, Job
 from sim.server_app import app as server
-from sim.sessions import Session
 
 __all__ = ["client", "server"]
 
-_call_of, _resume = sim.direct.provider_call, sim.client_app.resume_relayed
+_call_of, _start, _resume = sim.direct.provider_call, sim.client_app.start_at_home, sim.client_app.resume_at_home
 
 
 def _note(run: Path, seconds: float) -> None:
@@ -39,15 +39,29 @@ def _timed_call(run: Path) -> Callable[[str, RecordDict], RecordDict]:
     return timed
 
 
-def _timed_resume(new_session: Callable[[], Session], path: Path, ticket: int, answer: RecordDict) -> RecordDict:
-    # The state was written when the question was asked, by whichever process.
-    if answer.config_records["answer"]["kind"] == "loss_gradient":
-        _note(path.parent.parent, time.time() - path.stat().st_mtime)
-    return _resume(new_session, path, ticket, answer)
+def _asked(job: Job, user: int) -> Path:
+    """Return the file whose time of change is when a user asked last; any worker may get the answer."""
+    return job.run / "progress" / f"asked-{user}"
+
+
+def _noting(job: Job, user: int, reply: RecordDict) -> RecordDict:
+    if REQUEST in reply.config_records:
+        _asked(job, user).touch()
+    return reply
+
+
+def _timed_start(job: Job, user: int, kind: str, content: RecordDict) -> RecordDict:
+    return _noting(job, user, _start(job, user, kind, content))
+
+
+def _timed_resume(job: Job, user: int, kind: str, ticket: int, answer: RecordDict) -> RecordDict:
+    if answer.config_records[ANSWER]["kind"] == "loss_gradient":
+        _note(job.run, time.time() - _asked(job, user).stat().st_mtime)
+    return _noting(job, user, _resume(job, user, kind, ticket, answer))
 
 
 sim.direct.provider_call = _timed_call
-sim.client_app.resume_relayed = _timed_resume
+sim.client_app.start_at_home, sim.client_app.resume_at_home = _timed_start, _timed_resume
 
 
 @client.query("clock")

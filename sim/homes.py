@@ -1,0 +1,110 @@
+"""Where users live while a simulation relays their training: Ray actors that keep it between messages.
+
+Any worker of a simulation may get the next message of any user. Were a user's network, its momenta and what its
+backward pass needs to travel by disk, every step would write all of it, and most would compute the forward pass again.
+So a worker hands the message on to the home of its user, and waits for the reply.
+"""
+
+import threading
+from pathlib import Path
+from typing import Any, cast
+
+import ray
+import torch
+from flwr.app import RecordDict
+
+from sim.actors import close_actor, open_actor
+from sim.messages import Job, MessageError, decode_job
+from sim.progress import Heart
+from sim.sessions import Suspended, advance, resumed
+from sim.user_node import USER_SESSIONS
+
+
+class Home:
+    """Sessions of many users in one process, each from its first request to its end.
+
+    Args:
+        threads: PyTorch threads of each session.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads, self._heart, self._building = threads, Heart(), threading.Lock()
+        self._waiting: dict[tuple[int, str], Suspended] = {}
+
+    def start(self, user: int, kind: str, content: RecordDict) -> RecordDict:
+        """Run a user's session up to its first request.
+
+        Args:
+            kind: one of :data:`USER_SESSIONS`.
+            content: of the message that asks for it.
+        """
+        torch.set_num_threads(self._threads)  # kept per thread, and Ray has several
+        # Initial weights are drawn from PyTorch's one global generator, after it has been seeded for this user.
+        with self._building:
+            session = USER_SESSIONS[kind](decode_job(content), user, content, self._heart)
+        return self._keep(user, kind, *advance(session, session.work(), None, ticket=1))
+
+    def resume(self, user: int, kind: str, ticket: int, answer: RecordDict) -> RecordDict:
+        """Run a user's session on to its next request or its end.
+
+        Raises:
+            MessageError: it does not wait for this answer.
+            ExchangeError: the provider refused the request.
+        """
+        torch.set_num_threads(self._threads)
+        waiting = self._waiting.get((user, kind))
+        if waiting is None or waiting.ticket != ticket:
+            known = "nothing" if waiting is None else f"answer {waiting.ticket}"
+            raise MessageError(f"the {kind} session of user {user} waits for {known}, this is answer {ticket}")
+        del self._waiting[user, kind]
+        return self._keep(user, kind, *resumed(waiting, answer))
+
+    def _keep(self, user: int, kind: str, reply: RecordDict, waiting: Suspended | None) -> RecordDict:
+        if waiting is not None:
+            self._waiting[user, kind] = waiting
+        return reply
+
+
+def _role(number: int) -> str:
+    return f"home-{number}"
+
+
+def have_homes() -> bool:
+    """Return whether this process is a worker of a simulation, where sessions live in homes."""
+    return ray.is_initialized()
+
+
+_homes: dict[tuple[Path, int], Any] = {}
+
+
+def _home_of(job: Job, user: int) -> Any:
+    runtime = job.experiment.runtime
+    number = user % runtime.worker_count
+    if (job.run, number) not in _homes:
+        _homes[job.run, number] = open_actor(job.run, _role(number), Home, runtime, runtime.threads)
+    return _homes[job.run, number]
+
+
+def _call(job: Job, user: int, method: str, *arguments: Any) -> RecordDict:
+    try:
+        reply: Any = ray.get(getattr(_home_of(job, user), method).remote(user, *arguments))
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    return cast(RecordDict, reply)
+
+
+def start_at_home(job: Job, user: int, kind: str, content: RecordDict) -> RecordDict:
+    """Have a user's home start a session; see :meth:`Home.start`."""
+    return _call(job, user, "start", kind, content)
+
+
+def resume_at_home(job: Job, user: int, kind: str, ticket: int, answer: RecordDict) -> RecordDict:
+    """Have a user's home go on with a session; see :meth:`Home.resume`."""
+    return _call(job, user, "resume", kind, ticket, answer)
+
+
+def close_homes(job: Job) -> None:
+    """End the homes that an earlier attempt at this run may have left."""
+    number = 0
+    while close_actor(job.run, _role(number)):
+        number += 1
