@@ -11,6 +11,7 @@ from sim.homes import close_homes, have_homes, resume_at_home, start_at_home
 from sim.messages import (
     ARRAYS,
     METRICS,
+    REQUEST_TYPES,
     Job,
     MessageError,
     decode_job,
@@ -105,7 +106,7 @@ def _answer(message: Message, context: Context) -> Message:
     return Message(merge(answers), reply_to=message)
 
 
-for _action in ("images", "loss_gradient", "loss", "classify"):
+for _action in (name.partition(".")[2] for name in REQUEST_TYPES):
     app.query(_action)(_answer)
 
 
@@ -179,7 +180,7 @@ def publish(message: Message, context: Context) -> Message:
 def test(message: Message, context: Context) -> Message:
     """Protect the test images and have the provider classify them."""
     job, role = _job_for(message, context, "user")
-    session = TestSession(job, decode_tensors(message.content.array_records[ARRAYS]))
+    session = TestSession(job, role.index, decode_tensors(message.content.array_records[ARRAYS]))
     return Message(_run_or_start(job, session, f"{user_name(role.index)}-test"), reply_to=message)
 
 
@@ -191,7 +192,7 @@ def attack(message: Message, context: Context) -> Message:
     """Attack one published transformer."""
     job, _ = _job_for(message, context, "evaluator")
     records = message.content.array_records
-    theta = decode_tensors(records[ARRAYS]) if ARRAYS in records else None
+    theta = decode_tensors(records[ARRAYS]) if ARRAYS in records else {}
     predictions = decode_tensors(records["predictions"])["labels"] if "predictions" in records else None
     session = AttackSession(job, theta, predictions, _heart)
     return Message(_run_or_start(job, session, f"attack-{job.subject}"), reply_to=message)
@@ -202,7 +203,7 @@ def resume_evaluation(message: Message, context: Context) -> Message:
     """Go on with a user's validation or test, or with an attack, with the provider's answer."""
     job, role = _job_for(message, context, "user", "evaluator")
     if role.name != "user":
-        return _resume(message, job, lambda: AttackSession(job, None, None, _heart), f"attack-{job.subject}")
+        return _resume(message, job, lambda: AttackSession(job, {}, None, _heart), f"attack-{job.subject}")
     if job.subject == "test":
-        return _resume(message, job, lambda: TestSession(job, {}), f"{user_name(role.index)}-test")
+        return _resume(message, job, lambda: TestSession(job, role.index, {}), f"{user_name(role.index)}-test")
     return _resume_user(message, job, role.index, "validate", lambda: ValidateSession(job, role.index, None))

@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import torch
 import yaml
@@ -18,8 +18,8 @@ from roles.common.recipes import Frozen
 from roles.evaluator.attack import AttackConfig
 from roles.evaluator.measures import Lpips
 from roles.provider.training import ClassifierConfig
+from roles.user.config import UserConfig
 from roles.user.features import shared_features
-from roles.user.training import UserConfig
 
 
 class ConfigError(ValueError):
@@ -60,17 +60,16 @@ class SamplePartition(Frozen):
     images: Annotated[int, Field(ge=2)]
 
 
+class AllPartition(Frozen):
+    """Every user has all training images, as the paper's only user has."""
+
+    kind: Literal["all"]
+
+
 Partition = Annotated[
-    IidPartition | DirichletPartition | ShardsPartition | SizesPartition | SamplePartition,
+    IidPartition | DirichletPartition | ShardsPartition | SizesPartition | SamplePartition | AllPartition,
     Field(discriminator="kind"),
 ]
-_PARTITIONS: dict[str, type[Frozen]] = {
-    "iid": IidPartition,
-    "dirichlet": DirichletPartition,
-    "shards": ShardsPartition,
-    "sizes": SizesPartition,
-    "sample": SamplePartition,
-}
 
 
 class UsersConfig(Frozen):
@@ -83,6 +82,9 @@ class UsersConfig(Frozen):
     """At most this many images in a user's X'; by default all of its partition."""
     validation_images: Annotated[int, Field(ge=1)] | None = None
     """Validation images by which a user selects its epoch; by default all."""
+    settings: tuple[dict[str, Any], ...] = ()
+    """Changes to ``user`` that users take in turn: of n, user i takes number i mod n. Each is a section like ``user``
+    with only the keys that differ, such as ``{alpha: 0.01}`` or ``{protection: {kind: tanaka}}``."""
 
 
 class StrategyConfig(Frozen):
@@ -141,6 +143,11 @@ class Experiment(Frozen):
                 f"users.partition.sizes names {len(partition.sizes)} users and users.count is {self.users.count}: "
                 "they must agree"
             )
+        if self.users.count != "auto" and self.users.count < len(self.users.settings):
+            raise ValueError(
+                f"users.settings has {len(self.users.settings)} entries and users.count is {self.users.count}: "
+                "no user would take the last"
+            )
         return self
 
     def resolved(self) -> "Experiment":
@@ -150,9 +157,10 @@ class Experiment(Frozen):
             resolved["runtime"]["precision"] = native_precision(
                 gpu=self.runtime.gpu_fraction > 0 and torch.cuda.is_available()
             )
-        for section, key in (("data", "name"), ("features", "weights")):
-            holder = resolved["data"] if section == "data" else resolved["user"]["features"]
-            if _is_local(holder[key]):
+        named = [(resolved["data"], "name"), (resolved["user"]["features"], "weights")]
+        named += [(setting.get("features", {}), "weights") for setting in resolved["users"]["settings"]]
+        for holder, key in named:
+            if key in holder and _is_local(holder[key]):
                 holder[key] = str(Path(holder[key]).expanduser().resolve())
         return Experiment.model_validate(resolved)
 
@@ -173,6 +181,24 @@ class Experiment(Frozen):
                 "or set users.count=auto"
             )
         return self.model_copy(update={"users": self.users.model_copy(update={"count": count})})
+
+    def user_config(self, user: int) -> UserConfig:
+        """Return ``user`` as changed for one user by ``users.settings``.
+
+        Raises:
+            ValidationError: its setting does not fit.
+        """
+        settings = self.users.settings
+        return self.user if not settings else _changed(self.user, settings[user % len(settings)])
+
+    def user_configs(self) -> list[UserConfig]:
+        """Return what :meth:`user_config` returns for the first users, up to where it repeats."""
+        return [self.user_config(user) for user in range(max(1, len(self.users.settings)))]
+
+    def setting_name(self, user: int) -> str:
+        """Return how a user differs from ``user``, in a few words; empty where users do not differ."""
+        settings = self.users.settings
+        return ", ".join(_named(settings[user % len(settings)])) if settings else ""
 
     @property
     def user_count(self) -> int:
@@ -210,14 +236,51 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     for override in overrides:
         _apply(content, override)
     try:
-        return Experiment.model_validate(content)
+        experiment = Experiment.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error)}") from error
+        raise ConfigError(f"{path}: {_explain(error, Experiment)}") from error
+    for number in range(len(experiment.users.settings)):
+        try:
+            experiment.user_config(number)
+        except ValidationError as error:
+            raise ConfigError(f"{path}: users.settings.{number}.{_explain(error, UserConfig)}") from error
+    return experiment
 
 
 def one_line(error: Exception) -> str:
     """Return what an error says, without line breaks."""
     return " ".join(str(error).split())
+
+
+def _changed(config: UserConfig, setting: dict[str, Any]) -> UserConfig:
+    def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+        both = dict(base)
+        for key, value in changes.items():
+            old = both.get(key)
+            # Another kind of something has other keys: nothing of the old one stays.
+            deeper = isinstance(value, dict) and isinstance(old, dict) and "kind" not in value
+            both[key] = merged(old or {}, value) if deeper else value
+        return both
+
+    return UserConfig.model_validate(merged(config.model_dump(), setting))
+
+
+def _named(setting: dict[str, Any]) -> list[str]:
+    """Return the changes of a setting in words.
+
+    >>> _named({"alpha": 0.01, "features": {"layer": "relu1_2"}, "protection": {"kind": "pixel", "shuffle": True}})
+    ['alpha 0.01', 'layer relu1_2', 'pixel', 'shuffle']
+    """
+    names: list[str] = []
+    for key, value in setting.items():
+        match value:
+            case dict():
+                names += _named(value)
+            case bool():
+                names.append(key if value else f"no {key}")
+            case _:
+                names.append(str(value) if key == "kind" else f"{key} {value}")
+    return names
 
 
 def _is_local(name: str) -> bool:
@@ -253,13 +316,13 @@ def _index(holder: list[Any], part: str, override: str) -> int:
     return int(part)
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, root: type[BaseModel]) -> str:
     details = error.errors(include_url=False)
     # A typing error in a key often makes another key missing as well: the former is what to put right.
     first = next((detail for detail in details if detail["type"] == "extra_forbidden"), details[0])
-    keys, section = _locate(first)
+    keys, section = _locate(first, root)
     # Where a value may be of several types, each of them has an error of its own.
-    same = [detail for detail in details if _locate(detail)[0] == keys]
+    same = [detail for detail in details if _locate(detail, root)[0] == keys]
     key = ".".join(keys)
     more = "" if len(details) == len(same) else f" (and {len(details) - len(same)} more)"
     if first["type"] == "extra_forbidden":
@@ -272,7 +335,8 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{key}: missing{more}"
     if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        return f"{key}.kind: got {first['input'].get('kind')!r}: must be one of {', '.join(_PARTITIONS)}{more}"
+        kinds = ", ".join(_kinds(section.model_fields[keys[-1]].annotation))
+        return f"{key}.kind: got {first['input'].get('kind')!r}: must be one of {kinds}{more}"
     if first["type"] in ("model_type", "model_attributes_type"):
         return f"{key}: got {first['input']!r}: must be a section of keys and values{more}"
     messages = [detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be") for detail in same]
@@ -282,24 +346,34 @@ def _explain(error: ValidationError) -> str:
     return f"{key}: got {first['input']!r}: {message}{more}"
 
 
-def _locate(detail: ErrorDetails) -> tuple[list[str], type[BaseModel]]:
+def _locate(detail: ErrorDetails, root: type[BaseModel]) -> tuple[list[str], type[BaseModel]]:
     """Return the path to what an error is about, without pydantic's names of alternatives, and the section it is in."""
     keys: list[str] = []
-    section: type[BaseModel] = Experiment
+    section, kinds = root, dict[str, type[BaseModel]]()
     for part in detail["loc"]:
         if isinstance(part, int):
             keys.append(str(part))
-        elif keys == ["users", "partition"] and section is UsersConfig and part in _PARTITIONS:
-            section = _PARTITIONS[part]
+        elif part in kinds:
+            section, kinds = kinds[part], {}
         elif part in section.model_fields:
             keys.append(part)
-            annotation: Any = section.model_fields[part].annotation
-            candidates = [annotation, *getattr(annotation, "__args__", ())]
-            models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+            annotation = section.model_fields[part].annotation
+            models, kinds = _models(annotation), _kinds(annotation)
             section = models[0] if len(models) == 1 else section
         elif detail["type"] == "extra_forbidden":
             keys.append(part)
     return keys, section
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    candidates = [annotation, *get_args(annotation)]
+    return [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+
+
+def _kinds(annotation: Any) -> dict[str, type[BaseModel]]:
+    """Return the sections that a field may hold, by their ``kind``; none if it may hold one only."""
+    models = _models(annotation)
+    return {get_args(m.model_fields["kind"].annotation)[0]: m for m in models} if len(models) > 1 else {}
 
 
 def check(experiment: Experiment, source: Path) -> ImageStore:
@@ -321,7 +395,8 @@ def check(experiment: Experiment, source: Path) -> ImageStore:
 def _prepared(experiment: Experiment) -> ImageStore:
     try:
         store = prepare(experiment.data, cache_folder() / "data")
-        shared_features(experiment.user.features)
+        for config in experiment.user_configs():
+            shared_features(config.features)
         if experiment.attack.lpips:
             Lpips(store.side)
     except ValueError as error:
@@ -330,12 +405,9 @@ def _prepared(experiment: Experiment) -> ImageStore:
         raise ConfigError(
             f"runtime.gpu_fraction: got {experiment.runtime.gpu_fraction}: PyTorch finds no GPU here; set 0"
         )
-    train, factor = store.counts["train"], 2 ** (experiment.user.depth - 1)
-    if store.side % factor:
-        raise ConfigError(
-            f"user.depth: got {experiment.user.depth}: images of {store.side} pixels need a side divisible by "
-            f"2**(depth - 1) = {factor}; set user.depth or data.size"
-        )
+    for number, config in enumerate(experiment.user_configs()):
+        _check_protection(config, f"users.settings.{number}" if experiment.users.settings else "user", store)
+    _check_average(experiment)
     if math.ceil(3 * experiment.attack.blur_sigma) >= store.side:
         raise ConfigError(
             f"attack.blur_sigma: got {experiment.attack.blur_sigma}: too wide for images of {store.side} pixels"
@@ -345,8 +417,31 @@ def _prepared(experiment: Experiment) -> ImageStore:
             raise ConfigError(f"attack.itns.{index}.depth: got {itn.depth}: too deep for images of {store.side} pixels")
     if experiment.classifier.name == "vgg16_bn" and store.side < 32:
         raise ConfigError(f"classifier.name: got 'vgg16_bn': it needs images of 32 pixels, these have {store.side}")
-    _check_counts(experiment, store, train)
+    _check_counts(experiment, store)
     return store
+
+
+def _check_protection(config: UserConfig, key: str, store: ImageStore) -> None:
+    factor = 2 ** (config.depth - 1)
+    if config.protection.kind == "network" and store.side % factor:
+        raise ConfigError(
+            f"{key}.depth: got {config.depth}: images of {store.side} pixels need a side divisible by "
+            f"2**(depth - 1) = {factor}; set {key}.depth or data.size"
+        )
+    if config.protection.kind == "tanaka" and store.side % 4:
+        raise ConfigError(
+            f"{key}.protection: got 'tanaka': it needs images with a side divisible by 4, these have {store.side}"
+        )
+
+
+def _check_average(experiment: Experiment) -> None:
+    if not experiment.strategy.averages:
+        return
+    name, configs = experiment.strategy.name, experiment.user_configs()
+    if other := next((c.protection.kind for c in configs if c.protection.kind != "network"), None):
+        raise ConfigError(f"strategy.name: got {name!r}: it averages networks, and protection {other!r} has none")
+    if len({(config.width, config.depth) for config in configs}) > 1:
+        raise ConfigError(f"strategy.name: got {name!r}: it needs networks of one width and depth for all users")
 
 
 def check_shares(partition: Partition, count: int, images: int) -> None:
@@ -358,12 +453,12 @@ def check_shares(partition: Partition, count: int, images: int) -> None:
     if isinstance(partition, SamplePartition):
         if partition.images > images:
             raise ConfigError(f"users.partition.images: got {partition.images}: there are {images} training images")
-    elif count * 2 > images:
+    elif not isinstance(partition, AllPartition) and count * 2 > images:
         raise ConfigError(f"users.count: got {count}: {images} training images are at most {images // 2} users")
 
 
-def _check_counts(experiment: Experiment, store: ImageStore, train: int) -> None:
-    users, partition = experiment.users, experiment.users.partition
+def _check_counts(experiment: Experiment, store: ImageStore) -> None:
+    users, partition, train = experiment.users, experiment.users.partition, store.counts["train"]
     # However many users a federation turns out to have, it has one.
     check_shares(partition, 1 if users.count == "auto" else users.count, train)
     if isinstance(partition, SizesPartition) and sum(partition.sizes) > train:

@@ -16,7 +16,7 @@ from sim.messages import ARRAYS, METRICS, Job, decode_attack, decode_curve, deco
 from sim.nodes import user_name
 from sim.progress import Status
 from sim.relay import Relay, reason_of
-from sim.runs import PublishedTransformer, RunFolder, subject_of
+from sim.runs import Publication, RunFolder, subject_of
 
 
 class Evaluation:
@@ -62,7 +62,7 @@ class Evaluation:
             theta = shared if shared is not None else decode_tensors(content.array_records[ARRAYS])
             facts = {name: float(cast(float, value)) for name, value in content.metric_records[METRICS].items()}
             curve = decode_curve(content.metric_records["curve"])
-            self._run.keep_user(user, PublishedTransformer(theta, facts, curve))
+            self._run.keep_user(user, theta, Publication(facts, curve))
             self._test(user)
 
         self._submit(user, "query.publish", self._job, False, keep)

@@ -1,6 +1,6 @@
 """An evaluator as a node: one attack on one published transformer, or on a control."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from flwr.app import RecordDict
@@ -8,14 +8,13 @@ from torch import Tensor
 
 from roles.common.exchange import Work
 from roles.common.seeds import derived_seed
-from roles.common.transform import apply_network
-from roles.common.unet import UNet
-from roles.common.weights import State, load_into
-from roles.evaluator.attack import evaluate_protection
+from roles.common.weights import State
+from roles.evaluator.attack import Protect, evaluate_protection
 from roles.evaluator.controls import blur
 from sim.messages import Job, encode_attack
-from sim.nodes import compute_of, store_of
+from sim.nodes import compute_of, store_of, user_of
 from sim.progress import Heart
+from sim.protection import cipher_attacks_on, protection_of
 from sim.sessions import Session
 
 BLUR = "control-blur"
@@ -25,11 +24,11 @@ class AttackSession(Session):
     """The ITN attacks on one protection (message ``evaluate.itn``; Section III-D).
 
     Args:
-        theta: the published weights; None for a control.
+        theta: the published weights; empty where a key protects, and for a control.
         predictions: predicted labels of the protected test images, where the user already has them.
     """
 
-    def __init__(self, job: Job, theta: State | None, predictions: Tensor | None, heart: Heart) -> None:
+    def __init__(self, job: Job, theta: State, predictions: Tensor | None, heart: Heart) -> None:
         self._job, self._theta, self._heart = job, theta, heart
         self._state: State = {} if predictions is None else {"protected/labels": predictions}
 
@@ -44,22 +43,19 @@ class AttackSession(Session):
             derived_seed(experiment.seed, "attack"),
             self._state,
             lambda step, total, loss: self._heart.beat(job.run, "attacks", job.subject, step, total, loss),
+            {} if job.subject == BLUR else cipher_attacks_on(experiment, user_of(job.subject)),
         )
         return encode_attack(result)
 
-    def _protection(self) -> Callable[[Tensor], Tensor]:
+    def _protection(self) -> Protect:
         experiment = self._job.experiment
-        if self._theta is None:
-            return lambda images: blur(images, experiment.attack.blur_sigma)
-        h = UNet(experiment.user.width, experiment.user.depth)
-        load_into(h, self._theta, f"published theta of {self._job.subject}")
-        compute = compute_of(experiment)
-        h = compute.module(h)
-        return lambda images: apply_network(h, images, compute)
+        if self._job.subject == BLUR:
+            return lambda images, split, positions: blur(images, experiment.attack.blur_sigma)
+        return protection_of(experiment, user_of(self._job.subject), self._theta)
 
     def checkpoint(self) -> tuple[State, dict[str, Any]]:
         """See :class:`Session`."""
-        theta = {f"theta/{name}": value for name, value in (self._theta or {}).items()}
+        theta = {f"theta/{name}": value for name, value in self._theta.items()}
         return {f"state/{name}": value for name, value in self._state.items()} | theta, {}
 
     def restore(self, tensors: State, numbers: Mapping[str, Any]) -> None:
@@ -68,4 +64,4 @@ class AttackSession(Session):
         for name, value in tensors.items():
             group, _, rest = name.partition("/")
             groups[group][rest] = value
-        self._state, self._theta = groups["state"], groups["theta"] or None
+        self._state, self._theta = groups["state"], groups["theta"]

@@ -13,7 +13,9 @@ type                      to         carries                              reply
 ``query.images``          provider   user index                           ids of X' and of validation images
 ``query.loss_gradient``   provider   x_hat, ids                           dL_class/dx_hat, loss, number correct
 ``query.loss``            provider   x_hat, ids                           loss, number correct
-``query.classify``        provider   bitmaps                              predicted labels
+``query.lesson``          provider   user, number, bitmaps, ids           loss, number correct
+``query.exam``            provider   user, number, bitmaps, ids           loss, number correct
+``query.classify``        provider   bitmaps, user or psi                 predicted labels
 ``train.resume``          user       the job, ticket, provider's answer   the next request, or the final reply
 ``evaluate.resume``       user,      the job, ticket, provider's answer   the next request, or the final reply
                           evaluator
@@ -36,9 +38,11 @@ from torch import Tensor
 from roles.common.exchange import (
     Answer,
     Classify,
+    Exam,
     ExchangeError,
     Gradient,
     ImageIds,
+    Lesson,
     Losses,
     LossGradient,
     LossValues,
@@ -73,7 +77,9 @@ _REQUESTS: dict[type[Request], tuple[str, dict[str, _Shape | type]]] = {
     TrainingImages: ("query.images", {"user": int}),
     LossGradient: ("query.loss_gradient", {"protected": _IMAGES, "ids": _INDICES}),
     Losses: ("query.loss", {"protected": _IMAGES, "ids": _INDICES}),
-    Classify: ("query.classify", {"images": _BITMAPS}),
+    Lesson: ("query.lesson", {"user": int, "number": int, "images": _BITMAPS, "ids": _INDICES}),
+    Exam: ("query.exam", {"user": int, "number": int, "images": _BITMAPS, "ids": _INDICES}),
+    Classify: ("query.classify", {"images": _BITMAPS, "user": int}),
 }
 _ANSWERS: dict[type[Answer], tuple[str, dict[str, _Shape | type]]] = {
     ImageIds: ("images", {"train": _INDICES, "validation": _INDICES}),

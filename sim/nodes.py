@@ -57,6 +57,15 @@ def user_name(user: int) -> str:
     return f"user-{user:04d}"
 
 
+def user_of(subject: str) -> int:
+    """Return whose transformer a subject is; an averaged one is as much the first user's as anybody's.
+
+    >>> user_of("user-0003"), user_of("shared")
+    (3, 0)
+    """
+    return int(subject.removeprefix("user-")) if subject.startswith("user-") else 0
+
+
 def store_of(experiment: Experiment) -> ImageStore:
     """Return this machine's copy of the data, made on first use."""
     return prepare(experiment.data, cache_folder() / "data")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from roles.common.seeds import derived_seed
 from sim.config import (
+    AllPartition,
     ConfigError,
     DirichletPartition,
     IidPartition,
@@ -31,7 +32,7 @@ from sim.config import (
 def partition_images(labels: Tensor, users: UsersConfig, count: int, seed: int) -> list[Tensor]:
     """Return each user's X' as sorted positions in the train set, int64.
 
-    No image belongs to two users, but where users draw samples from all images.
+    No image belongs to two users, but where users draw samples from all images or have all of them.
 
     Args:
         labels: ``(N,)`` int64 of the train set.
@@ -51,6 +52,8 @@ def partition_images(labels: Tensor, users: UsersConfig, count: int, seed: int) 
             f"{len(labels) // count} shards for each of {count} users"
         )
     order = np.random.default_rng(small_seed).permutation(len(labels))
+    if isinstance(users.partition, AllPartition):
+        return [torch.from_numpy(order)[: users.images].sort().values] * count
     # The partitioners for IID and sizes cut contiguous pieces: they need the images in random order.
     table = Dataset.from_dict({"position": order.tolist(), "label": labels[torch.from_numpy(order)].tolist()})
     try:
@@ -93,5 +96,5 @@ def _partitioner(users: UsersConfig, count: int, seed: int) -> Partitioner:
             )
         case SizesPartition(sizes=sizes):
             return SizePartitioner(partition_sizes=list(sizes))
-        case SamplePartition():
-            raise AssertionError("samples overlap: they are no partition")
+        case SamplePartition() | AllPartition():
+            raise AssertionError("images of several users are no partition")

@@ -14,12 +14,15 @@ from roles.common.data import ImageStore
 from roles.common.labels import load_labels
 from roles.common.seeds import generator
 from roles.common.weights import State, digest, load, load_into, save
-from roles.provider.classifiers import Classifier
+from roles.provider.classifiers import Adaptation, Classifier
 from roles.provider.provider import Provider
+from roles.provider.pupils import Pupils
 from roles.provider.training import predict, train_classifier
+from roles.user.config import UserConfig
+from roles.user.conventional import PixelConfig, TanakaConfig
 from sim.config import Experiment, available_cpus, cache_folder
 from sim.messages import Job, decode_request, encode_answer, encode_refusal
-from sim.nodes import compute_of, store_of
+from sim.nodes import compute_of, state_folder, store_of
 from sim.progress import Heart, write_atomically
 
 
@@ -128,7 +131,25 @@ def build_provider(job: Job) -> Provider:
     compute = compute_of(experiment)
     assignment, validation = assign_images(job), validation_ids(experiment, store)
     state, _ = load(job.run / "provider" / "psi.safetensors")
-    return Provider(experiment.classifier.name, state, store, compute, assignment, validation)
+    pupils = Pupils(
+        state_folder(job) / "provider",
+        experiment.classifier,
+        len(store.classes),
+        [_adaptation(experiment.user_config(user)) for user in range(len(assignment))],
+        [len(images) for images in assignment],
+        compute,
+    )
+    return Provider(experiment.classifier.name, state, store, compute, assignment, validation, pupils)
+
+
+def _adaptation(user: UserConfig) -> Adaptation | None:
+    match user.protection:
+        case TanakaConfig():
+            return "tanaka"
+        case PixelConfig():
+            return "pixel"
+        case _:
+            return None
 
 
 _providers: dict[str, Provider] = {}

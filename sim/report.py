@@ -4,11 +4,11 @@ import io
 
 import pandas as pd
 
-from roles.evaluator.attack import AttackResult, Measured
+from roles.evaluator.attack import FR_ATTACK, AttackResult, Measured
 from sim.config import Experiment
 from sim.evaluator_node import BLUR
 from sim.figures import Box, Panel, StripRow, draw_learning_curves, draw_psnr_boxes, draw_strips
-from sim.nodes import user_name
+from sim.nodes import user_name, user_of
 from sim.progress import write_atomically
 from sim.runs import RunFolder, subject_of
 
@@ -20,10 +20,11 @@ _MOST_SHOWN = 12
 
 COLUMNS = {
     "subject": "user-<index>, or control-blur: plain images blurred, which every ITN must be able to recover",
+    "setting": "how the user differs from the others, where users.settings says so",
     "images": "images in the user's X'",
-    "steps": "training steps of h_theta",
-    "selected_epoch": "epoch with the lowest validation objective, whose theta was published",
-    "accuracy": "share of protected test images that psi classifies correctly",
+    "steps": "training steps of h_theta; of a conventional protection, lessons and exams of its classifier",
+    "selected_epoch": "epoch with the lowest validation objective, whose theta (or classifier) was used",
+    "accuracy": "share of protected test images that psi, or the user's own classifier, classifies correctly",
     "plain_accuracy": "the same for the same test images, plain",
     "protected_psnr": "median over test images, protected against plain, in dB",
     "protected_ssim": "median over test images, protected against plain",
@@ -34,8 +35,11 @@ COLUMNS = {
     "itn_<name>_psnr_worst1": "PSNR that 1% of the estimates reach or exceed: the images that leak most",
     "itn_<name>_lpips": "median LPIPS of the same, where it was asked for",
     "itn_<name>_accuracy": "share of the estimates that psi classifies correctly",
+    "fr_attack_psnr": "median PSNR of what FR-Attack makes of pixel-based encryption, from protected images alone",
+    "fr_attack_ssim": "median SSIM of the same",
+    "fr_attack_accuracy": "share of it that psi classifies correctly",
     "verdict": "hidden, partial, recovered or visible (see verdict_of)",
-    "queries": "requests for a loss or a gradient that the user sent",
+    "queries": "requests for a loss or a gradient, and lessons, that the user sent",
     "queried_images": "protected images in them",
     "sent_bytes": "bytes of arrays that the user sent for them",
     "received_bytes": "bytes of arrays that came back",
@@ -51,8 +55,8 @@ def _median(measured: Measured, measure: str) -> float:
 def verdict_of(result: AttackResult) -> str:
     """Say in a word how well a protection hid the test images.
 
-    ``visible``: the protected image is itself like the plain one (median SSIM at least 0.5). ``recovered``: an ITN's
-    estimates are. ``hidden``: the best ITN gains less than 1 dB and less than 0.05 SSIM, in the median, on the mean
+    ``visible``: the protected image is itself like the plain one (median SSIM at least 0.5). ``recovered``: an attack's
+    estimates are. ``hidden``: the best attack gains less than 1 dB and less than 0.05 SSIM, in the median, on the mean
     image of the predicted class, which whoever knows the label can draw. ``partial``: all between.
     """
     if _median(result.protected, "ssim") >= _SEEN_SSIM:
@@ -74,6 +78,8 @@ def table_of(run: RunFolder, experiment: Experiment) -> pd.DataFrame:
     rows: list[dict[str, object]] = []
     for user in range(experiment.user_count):
         row: dict[str, object] = {"subject": user_name(user)}
+        if experiment.users.settings:
+            row["setting"] = experiment.setting_name(user)
         subject = subject_of(experiment, user)
         published = run.user(user)
         result = None if published is None else run.attack(subject)
@@ -109,14 +115,17 @@ def _measures(result: AttackResult) -> dict[str, object]:
         "verdict": verdict_of(result),
     }
     for name, estimate in result.estimates.items():
+        prefix = name if name == FR_ATTACK else f"itn_{name}"
         row |= {
-            f"itn_{name}_psnr": _median(estimate, "psnr"),
-            f"itn_{name}_ssim": _median(estimate, "ssim"),
-            f"itn_{name}_psnr_worst1": float(estimate.psnr.quantile(0.99)),
-            f"itn_{name}_accuracy": estimate.accuracy,
+            f"{prefix}_psnr": _median(estimate, "psnr"),
+            f"{prefix}_ssim": _median(estimate, "ssim"),
+            f"{prefix}_accuracy": estimate.accuracy,
         }
+        if name == FR_ATTACK:
+            continue
+        row[f"{prefix}_psnr_worst1"] = float(estimate.psnr.quantile(0.99))
         if estimate.lpips is not None:
-            row[f"itn_{name}_lpips"] = _median(estimate, "lpips")
+            row[f"{prefix}_lpips"] = _median(estimate, "lpips")
     return row
 
 
@@ -161,9 +170,9 @@ def _draw(run: RunFolder, experiment: Experiment, shown: list[int]) -> None:
         result = run.attack(subject)
         if result is None:
             continue
-        boxes += _boxes(_shown(subject), result)
+        boxes += _boxes(_label(experiment, subject), result)
         if subject in with_strips:
-            draw_strips(figures / f"strips-{subject}", _strips(result), _strip_title(experiment, _shown(subject)))
+            draw_strips(figures / f"strips-{subject}", _strips(result), _strip_title(experiment, subject))
     control = run.attack(BLUR)
     if control is not None:
         boxes += _boxes("control: blur", control)
@@ -183,14 +192,25 @@ def _shown(subject: str) -> str:
     return f"{name} {int(number)}" if dash and number.isdecimal() else subject
 
 
-def _strip_title(experiment: Experiment, who: str) -> str:
-    return f"{experiment.name}, {who}: alpha {experiment.user.alpha:g}, {experiment.user.features.layer}"
+def _label(experiment: Experiment, subject: str) -> str:
+    return ": ".join(filter(None, (_shown(subject), experiment.setting_name(user_of(subject)))))
+
+
+def _strip_title(experiment: Experiment, subject: str) -> str:
+    user = experiment.user_config(user_of(subject))
+    if user.protection.kind != "network":
+        return f"{experiment.name}, {_label(experiment, subject)}"
+    return f"{experiment.name}, {_shown(subject)}: alpha {user.alpha:g}, {user.features.layer}"
+
+
+def _attack_title(name: str) -> str:
+    return "FR-Attack" if name == FR_ATTACK else f"ITN ({name})"
 
 
 def _boxes(label: str, result: AttackResult) -> list[Box]:
     return [
         Box(label, result.protected.psnr, "protected"),
-        *(Box(label, estimate.psnr, f"ITN ({name})") for name, estimate in result.estimates.items()),
+        *(Box(label, estimate.psnr, _attack_title(name)) for name, estimate in result.estimates.items()),
         Box(label, result.baselines["class_mean"].psnr, "class-mean baseline"),
     ]
 
@@ -203,7 +223,7 @@ def _strips(result: AttackResult) -> list[StripRow]:
         StripRow("plain", result.pictures["plain"], None),
         StripRow("protected", result.pictures["protected"], captions(result.protected)),
         *(
-            StripRow(f"ITN ({name})", result.pictures[name], captions(estimate))
+            StripRow(_attack_title(name), result.pictures[name], captions(estimate))
             for name, estimate in result.estimates.items()
         ),
     ]
@@ -222,7 +242,7 @@ def summary_of(run: RunFolder, experiment: Experiment, table: pd.DataFrame, show
         "images"
         f"{' (trained earlier)' if psi['reused'] else ''}.",
         f"h_theta: U-Net of width {user.width}, {user.training.epochs:g} epochs; alpha {user.alpha:g}, "
-        f"phi {user.features.describe()}.",
+        f"phi {user.features.describe()}{'; but for what a setting changes' if experiment.users.settings else ''}.",
         f"Exchange {experiment.runtime.exchange}, {experiment.runtime.precision}, seed {experiment.seed}; "
         f"{facts['processor']}, {facts.get('seconds', 0):.0f} s.",
         "",
@@ -233,11 +253,25 @@ def summary_of(run: RunFolder, experiment: Experiment, table: pd.DataFrame, show
         "Pairs are PSNR in dB / SSIM, medians over the test images; of an ITN's estimates, also the % that psi "
         "classifies correctly. class mean: the trivial guess from the predicted label; a reconstruction counts "
         "for what it has beyond that.",
+        *_conventional(experiment),
         "",
         *_verdicts(table, experiment),
         "",
     ]
     return "\n".join(lines)
+
+
+def _conventional(experiment: Experiment) -> list[str]:
+    """Say what cannot be seen in the table of users whose protection is a key."""
+    kinds = {config.protection.kind for config in experiment.user_configs()} & {"tanaka", "pixel"}
+    if not kinds:
+        return []
+    return [
+        "",
+        f"Images under {' and '.join(sorted(kinds))} encryption are classified by a classifier that the provider has "
+        "trained on them, reconstructions by psi. Against a key, an ITN has pairs that a true attacker would need to "
+        "have encrypted for it; FR-Attack (table.csv) has protected images alone.",
+    ]
 
 
 def _left_out(shown: int, experiment: Experiment) -> list[str]:
@@ -252,16 +286,27 @@ def _left_out(shown: int, experiment: Experiment) -> list[str]:
 
 def _short_table(table: pd.DataFrame, experiment: Experiment, shown: list[int]) -> str:
     names = [itn.name for itn in experiment.attack.itns]
-    header = ["", "images", "acc.", "protected", "class mean", *(f"ITN {name}" for name in names), "verdict"]
+    header = [
+        "",
+        *(["setting"] if experiment.users.settings else []),
+        "images",
+        "acc.",
+        "protected",
+        "class mean",
+        *(f"ITN {name}" for name in names),
+        "verdict",
+    ]
     rows = [header, ["---"] * len(header)]
     controls = list(range(experiment.user_count, len(table)))
     for _, row in table.loc[shown + controls].iterrows():
-        who = _shown(str(row["subject"]))
+        who = [_shown(str(row["subject"]))]
+        if experiment.users.settings:
+            who.append("-" if pd.isna(row["setting"]) else str(row["setting"]))
         if pd.isna(row.get("accuracy")):
-            rows.append([who, *["-"] * (len(header) - 2), "failed"])
+            rows.append([*who, *["-"] * (len(header) - len(who) - 1), "failed"])
             continue
         cells = [
-            who,
+            *who,
             "-" if pd.isna(row.get("images")) else str(row["images"]),
             f"{100 * row['accuracy']:.1f}",
             f"{row['protected_psnr']:.1f}/{row['protected_ssim']:.2f}",
@@ -280,8 +325,8 @@ def _verdicts(table: pd.DataFrame, experiment: Experiment) -> list[str]:
     lines = [
         "- "
         + "; ".join(f"{count} of {len(users)} users: {verdict}" for verdict, count in counts.items())
-        + ". (visible: the protected images themselves resemble the plain ones; recovered: an ITN's estimates do; "
-        "hidden: no ITN gains 1 dB or 0.05 SSIM on the class mean.)"
+        + ". (visible: the protected images themselves resemble the plain ones; recovered: an attack's estimates do; "
+        "hidden: no attack gains 1 dB or 0.05 SSIM on the class mean.)"
     ]
     if experiment.strategy.averages:
         lines.append("- All users publish the same theta: it was attacked once, and every row shows that attack.")
@@ -297,7 +342,7 @@ def _verdicts(table: pd.DataFrame, experiment: Experiment) -> list[str]:
         )
     else:
         lines.append('- The positive control has no result: "hidden" means nothing in this run.')
-    if experiment.user.features.weights == "random":
+    if any(config.features.weights == "random" for config in experiment.user_configs()):
         lines.append("- phi has random weights: this run shows the machinery, not the paper's protection.")
     failed = users[users["failure"] != ""]
     lines += [f"- {row['subject']} failed: {row['failure']}" for _, row in failed[:_MOST_SHOWN].iterrows()]

@@ -34,10 +34,9 @@ _PACKAGES = (
 
 
 @dataclass(frozen=True)
-class PublishedTransformer:
-    """What one user has made public, and what it cost."""
+class Publication:
+    """What is known of a user's training, beside the theta that it has published."""
 
-    theta: State
     facts: dict[str, float]
     """images, steps, selected-epoch, queries, queried-images, sent-bytes, received-bytes."""
     curve: list[dict[str, float]]
@@ -149,28 +148,26 @@ class RunFolder:
 
     # ---- results -----------------------------------------------------------------------------------------------
 
-    def keep_user(self, user: int, published: PublishedTransformer) -> None:
+    def keep_user(self, user: int, theta: State, published: Publication) -> None:
         """Keep what a user has published."""
         folder = f"users/{user_name(user)}"
-        save(self.path / folder / "theta.safetensors", published.theta)
+        save(self.path / folder / "theta.safetensors", theta)
         self._write(
             f"{folder}/published.json", json.dumps({"facts": published.facts, "curve": published.curve}, indent=1)
         )
 
-    def user(self, user: int) -> PublishedTransformer | None:
-        """Return what a user has published, or None."""
+    def user(self, user: int) -> Publication | None:
+        """Return what is known of a user's training, or None if it has not published."""
         folder = f"users/{user_name(user)}"
         known = self._read_json(f"{folder}/published.json")
-        if not known:
-            return None
-        return PublishedTransformer(self.theta(user), known["facts"], known["curve"])
+        return Publication(known["facts"], known["curve"]) if known else None
 
     def is_published(self, user: int) -> bool:
         """Return whether a user has published its transformer."""
         return (self.path / f"users/{user_name(user)}" / "published.json").is_file()
 
     def theta(self, user: int) -> State:
-        """Return the theta that a user has published.
+        """Return the theta that a user has published; empty where its protection is a key.
 
         Raises:
             ValueError: it has not, or the file is damaged.

@@ -290,4 +290,5 @@ def _train_together(
 def _initial_theta(experiment: Experiment) -> ArrayRecord:
     """Return what an averaging strategy starts from."""
     torch.manual_seed(derived_seed(experiment.seed, "theta"))
-    return encode_tensors(cpu_state(UNet(experiment.user.width, experiment.user.depth)))
+    config = experiment.user_config(0)
+    return encode_tensors(cpu_state(UNet(config.width, config.depth)))

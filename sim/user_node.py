@@ -9,14 +9,25 @@ import torch
 from flwr.app import MetricRecord, RecordDict
 from torch import Tensor
 
-from roles.common.exchange import Classify, Losses, LossGradient, Predictions, Request, Work, expect
-from roles.common.transform import apply_network
-from roles.common.unet import UNet
-from roles.common.weights import State, load, load_into, save
+from roles.common.exchange import (
+    PSI,
+    Classify,
+    Exam,
+    Lesson,
+    Losses,
+    LossGradient,
+    Predictions,
+    Request,
+    Work,
+    expect,
+)
+from roles.common.weights import State, load, save
+from roles.user.lessons import Lessons, taught
 from roles.user.training import TransformerTraining, trained_transformer
-from sim.messages import ARRAYS, METRICS, Job, decode_tensors, encode_curve, encode_tensors
+from sim.messages import ARRAYS, METRICS, Job, MessageError, decode_tensors, encode_curve, encode_tensors
 from sim.nodes import compute_of, state_folder, store_of, user_name
 from sim.progress import Heart
+from sim.protection import protection_of
 from sim.sessions import Session
 
 _TEST_BATCH = 500
@@ -31,13 +42,19 @@ def _round_files(job: Job, user: int) -> dict[int, Path]:
     return {int(path.stem.removeprefix("round-")): path for path in user_folder(job, user).glob("round-*.safetensors")}
 
 
-def new_training(job: Job, user: int) -> TransformerTraining:
+UserTraining = TransformerTraining | Lessons
+
+
+def new_training(job: Job, user: int) -> UserTraining:
     """Return a user's training at its very start."""
     experiment = job.experiment
-    return TransformerTraining(experiment.user, user, experiment.seed, store_of(experiment), compute_of(experiment))
+    config, store = experiment.user_config(user), store_of(experiment)
+    if config.protection.kind == "network":
+        return TransformerTraining(config, user, experiment.seed, store, compute_of(experiment))
+    return Lessons(config, experiment.classifier.training.epochs, user, experiment.seed, store)
 
 
-def training_after(job: Job, user: int, finished: int) -> TransformerTraining:
+def training_after(job: Job, user: int, finished: int) -> UserTraining:
     """Return a user's training as it was after ``finished`` rounds, some of which it may have sat out.
 
     Raises:
@@ -52,7 +69,7 @@ def training_after(job: Job, user: int, finished: int) -> TransformerTraining:
     return training
 
 
-def keep_training(job: Job, user: int, number: int, training: TransformerTraining) -> None:
+def keep_training(job: Job, user: int, number: int, training: UserTraining) -> None:
     """Write a user's training to disk as its state after round ``number``.
 
     The state before stays as well: a run that is killed in the next round resumes from this one, and one that is killed
@@ -75,9 +92,7 @@ class TrainSession(Session):
             own.
     """
 
-    def __init__(
-        self, job: Job, user: int, training: TransformerTraining, heart: Heart, averaged: bool = False
-    ) -> None:
+    def __init__(self, job: Job, user: int, training: UserTraining, heart: Heart, averaged: bool = False) -> None:
         self._job, self._user, self._training, self._heart, self._averaged = job, user, training, heart, averaged
 
     def work(self) -> Work[RecordDict]:
@@ -112,8 +127,8 @@ class TrainSession(Session):
         self._averaged = numbers["averaged"]
 
     def account(self, request: Request, sent: int, received: int) -> None:
-        """Count queries, images and bytes of losses and gradients."""
-        if isinstance(request, LossGradient | Losses):
+        """Count queries, images and bytes of losses, gradients, lessons and exams."""
+        if isinstance(request, LossGradient | Losses | Lesson | Exam):
             traffic = self._training.traffic
             traffic.queries += 1
             traffic.images += len(request.ids)
@@ -135,15 +150,21 @@ def train_session(job: Job, user: int, content: RecordDict, heart: Heart) -> Tra
     # An averaged theta belongs to the end of the round before; a user's own training goes on from wherever it is.
     training = training_after(job, user, job.round - 1 if arrays else job.round + job.rounds - 1)
     if arrays:
-        training.adopt(decode_tensors(arrays))
+        _network_of(training).adopt(decode_tensors(arrays))
     return TrainSession(job, user, training, heart, averaged=bool(arrays))
+
+
+def _network_of(training: UserTraining) -> TransformerTraining:
+    if isinstance(training, Lessons):
+        raise MessageError("a user with a conventional protection has no theta")
+    return training
 
 
 class ValidateSession(Session):
     """Loss and accuracy of a theta on a user's validation images (message ``evaluate``)."""
 
     def __init__(self, job: Job, user: int, theta: State | None) -> None:
-        self._training = training_after(job, user, job.round)
+        self._training = _network_of(training_after(job, user, job.round))
         if theta is not None:
             self._training.adopt(theta)
 
@@ -177,20 +198,19 @@ USER_SESSIONS: dict[str, Callable[[Job, int, RecordDict, Heart], Session]] = {
 class TestSession(Session):
     """Protected test images through the provider's service (message ``evaluate.test``; Section III-A, steps 4, 5)."""
 
-    def __init__(self, job: Job, theta: State) -> None:
-        self._job, self._theta = job, theta
+    def __init__(self, job: Job, user: int, theta: State) -> None:
+        self._job, self._user, self._theta = job, user, theta
         self._labels: list[Tensor] = []
 
     def work(self) -> Work[RecordDict]:
         """Protect the test images and have them classified, batch by batch."""
         experiment = self._job.experiment
-        compute = compute_of(experiment)
-        h = UNet(experiment.user.width, experiment.user.depth)
-        load_into(h, self._theta, "published theta")
-        h = compute.module(h)
+        protect = protection_of(experiment, self._user, self._theta)
         images = store_of(experiment).images("test")[: experiment.attack.test_images]
-        for batch in torch.split(images, _TEST_BATCH)[len(self._labels) :]:
-            answer = expect((yield Classify(apply_network(h, batch, compute))), Predictions)
+        own = experiment.user_config(self._user).protection.kind not in ("network", "plain")
+        for which in torch.split(torch.arange(len(images)), _TEST_BATCH)[len(self._labels) :]:
+            protected = protect(images[which], "test", which)
+            answer = expect((yield Classify(protected, self._user if own else PSI)), Predictions)
             self._labels.append(answer.labels)
         return RecordDict({ARRAYS: encode_tensors({"labels": torch.cat(self._labels)})})
 
@@ -215,7 +235,8 @@ def publication(job: Job, user: int) -> RecordDict:
     if path is None:
         raise ValueError(f"user {user} has not finished its training")
     tensors, metadata = load(path)
-    trained = trained_transformer(tensors, json.loads(metadata["numbers"]))
+    network = job.experiment.user_config(user).protection.kind == "network"
+    trained = (trained_transformer if network else taught)(tensors, json.loads(metadata["numbers"]))
     facts = MetricRecord(
         {
             "images": trained.images,

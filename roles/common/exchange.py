@@ -17,6 +17,8 @@ from torch import Tensor
 from roles.common.images import all_finite
 
 ResultT = TypeVar("ResultT")
+PSI = -1
+"""In place of a user's number: psi, which serves all."""
 
 
 class ExchangeError(ValueError):
@@ -68,17 +70,49 @@ class Losses:
 
 @dataclass(frozen=True, eq=False)
 class LossValues:
-    """The mean loss of a :class:`Losses` batch, and how many were classified correctly."""
+    """The mean loss of the images of :class:`Losses`, :class:`Lesson` or :class:`Exam`; how many were correct."""
 
     loss: float
     correct: int
 
 
 @dataclass(frozen=True, eq=False)
+class Lesson:
+    """Ask the provider to train this user's own classifier on protected training bitmaps, uint8 ``(N, 3, H, W)``.
+
+    For the conventional protections, which change the classifier and not the images. ``ids`` are as in
+    :class:`LossGradient`. ``number`` counts the user's lessons and exams from 0: the same number again is the same
+    request again, and is answered as before.
+    """
+
+    user: int
+    number: int
+    images: Tensor
+    ids: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Exam:
+    """Ask how this user's own classifier does on protected validation bitmaps, after an epoch of lessons.
+
+    Fields as in :class:`Lesson`. The provider keeps the classifier with the lowest loss.
+    """
+
+    user: int
+    number: int
+    images: Tensor
+    ids: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Classify:
-    """Ask for the service itself: the predicted labels of bitmaps, uint8 ``(N, 3, H, W)``, protected or plain."""
+    """Ask for the service itself: the predicted labels of bitmaps, uint8 ``(N, 3, H, W)``, protected or plain.
+
+    ``user`` names whose own classifier is to be used, the one with the best exam; ``PSI`` is psi.
+    """
 
     images: Tensor
+    user: int = PSI
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +122,7 @@ class Predictions:
     labels: Tensor
 
 
-Request = TrainingImages | LossGradient | Losses | Classify
+Request = TrainingImages | LossGradient | Losses | Lesson | Exam | Classify
 Answer = ImageIds | Gradient | LossValues | Predictions
 AnswerT = TypeVar("AnswerT", ImageIds, Gradient, LossValues, Predictions)
 Work = Generator[Request, Answer, ResultT]

@@ -37,7 +37,8 @@ def save(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | 
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     try:
-        safetensors.torch.save_file(tensors, partial, dict(metadata or {}))
+        # safetensors 0.8 writes a broken header for no tensors and empty metadata.
+        safetensors.torch.save_file(tensors, partial, dict(metadata) if metadata else None)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """The evaluation of one published protection: what it hides, what an attacker gets back, and what must be beaten."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Self
 
@@ -22,9 +22,14 @@ from roles.evaluator.measures import Lpips, psnr, ssim
 
 _CLASSIFY_BATCH = 500
 _CURVE_COLUMNS = ("epoch", "step", "train_loss", "validation_loss")
+FR_ATTACK = "fr_attack"
+_TAKEN_NAMES = ("plain", "protected", FR_ATTACK)
 
-Protect = Callable[[Tensor], Tensor]
-"""A published protection: uint8 ``(N, 3, H, W)`` to uint8 ``(N, 3, H, W)``, the same for the same images."""
+Protect = Callable[[Tensor, Split, Tensor], Tensor]
+"""A protection that the attacker may use: uint8 images ``(N, 3, H, W)``, their split, and their positions in it, int64
+``(N,)``, to protected images of the same form; the same for the same images."""
+CipherAttack = Callable[[Tensor], Tensor]
+"""An attack on protected images alone: uint8 ``(N, 3, H, W)`` to uint8 estimates of the same shape."""
 
 
 class AttackConfig(Frozen):
@@ -53,9 +58,10 @@ class AttackConfig(Frozen):
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Self:
-        names = ["plain", "protected", *(itn.name for itn in self.itns)]
+        names = [*_TAKEN_NAMES, *(itn.name for itn in self.itns)]
         if len(set(names)) < len(names):
-            raise ValueError(f"itns need names of their own, neither 'plain' nor 'protected': they are {names[2:]}")
+            taken = ", ".join(map(repr, _TAKEN_NAMES))
+            raise ValueError(f"itns need names of their own, none of {taken}: they are {names[len(_TAKEN_NAMES) :]}")
         return self
 
 
@@ -78,14 +84,14 @@ class AttackResult:
 
     protected: Measured
     estimates: dict[str, Measured]
-    """By the name of the inverse network."""
+    """By the name of the inverse network, or of the attack on protected images alone."""
     baselines: dict[str, Measured]
     """By name: ``mean_image``, the mean of the attacker's train images, and ``class_mean``, their mean in the class
     that is predicted for the protected image."""
     curves: dict[str, list[dict[str, float]]]
     """By the name of the inverse network; rows as :func:`roles.evaluator.itn.train_itn` gives them."""
     pictures: dict[str, Tensor]
-    """uint8 ``(pictures, 3, H, W)`` of the first test images: ``plain``, ``protected``, and each inverse network."""
+    """uint8 ``(pictures, 3, H, W)`` of the first test images: ``plain``, ``protected``, and each of ``estimates``."""
 
 
 def evaluate_protection(
@@ -96,12 +102,13 @@ def evaluate_protection(
     seed: int,
     state: dict[str, Tensor],
     progress: Progress = lambda step, total, loss: None,
+    cipher_attacks: Mapping[str, CipherAttack] | None = None,
 ) -> Work[AttackResult]:
     """Attack ``protect`` with every inverse network and measure what comes back (Section IV-B).
 
-    The attacker protects train images itself, since h_theta is public, trains on these pairs, and applies the inverse
-    network to protected test images. Which train images depends on ``seed`` alone, so all protections of a run face the
-    same attacker.
+    The attacker protects train images itself, trains on these pairs, and applies the inverse network to protected test
+    images. An h_theta is public; of a key, that is the attacker who may have chosen images encrypted, and says what can
+    be had at most. Which train images depends on ``seed`` alone, so all protections of a run face the same attacker.
 
     Args:
         protect: the published protection.
@@ -112,6 +119,7 @@ def evaluate_protection(
         state: what has been done so far, empty at first; filled in place, up to date at every yield. With the same
             tensors in it, another generator yields the same request and trains no finished inverse network again.
         progress: called after every training step of an inverse network, as :func:`train_itn` does.
+        cipher_attacks: by name, attacks that see protected test images and nothing else.
 
     Raises:
         ExchangeError: the provider's answer is unusable.
@@ -123,7 +131,7 @@ def evaluate_protection(
     classes = len(store.classes)
 
     if "protected/images" not in state:
-        state["protected/images"] = protect(plain)
+        state["protected/images"] = protect(plain, "test", torch.arange(len(plain)))
     protected = state["protected/images"]
     predictions = {"protected": (yield from _classify(protected, "protected/labels", state, classes))}
     for itn in config.itns:
@@ -131,8 +139,14 @@ def evaluate_protection(
             estimates, curve = _attack(itn, protect, protected, store, pair_ids, config, compute, seed, progress)
             state[f"itn/{itn.name}/curve"] = curve
             state[f"itn/{itn.name}/images"] = estimates
-        images = state[f"itn/{itn.name}/images"]
-        predictions[itn.name] = yield from _classify(images, f"itn/{itn.name}/labels", state, classes)
+    for name, attack in (cipher_attacks or {}).items():
+        if f"itn/{name}/images" not in state:
+            state[f"itn/{name}/images"] = attack(protected)
+    estimated = {
+        name: state[f"itn/{name}/images"] for name in (*(itn.name for itn in config.itns), *(cipher_attacks or {}))
+    }
+    for name, images in estimated.items():
+        predictions[name] = yield from _classify(images, f"itn/{name}/labels", state, classes)
 
     labels = load_labels(store.folder, "test")[: len(plain)]
 
@@ -146,7 +160,6 @@ def evaluate_protection(
 
     known, known_labels = store.images("train")[pair_ids], load_labels(store.folder, "train")[pair_ids]
     by_class = to_bitmap(class_means(known, known_labels, classes))
-    estimated = {itn.name: state[f"itn/{itn.name}/images"] for itn in config.itns}
     shown = {"plain": plain, "protected": protected, **estimated}
     return AttackResult(
         protected=measured(protected, predictions["protected"]),
@@ -175,8 +188,9 @@ def _attack(
     plain = store.images("train")[pair_ids]
     # A ninth, as the paper's 5,000 validation images to 45,000; more would be knowledge that ``pairs`` denies.
     count = min(max(2, len(plain) // 9), store.counts["validation"])
-    validation = store.images("validation")[_attacker_ids(store, "validation", count, seed)]
-    pairs = (protect(plain), plain, protect(validation), validation)
+    validation_ids = _attacker_ids(store, "validation", count, seed)
+    validation = store.images("validation")[validation_ids]
+    pairs = (protect(plain, "train", pair_ids), plain, protect(validation, "validation", validation_ids), validation)
     network, curve = train_itn(itn, *pairs, compute, seed, flip=config.flip, progress=progress)
     rows = [[row[column] for column in _CURVE_COLUMNS] for row in curve]
     return apply_network(network, protected, compute), torch.tensor(rows, dtype=torch.float64)

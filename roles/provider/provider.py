@@ -9,11 +9,14 @@ from torch.nn import functional as F
 from roles.common.compute import Compute
 from roles.common.data import ImageStore
 from roles.common.exchange import (
+    PSI,
     Answer,
     Classify,
+    Exam,
     ExchangeError,
     Gradient,
     ImageIds,
+    Lesson,
     Losses,
     LossGradient,
     LossValues,
@@ -24,6 +27,7 @@ from roles.common.exchange import (
 from roles.common.labels import load_labels
 from roles.common.weights import State, cpu_state, digest, load_into
 from roles.provider.classifiers import Classifier, ClassifierName
+from roles.provider.pupils import Pupils
 from roles.provider.training import predict
 
 
@@ -35,6 +39,7 @@ class Provider:
         state: weights of psi; frozen and in eval mode from here on.
         assignment: for each user, which images of the train set are its X', int64 ``(M,)``.
         validation: positions in the validation set by which users select their epoch, int64.
+        pupils: the classifiers of users whose protection psi cannot read.
 
     Raises:
         ValueError: ``state`` does not fit ``name``.
@@ -48,12 +53,14 @@ class Provider:
         compute: Compute,
         assignment: Sequence[Tensor],
         validation: Tensor,
+        pupils: Pupils,
     ) -> None:
         self._compute = compute
         self._side = store.side
         classifier = Classifier(name, len(store.classes))
         load_into(classifier, state, "psi")
         self._psi = compute.module(classifier).eval().requires_grad_(False)
+        self._pupils = pupils
         self._assignment = assignment
         self._validation = validation
         self._labels = load_labels(store.folder, "train")
@@ -76,6 +83,12 @@ class Provider:
                 return self._loss_gradient(request)
             case Losses():
                 return self._losses(request)
+            case Lesson():
+                labels = self._labels_of_bitmaps(request, self._labels)
+                return self._pupils.lesson(request.user, request.number, request.images, labels)
+            case Exam():
+                labels = self._labels_of_bitmaps(request, self._validation_labels)
+                return self._pupils.exam(request.user, request.number, request.images, labels)
             case Classify():
                 return self._classify(request)
 
@@ -105,6 +118,8 @@ class Provider:
 
     def _classify(self, request: Classify) -> Predictions:
         self._check_images(request.images, torch.uint8)
+        if request.user != PSI:
+            return Predictions(labels=self._pupils.classify(request.user, request.images))
         return Predictions(labels=predict(self._psi, request.images, self._compute).argmax(1))
 
     def _check_images(self, images: Tensor, dtype: torch.dtype) -> None:
@@ -121,11 +136,17 @@ class Provider:
         # A comparison with NaN is false, so this catches values that are not finite as well.
         if not bool((lowest >= 0) & (highest <= 1)):
             raise ExchangeError("protected images must hold finite values in [0, 1]")
-        if ids.dtype != torch.int64 or ids.shape != (len(protected),):
-            raise ExchangeError(
-                f"image ids are {ids.dtype} {tuple(ids.shape)}, expected torch.int64 ({len(protected)},)"
-            )
-        if bool((ids < 0).any()) or bool((ids >= len(labels)).any()):
-            unknown = ids[(ids < 0) | (ids >= len(labels))][0].item()
-            raise ExchangeError(f"image id {unknown} is unknown: ids are 0 to {len(labels) - 1}")
-        return labels[ids].to(self._compute.device)
+        return _looked_up(ids, len(protected), labels).to(self._compute.device)
+
+    def _labels_of_bitmaps(self, request: Lesson | Exam, labels: Tensor) -> Tensor:
+        self._check_images(request.images, torch.uint8)
+        return _looked_up(request.ids, len(request.images), labels)
+
+
+def _looked_up(ids: Tensor, count: int, labels: Tensor) -> Tensor:
+    if ids.dtype != torch.int64 or ids.shape != (count,):
+        raise ExchangeError(f"image ids are {ids.dtype} {tuple(ids.shape)}, expected torch.int64 ({count},)")
+    if bool((ids < 0).any()) or bool((ids >= len(labels)).any()):
+        unknown = ids[(ids < 0) | (ids >= len(labels))][0].item()
+        raise ExchangeError(f"image id {unknown} is unknown: ids are 0 to {len(labels) - 1}")
+    return labels[ids]

@@ -3,10 +3,9 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from roles.common.augment import augment
@@ -24,28 +23,14 @@ from roles.common.exchange import (
     expect,
 )
 from roles.common.images import all_finite, to_unit
-from roles.common.recipes import Frozen, Recipe, set_lr
+from roles.common.recipes import set_lr
 from roles.common.seeds import derived_seed, generator
 from roles.common.unet import UNet
 from roles.common.weights import State, cpu_state, load_into
-from roles.user.features import FeaturesConfig, feature_loss, shared_features
+from roles.user.config import UserConfig
+from roles.user.features import feature_loss, shared_features
 
 _VALIDATION_BATCH = 500
-
-
-class UserConfig(Frozen):
-    """h_theta and how a user trains it."""
-
-    alpha: Annotated[float, Field(ge=0)] = 0.005
-    """Weight of L_feat in L_trans (Eq. 4); 0 trains for accuracy alone and protects nothing."""
-    width: Annotated[int, Field(ge=1)] = 64
-    """Channels of the U-Net's first level."""
-    depth: Annotated[int, Field(ge=2, le=6)] = 5
-    """Levels of the U-Net; images need sides divisible by 2**(depth - 1)."""
-    features: FeaturesConfig = FeaturesConfig()
-    training: Recipe = Recipe(epochs=200)
-    crop_padding: Annotated[int, Field(ge=0)] = 4
-    flip: bool = True
 
 
 @dataclass

@@ -153,8 +153,8 @@ def run_veilsim(experiment: Experiment, folder: Path) -> Result:
         wait_for_phase(folder, "attacks")
         after = watch.cpu_seconds()
         wait_for_phase(folder, "complete")
-    published = [run.user(user) for user in range(experiment.user_count)]
-    known = [one for one in published if one is not None]
+    users = [user for user in range(experiment.user_count) if run.is_published(user)]
+    known = [one for user in users if (one := run.user(user)) is not None]
     steps = sum(one.facts["steps"] for one in known)
     latencies = sorted(float(line) * 1000 for line in (folder / "latencies.jsonl").read_text().split())
     return Result(
@@ -164,7 +164,7 @@ def run_veilsim(experiment: Experiment, folder: Path) -> Result:
         request_p50_ms=latencies[len(latencies) // 2],
         request_p95_ms=latencies[len(latencies) * 95 // 100],
         peak_mb={kind: usage.peak_mb for kind, usage in watch.usage.items()},
-        digests={str(user): digest(one.theta) for user, one in enumerate(known)},
+        digests={str(user): digest(run.theta(user)) for user in users},
     )
 
 

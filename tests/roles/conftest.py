@@ -7,6 +7,8 @@ import torch
 
 from roles.common.compute import Compute
 from roles.common.data import DataConfig, ImageStore, prepare
+from roles.provider.pupils import Pupils
+from roles.provider.training import ClassifierConfig
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,3 +33,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
 @pytest.fixture(scope="session")
 def compute() -> Compute:
     return Compute("fp32", "cpu")
+
+
+@pytest.fixture(scope="session")
+def no_pupils(compute: Compute, tmp_path_factory: pytest.TempPathFactory) -> Pupils:
+    """What a provider has whose users all rely on psi."""
+    return Pupils(tmp_path_factory.mktemp("pupils"), ClassifierConfig(), 10, [], [], compute)

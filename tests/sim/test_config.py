@@ -134,6 +134,46 @@ def test_there_is_at_least_one_cpu() -> None:
     assert available_cpus() >= 1
 
 
+# ---- users who differ --------------------------------------------------------------------------------------------
+
+SETTINGS = "users.settings=[{alpha: 0.3}, {features: {layer: relu2_2}, width: 5}, {protection: {kind: tanaka}}]"
+
+
+def test_users_take_the_settings_in_turn_and_keep_what_they_do_not_change(config: Path) -> None:
+    experiment = load_experiment(config, [SETTINGS])
+    users = [experiment.user_config(user) for user in range(4)]
+    assert [user.alpha for user in users] == [0.3, 0.1, 0.1, 0.3]
+    assert [user.features.layer for user in users] == ["relu1_2", "relu2_2", "relu1_2", "relu1_2"]
+    assert {user.features.weights for user in users} == {"random"}
+    assert [user.protection.kind for user in users] == ["network", "network", "tanaka", "network"]
+    assert [user.width for user in users] == [experiment.user.width, 5, *[experiment.user.width] * 2]
+    assert [experiment.setting_name(user) for user in range(3)] == ["alpha 0.3", "layer relu2_2, width 5", "tanaka"]
+    assert experiment.user_configs() == users[:3]
+
+
+def test_without_settings_all_users_are_alike(config: Path) -> None:
+    experiment = load_experiment(config)
+    assert experiment.user_configs() == [experiment.user]
+    assert experiment.user_config(3) == experiment.user
+    assert experiment.setting_name(3) == ""
+
+
+def test_a_setting_of_another_kind_leaves_nothing_of_the_kind_before(config: Path) -> None:
+    overrides = ["user.protection={kind: pixel, shuffle: true}", "users.settings=[{protection: {kind: tanaka}}, {}]"]
+    experiment = load_experiment(config, overrides)
+    assert [user.protection.kind for user in experiment.user_configs()] == ["tanaka", "pixel"]
+
+
+def test_paths_in_settings_become_absolute_as_well(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    resolved = load_experiment(config, ["users.settings=[{features: {weights: ./phi.safetensors}}, {}]"]).resolved()
+    assert resolved.user_config(0).features.weights == str(tmp_path / "phi.safetensors")
+    assert resolved.user_config(1).features.weights == "random"
+    assert resolved.resolved() == resolved
+
+
 # ---- what a config file can have wrong ---------------------------------------------------------------------------
 
 BAD = {
@@ -179,6 +219,15 @@ BAD = {
     "runtime.workers=0": "runtime.workers: got 0: must be greater than or equal to 1, or 'auto'",
     "data.size=4": "data.size: got 4: must be greater than or equal to 8",
     "name=a/b": "name: got 'a/b': String should match pattern",
+    "user.protection={kind: magic}": "user.protection.kind: got 'magic': must be one of network, plain, tanaka, pixel",
+    "user.protection={kind: pixel, key: two}": "user.protection.key: got 'two': must be 'one' or 'per_image'",
+    "user.protection={kind: tanaka, shuffle: true}": "user.protection.shuffle: unknown key; known keys here: kind",
+    "users.settings=[{alpha: 0.1}, {alfa: 1}]": "users.settings.1.alfa: unknown key; did you mean 'alpha'?",
+    "users.settings=[{alpha: -1}]": "users.settings.0.alpha: got -1: must be greater than or equal to 0",
+    "users.settings=[{features: {layer: x}}]": "users.settings.0.features.layer: got 'x': must be 'relu1_2' or",
+    "users.settings=[{protection: {kind: x}}]": "users.settings.0.protection.kind: got 'x': must be one of network,",
+    "users.settings=[1]": "users.settings.0: got 1: must be a valid dictionary",
+    "users.settings=[{}, {}, {}, {}, {}]": "users.settings has 5 entries and users.count is 4",
     "seed=-1": "seed: got -1: must be greater than or equal to 0",
 }
 

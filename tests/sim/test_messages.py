@@ -17,9 +17,11 @@ from torch import Tensor
 from roles.common.exchange import (
     Answer,
     Classify,
+    Exam,
     ExchangeError,
     Gradient,
     ImageIds,
+    Lesson,
     Losses,
     LossGradient,
     LossValues,
@@ -78,7 +80,9 @@ REQUESTS = st.one_of(
     st.builds(TrainingImages, user=INT64),
     st.builds(LossGradient, protected=tensors(PIXELS), ids=tensors(INDICES)),
     st.builds(Losses, protected=tensors(PIXELS), ids=tensors(INDICES)),
-    st.builds(Classify, images=tensors(BITMAPS)),
+    st.builds(Lesson, user=INT64, number=INT64, images=tensors(BITMAPS), ids=tensors(INDICES)),
+    st.builds(Exam, user=INT64, number=INT64, images=tensors(BITMAPS), ids=tensors(INDICES)),
+    st.builds(Classify, images=tensors(BITMAPS), user=INT64),
 )
 ANSWERS = st.one_of(
     st.builds(ImageIds, train=tensors(INDICES), validation=tensors(INDICES)),
@@ -126,7 +130,8 @@ def test_an_answer_arrives_as_it_was_sent(answer: Answer) -> None:
 
 
 def test_every_request_has_a_type_of_its_own() -> None:
-    assert messages.REQUEST_TYPES == ("query.images", "query.loss_gradient", "query.loss", "query.classify")
+    names = ("images", "loss_gradient", "loss", "lesson", "exam", "classify")
+    assert tuple(f"query.{name}" for name in names) == messages.REQUEST_TYPES
 
 
 @settings(max_examples=30, deadline=None)

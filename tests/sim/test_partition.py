@@ -159,3 +159,13 @@ def test_a_users_sample_does_not_depend_on_how_many_users_there_are() -> None:
 def test_a_sample_larger_than_the_train_set_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"users.partition.images: got 401: there are 400 training images"):
         parts_of(2, {"kind": "sample", "images": 401})
+
+
+def test_with_all_everybody_has_every_image_or_the_same_ones_drawn_at_random() -> None:
+    everything = parts_of(70, {"kind": "all"})
+    assert len(everything) == 70
+    assert all(torch.equal(part, torch.arange(400)) for part in everything)
+    some = parts_of(3, {"kind": "all"}, images=30)
+    assert all(torch.equal(part, some[0]) for part in some)
+    assert len(some[0].unique()) == 30
+    assert classes_of(some[0]).count_nonzero() > 5

@@ -242,6 +242,95 @@ def whole_runs() -> dict[str, Any]:
     return {}
 
 
+# ---- users who differ ---------------------------------------------------------------------------------------------
+
+SETTINGS: list[dict[str, Any]] = [
+    {"alpha": 0.3, "width": 3},
+    {"protection": {"kind": "plain"}},
+    {"protection": {"kind": "tanaka"}},
+    {"protection": {"kind": "pixel"}},
+    {"protection": {"kind": "pixel", "key": "per_image", "shuffle": True}},
+]
+
+
+@pytest.fixture
+def mixed(small: Experiment) -> Experiment:
+    users = {"count": 6, "partition": {"kind": "all"}, "images": 30, "validation_images": 20, "settings": SETTINGS}
+    return Experiment.model_validate(small.model_dump() | {"users": users})
+
+
+MIXED_NODES = [PROVIDER, *range(201, 208)]
+
+
+def run_mixed(folder: Path, experiment: Experiment, tamper: Tamper | None = None) -> RunFolder:
+    run = RunFolder(folder)
+    if not (folder / "config.yaml").exists():
+        run = RunFolder.create(folder, experiment)
+    run_experiment(InMemoryGrid(MIXED_NODES, **({} if tamper is None else {"tamper": tamper})), run, run.experiment())
+    return run
+
+
+@pytest.mark.with_figures
+def test_users_of_every_kind_of_protection_share_a_run(mixed: Experiment, tmp_path: Path) -> None:
+    run = run_mixed(tmp_path / "run", mixed)
+    table = table_of(run)
+    assert (table["failure"].fillna("") == "").all()
+    assert list(table["setting"][:6]) == [
+        "alpha 0.3, width 3",
+        "plain",
+        "tanaka",
+        "pixel",
+        "pixel, key per_image, shuffle",
+        "alpha 0.3, width 3",
+    ]
+    assert (table["images"][:6] == 30).all()
+    # The two users of one setting have networks of their own, of the width that it says.
+    thetas = [load(run.path / "users" / f"user-000{user}" / "theta.safetensors")[0] for user in range(6)]
+    assert thetas[0]["head.weight"].shape[1] == 3
+    assert not torch.equal(thetas[0]["head.weight"], thetas[5]["head.weight"])
+    assert [len(theta) for theta in thetas[1:5]] == [0, 0, 0, 0]
+    # Plain images are themselves, and psi is as good on them as it is; FR-Attack is for pixels.
+    plain = table.loc["user-0001"]
+    assert plain["protected_ssim"] == pytest.approx(1)
+    assert plain["accuracy"] == plain["plain_accuracy"]
+    assert plain["queries"] == 0
+    assert list(table["fr_attack_psnr"].notna()) == [False, False, False, True, True, False, False]
+    # A lesson of all 30 images and an exam of 20; psi's recipe has a fifth of an epoch, which is one.
+    for user in ("user-0002", "user-0003", "user-0004"):
+        assert (table.loc[user, "queries"], table.loc[user, "queried_images"]) == (2, 50)
+        assert table.loc[user, "protected_ssim"] < 0.5
+    summary = (run.path / "summary.md").read_text()
+    assert "Images under pixel and tanaka encryption are classified by a classifier" in summary
+
+
+@pytest.mark.parametrize("share", [0.15, 0.3, 0.45, 0.6, 0.9])
+def test_a_run_of_all_kinds_killed_at_any_message_resumes_to_the_same_table(
+    mixed: Experiment, tmp_path: Path, whole_runs: dict[str, Any], share: float
+) -> None:
+    if "mixed" not in whole_runs:
+        count = 0
+
+        def counting(message: Message, reply: Message) -> Message:
+            nonlocal count
+            count += 1
+            return reply
+
+        whole_runs["mixed"] = table_of(run_mixed(tmp_path / "whole", mixed, counting)), count
+    table, replies = whole_runs["mixed"]
+    left = round(share * replies)
+
+    def tamper(message: Message, reply: Message) -> Message:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KilledError
+        return reply
+
+    with pytest.raises(KilledError):
+        run_mixed(tmp_path / "run", mixed, tamper)
+    pd.testing.assert_frame_equal(table_of(run_mixed(tmp_path / "run", mixed)), table, check_dtype=False)
+
+
 # ---- many users --------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from roles.common.compute import Compute
-from roles.common.data import ImageStore
+from roles.common.data import ImageStore, Split
 from roles.common.exchange import Answer, Classify, ExchangeError, LossValues, Predictions, Request, Work, drive
 from roles.common.labels import load_labels
 from roles.common.recipes import Recipe
@@ -19,7 +19,7 @@ from roles.evaluator.measures import psnr
 Start = Callable[[dict[str, Tensor]], Work[AttackResult]]
 
 
-def invert(images: Tensor) -> Tensor:
+def invert(images: Tensor, split: Split, positions: Tensor) -> Tensor:
     return 255 - images
 
 

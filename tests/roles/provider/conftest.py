@@ -8,6 +8,7 @@ from roles.common.data import ImageStore
 from roles.common.weights import State, cpu_state
 from roles.provider.classifiers import Classifier
 from roles.provider.provider import Provider
+from roles.provider.pupils import Pupils
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +20,6 @@ def psi() -> State:
 
 
 @pytest.fixture(scope="session")
-def provider(psi: State, tiny: ImageStore, compute: Compute) -> Provider:
+def provider(psi: State, tiny: ImageStore, compute: Compute, no_pupils: Pupils) -> Provider:
     assignment = [torch.tensor([3, 5, 8]), torch.tensor([0, 1])]
-    return Provider("resnet20", psi, tiny, compute, assignment, torch.tensor([2, 4, 6]))
+    return Provider("resnet20", psi, tiny, compute, assignment, torch.tensor([2, 4, 6]), no_pupils)

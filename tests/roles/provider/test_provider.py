@@ -27,6 +27,7 @@ from roles.common.labels import load_labels
 from roles.common.weights import State, digest, load_into
 from roles.provider.classifiers import Classifier
 from roles.provider.provider import Provider
+from roles.provider.pupils import Pupils
 
 IDS = torch.tensor([7, 0, 11, 7])
 
@@ -207,11 +208,13 @@ def test_images_of_any_other_shape_or_type_are_refused(
             provider.answer(request)
 
 
-def test_weights_of_another_classifier_are_refused(tiny: ImageStore, compute: Compute, psi: State) -> None:
+def test_weights_of_another_classifier_are_refused(
+    tiny: ImageStore, compute: Compute, psi: State, no_pupils: Pupils
+) -> None:
     damaged = copy.copy(psi)
     damaged.popitem()
     with pytest.raises(ValueError, match=r"^psi: not weights of this network"):
-        Provider("resnet20", damaged, tiny, compute, [], torch.arange(2))
+        Provider("resnet20", damaged, tiny, compute, [], torch.arange(2), no_pupils)
 
 
 def test_psi_is_frozen_and_in_evaluation_mode(provider: Provider) -> None:

@@ -20,8 +20,9 @@ from roles.common.exchange import (
     TrainingImages,
 )
 from roles.common.recipes import Recipe
+from roles.user.config import UserConfig
 from roles.user.features import FeaturesConfig
-from roles.user.training import TransformerTraining, UserConfig
+from roles.user.training import TransformerTraining
 
 StartTraining = Callable[..., TransformerTraining]
 

@@ -31,8 +31,9 @@ from roles.common.recipes import Recipe
 from roles.common.unet import UNet
 from roles.common.weights import State, digest, load, save
 from roles.user import training as module
+from roles.user.config import UserConfig
 from roles.user.features import Features, feature_loss
-from roles.user.training import TransformerTraining, UserConfig
+from roles.user.training import TransformerTraining
 
 StartTraining = Callable[..., TransformerTraining]
 PLAIN_SGD = Recipe(epochs=3, batch_size=4, lr=0.5, momentum=0, weight_decay=0)

@@ -1,0 +1,190 @@
+"""Classifiers of single users: what the conventional protections need in place of psi (Section IV-B, Table I)."""
+
+import contextlib
+import json
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from roles.common.compute import Compute
+from roles.common.exchange import ExchangeError, LossValues
+from roles.common.images import to_unit
+from roles.common.recipes import set_lr
+from roles.common.seeds import derived_seed
+from roles.common.weights import State, cpu_state, load, load_into, save
+from roles.provider.classifiers import Adaptation, Classifier
+from roles.provider.training import ClassifierConfig, predict
+
+
+@dataclass
+class _Record:
+    """The part of a pupil's state that is numbers."""
+
+    answered: int = -1
+    """The number of the last lesson or exam."""
+    loss: float = 0.0
+    correct: int = 0
+    """What it was answered."""
+    step: int = 0
+    best_loss: float = math.inf
+
+
+class Pupils:
+    """One classifier for each user whose protection needs one, trained by the provider's recipe for psi.
+
+    Every lesson and exam is kept on disk before it is answered: another process may get the next one, and a run that is
+    killed goes on.
+
+    Args:
+        folder: where pupils are kept.
+        config: architecture, recipe and seed; augmentation is the users' own.
+        classes: number of classes.
+        adaptations: for each user, what stands in front of its classifier; None for a user that has none of its own.
+        images: for each user, how many images its X' holds.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: ClassifierConfig,
+        classes: int,
+        adaptations: Sequence[Adaptation | None],
+        images: Sequence[int],
+        compute: Compute,
+    ) -> None:
+        self._folder, self._config, self._classes, self._compute = folder, config, classes, compute
+        self._adaptations, self._images = adaptations, images
+        # Initial weights and dropout draw from PyTorch's one global generator, after it has been seeded for the lesson.
+        self._drawing = threading.Lock()
+
+    def lesson(self, user: int, number: int, images: Tensor, labels: Tensor) -> LossValues:
+        """Train on uint8 ``(N, 3, H, W)`` in the order they come in; labels int64 ``(N,)``.
+
+        Raises:
+            ExchangeError: the user has no classifier of its own, or this is not its next request.
+            ValueError: training diverged.
+        """
+        pupil, optimiser, best, record = self._pupil(user, number)
+        if number == record.answered:
+            return LossValues(record.loss, record.correct)
+        recipe, seed = self._config.training, derived_seed(self._config.seed, "pupil", user, "lesson", number)
+        total = recipe.total_steps(len(self._cuts(self._images[user])))
+        pupil.train()
+        summed, correct = 0.0, 0
+        with self._drawing if _draws(pupil) else contextlib.nullcontext():
+            torch.manual_seed(seed)
+            for start, end in self._cuts(len(images)):
+                if record.step == total:
+                    break  # a training may end within an epoch
+                set_lr(optimiser, recipe.lr_at(record.step, total))
+                batch, expected = images[start:end], labels[start:end].to(self._compute.device)
+                with self._compute.autocast():
+                    logits = pupil(self._compute.batch(to_unit(batch)))
+                loss = F.cross_entropy(logits, expected)
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                summed += loss.item() * len(batch)
+                correct += int((logits.argmax(1) == expected).sum())
+                record.step += 1
+        if not math.isfinite(summed):
+            raise ValueError(f"the classifier of user {user} diverged in lesson {number}: lower classifier.training.lr")
+        record.answered, record.loss, record.correct = number, summed / len(images), correct
+        self._keep(user, pupil, optimiser, best, record)
+        return LossValues(record.loss, record.correct)
+
+    def exam(self, user: int, number: int, images: Tensor, labels: Tensor) -> LossValues:
+        """Return the loss on all validation images, and keep the classifier if it is the lowest so far.
+
+        Raises:
+            ExchangeError: see :meth:`lesson`.
+        """
+        pupil, optimiser, best, record = self._pupil(user, number)
+        if number == record.answered:
+            return LossValues(record.loss, record.correct)
+        logits = predict(pupil, images, self._compute)
+        record.answered, record.loss = number, F.cross_entropy(logits, labels).item()
+        record.correct = int((logits.argmax(1) == labels).sum())
+        if record.loss < record.best_loss:
+            record.best_loss, best = record.loss, cpu_state(pupil)
+        self._keep(user, pupil, optimiser, best, record)
+        return LossValues(record.loss, record.correct)
+
+    def classify(self, user: int, images: Tensor) -> Tensor:
+        """Return the labels, int64 ``(N,)``, that a user's classifier, as of its best exam, predicts for ``images``.
+
+        Raises:
+            ExchangeError: there is none.
+        """
+        pupil = self._new(user)
+        _, _, best, _ = self._load(user, pupil)
+        if not best:
+            raise ExchangeError(f"the classifier of user {user} has not passed an exam")
+        load_into(pupil, best, f"classifier of user {user}")
+        return predict(pupil, images, self._compute).argmax(1)
+
+    def _cuts(self, images: int) -> list[tuple[int, int]]:
+        """Cut a lesson into batches, none of a single image: batch norm cannot train on one."""
+        size = self._config.training.batch_size
+        starts = list(range(0, images, size))
+        if len(starts) > 1 and images - starts[-1] == 1:
+            starts.pop()
+        return list(zip(starts, [*starts[1:], images], strict=True))
+
+    def _pupil(self, user: int, number: int) -> tuple[Classifier, torch.optim.Optimizer, State, _Record]:
+        pupil = self._new(user)
+        state, momenta, best, record = self._load(user, pupil)
+        if number not in (record.answered, record.answered + 1):
+            raise ExchangeError(
+                f"user {user} sent lesson {number}: its last was {record.answered}, expected {record.answered + 1}"
+            )
+        if state:
+            load_into(pupil, state, f"classifier of user {user}")
+        optimiser = self._config.training.optimiser_for(pupil)
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": momenta})
+        return pupil, optimiser, best, record
+
+    def _new(self, user: int) -> Classifier:
+        adaptation = self._adaptations[user] if 0 <= user < len(self._adaptations) else None
+        if adaptation is None:
+            raise ExchangeError(f"user {user} has no classifier of its own")
+        with self._drawing:
+            torch.manual_seed(derived_seed(self._config.seed, "pupil", user))
+            return self._compute.module(Classifier(self._config.name, self._classes, adaptation))
+
+    def _path(self, user: int) -> Path:
+        return self._folder / f"user-{user:04d}.safetensors"
+
+    def _load(self, user: int, pupil: Classifier) -> tuple[State, dict[int, State], State, _Record]:
+        if not self._path(user).is_file():
+            return {}, {}, {}, _Record()
+        tensors, metadata = load(self._path(user))
+        groups: dict[str, State] = {"now": {}, "best": {}}
+        momenta: dict[int, State] = {}
+        for name, value in tensors.items():
+            group, _, rest = name.partition("/")
+            if group == "optimiser":
+                index, _, key = rest.partition("/")
+                momenta.setdefault(int(index), {})[key] = value
+            else:
+                groups[group][rest] = value
+        return groups["now"], momenta, groups["best"], _Record(**json.loads(metadata["record"]))
+
+    def _keep(
+        self, user: int, pupil: Classifier, optimiser: torch.optim.Optimizer, best: State, record: _Record
+    ) -> None:
+        tensors = {f"now/{name}": value for name, value in cpu_state(pupil).items()}
+        tensors |= {f"best/{name}": value for name, value in best.items()}
+        for index, entry in optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser/{index}/{k}": v.cpu().contiguous() for k, v in entry.items() if v is not None}
+        save(self._path(user), tensors, {"record": json.dumps(asdict(record))})
+
+
+def _draws(pupil: nn.Module) -> bool:
+    return any(isinstance(module, nn.Dropout) for module in pupil.modules())

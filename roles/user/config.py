@@ -1,0 +1,44 @@
+"""What a user may choose: how it protects its images, and how it trains what protects them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from roles.common.recipes import Frozen, Recipe
+from roles.user.conventional import PixelConfig, TanakaConfig
+from roles.user.features import FeaturesConfig
+
+
+class NetworkConfig(Frozen):
+    """The paper's protection: a transformation network h_theta of the user's own, trained against the frozen psi."""
+
+    kind: Literal["network"] = "network"
+
+
+class PlainConfig(Frozen):
+    """No protection: plain images, classified by psi."""
+
+    kind: Literal["plain"]
+
+
+Protection = Annotated[NetworkConfig | PlainConfig | TanakaConfig | PixelConfig, Field(discriminator="kind")]
+
+
+class UserConfig(Frozen):
+    """A user's protection and, where that is a network, h_theta and how it is trained.
+
+    With a conventional protection (``tanaka``, ``pixel``) the provider trains a classifier of its own for this user, by
+    its own recipe (``classifier.training``); of what is below, augmentation alone then means something.
+    """
+
+    protection: Protection = NetworkConfig()
+    alpha: Annotated[float, Field(ge=0)] = 0.005
+    """Weight of L_feat in L_trans (Eq. 4); 0 trains for accuracy alone and protects nothing."""
+    width: Annotated[int, Field(ge=1)] = 64
+    """Channels of the U-Net's first level."""
+    depth: Annotated[int, Field(ge=2, le=6)] = 5
+    """Levels of the U-Net; images need sides divisible by 2**(depth - 1)."""
+    features: FeaturesConfig = FeaturesConfig()
+    training: Recipe = Recipe(epochs=200)
+    crop_padding: Annotated[int, Field(ge=0)] = 4
+    flip: bool = True
