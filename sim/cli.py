@@ -14,11 +14,12 @@ from rich.live import Live
 from rich.markdown import Markdown
 from rich.text import Text
 
-from sim.config import ConfigError, check, load_experiment
+from sim.config import ConfigError, Experiment, check, load_experiment
 from sim.launch import app_folder, log_of, simulation, simulation_failed
 from sim.ownership import claim
 from sim.progress import ProgressLine, Status
 from sim.runs import RunFolder
+from sim.sweep import Cell, SweepFolder, is_sweep, load_cells
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 _console = Console()
@@ -40,10 +41,14 @@ def run(
     resume: Annotated[Path | None, typer.Option(help="Folder of a run that was interrupted: go on with it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run (by default runs/NAME-DATE).")] = None,
 ) -> None:
-    """Run an experiment and print what it found."""
+    """Run an experiment, or all experiments of a sweep, and print what was found."""
     try:
-        folder = _prepare(config, overrides or [], resume, out)
-        _watch(folder)
+        prepared = _prepare(config, overrides or [], resume, out)
+        if isinstance(prepared, SweepFolder):
+            _watch_all(prepared)
+        else:
+            _console.print(Markdown(_watch(prepared)))
+            _console.print(f"table, figures, weights: {prepared.path}", soft_wrap=True, highlight=False)
     except ConfigError as error:
         _errors.print(f"veilsim: {error}", markup=False)
         raise typer.Exit(1) from None
@@ -69,10 +74,14 @@ def bench(context: typer.Context, name: Annotated[str, typer.Argument(help="exch
     raise typer.Exit(subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, check=False).returncode)
 
 
-def _prepare(config: Path | None, overrides: list[str], resume: Path | None, out: Path | None) -> RunFolder:
+def _prepare(
+    config: Path | None, overrides: list[str], resume: Path | None, out: Path | None
+) -> RunFolder | SweepFolder:
     if resume is not None:
         if config is not None or overrides or out is not None:
             raise ConfigError("--resume goes on with a run as it was: it takes no config, no overrides and no --out")
+        if SweepFolder.is_one(resume):
+            return SweepFolder(resume.resolve())
         folder = RunFolder.open(resume.resolve())
         check(folder.experiment(), folder.path / "config.yaml")
         return folder
@@ -80,17 +89,52 @@ def _prepare(config: Path | None, overrides: list[str], resume: Path | None, out
         raise ConfigError("name a config, such as configs/quickstart.yaml, or a run to --resume")
     if not config.is_file() and (app_folder() / config).is_file():
         config = app_folder() / config
-    experiment = load_experiment(config, overrides).resolved()
+    if is_sweep(config, overrides):
+        cells = load_cells(config, overrides)
+        resolved = [Cell(cell.values, _checked(cell.experiment, config)) for cell in cells]
+        name = resolved[0].experiment.name
+        return SweepFolder.create(_new_folder(out, name), name, resolved)
+    experiment = _checked(load_experiment(config, overrides), config)
+    return RunFolder.create(_new_folder(out, experiment.name), experiment)
+
+
+def _checked(experiment: Experiment, config: Path) -> Experiment:
+    experiment = experiment.resolved()
     if experiment.users.count == "auto":
         raise ConfigError(f"{config}: users.count: got 'auto': veilsim run sizes the federation itself; give a number")
     with _console.status("preparing data"):
         check(experiment, config)
-    path = out or Path("runs") / f"{experiment.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return RunFolder.create(path.resolve(), experiment)
+    return experiment
 
 
-def _watch(run: RunFolder) -> None:
-    """Run the simulation of a prepared folder, showing how far it is; print its summary.
+def _new_folder(out: Path | None, name: str) -> Path:
+    return (out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
+
+
+def _watch_all(sweep: SweepFolder) -> None:
+    """Run all cells that are not complete, one after another, and print the summary of all.
+
+    Raises:
+        ConfigError: some failed; the others were run all the same.
+    """
+    runs, failed = sweep.runs(), 0
+    for number, run in enumerate(runs, 1):
+        if Status.read(run.path).phase == "complete":
+            continue
+        _console.print(f"cell {number}/{len(runs)}: {run.path.name}", highlight=False)
+        try:
+            _watch(run)
+        except ConfigError as error:
+            failed += 1
+            _errors.print(f"veilsim: {error}", markup=False)
+    _console.print(Markdown(sweep.write_report()))
+    _console.print(f"table, cells: {sweep.path}", soft_wrap=True, highlight=False)
+    if failed:
+        raise ConfigError(f"{failed} of {len(runs)} cells failed (resume with: veilsim run --resume {sweep.path})")
+
+
+def _watch(run: RunFolder) -> str:
+    """Run the simulation of a prepared folder, showing how far it is; return its summary.
 
     Raises:
         ConfigError: the run failed; the message says why.
@@ -118,8 +162,7 @@ def _watch(run: RunFolder) -> None:
         live.update(Text(f"{status.phase} after {timedelta(seconds=round(time.monotonic() - began))}"))
     if status.phase == "failed":
         raise ConfigError(f"{status.error} (resume with: veilsim run --resume {run.path})")
-    _console.print(Markdown((run.path / "summary.md").read_text()))
-    _console.print(f"table, figures, weights: {run.path}", soft_wrap=True, highlight=False)
+    return (run.path / "summary.md").read_text()
 
 
 def main() -> None:

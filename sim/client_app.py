@@ -21,7 +21,7 @@ from sim.messages import (
     merge,
     split,
 )
-from sim.nodes import Role, RoleName, role_of, state_folder, user_name
+from sim.nodes import Role, RoleName, role_of, settle, state_folder, user_name
 from sim.progress import Heart
 from sim.provider_node import answer_one, assign_images, facts_of, provider_of, trained_classifier
 from sim.sessions import Session, resume_relayed, run_direct, start_relayed
@@ -29,6 +29,7 @@ from sim.user_node import USER_SESSIONS, TestSession, TrainSession, ValidateSess
 
 app = ClientApp()
 _heart = Heart()
+settle()
 
 
 def _job_for(message: Message, context: Context, *roles: RoleName) -> tuple[Job, Role]:

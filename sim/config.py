@@ -223,7 +223,19 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     """Read an experiment from a YAML file, with ``key.sub=value`` overrides on top.
 
     Raises:
-        ConfigError: no such file, not YAML, an unknown key, a value of the wrong type or out of range.
+        ConfigError: no such file, not YAML, an unknown key, a value of the wrong type or out of range, or a sweep.
+    """
+    content = read_config(path, overrides)
+    if "sweep" in content:
+        raise ConfigError(f"{path}: holds a sweep of several experiments: 'veilsim run' runs it")
+    return experiment_of(content, path)
+
+
+def read_config(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a YAML file, with ``key.sub=value`` overrides on top, unchecked.
+
+    Raises:
+        ConfigError: no such file, not YAML, no mapping, or an override that cannot be applied.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such config file")
@@ -235,6 +247,18 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
         raise ConfigError(f"{path}: must hold a mapping of keys to values, found {type(content).__name__}")
     for override in overrides:
         _apply(content, override)
+    return content
+
+
+def experiment_of(content: dict[str, Any], path: Path) -> Experiment:
+    """Return the experiment that the content of a config file describes.
+
+    Args:
+        path: the file, for messages.
+
+    Raises:
+        ConfigError: an unknown key, a value of the wrong type or out of range.
+    """
     try:
         experiment = Experiment.model_validate(content)
     except ValidationError as error:
@@ -297,22 +321,34 @@ def _apply(content: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"override {override!r}: the value is not valid YAML ({one_line(error)})") from error
+    set_value(content, key, value, f"override {override!r}")
+
+
+def set_value(content: dict[str, Any], key: str, value: Any, source: str) -> None:
+    """Set the value of a dotted key.
+
+    Args:
+        source: what asks for it, for messages.
+
+    Raises:
+        ConfigError: the key leads through a value, or past the end of a list.
+    """
     *parents, last = key.split(".")
     holder: Any = content
     for part in parents:
         listed = isinstance(holder, list)
-        holder = holder[_index(holder, part, override)] if listed else holder.setdefault(part, {})
+        holder = holder[_index(holder, part, source)] if listed else holder.setdefault(part, {})
         if not isinstance(holder, dict | list):
-            raise ConfigError(f"override {override!r}: {part!r} holds a value, not a section")
+            raise ConfigError(f"{source}: {part!r} holds a value, not a section")
     if isinstance(holder, list):
-        holder[_index(holder, last, override)] = value
+        holder[_index(holder, last, source)] = value
     else:
         holder[last] = value
 
 
-def _index(holder: list[Any], part: str, override: str) -> int:
+def _index(holder: list[Any], part: str, source: str) -> int:
     if not part.isdecimal() or int(part) >= len(holder):
-        raise ConfigError(f"override {override!r}: {part!r} must be a position from 0 to {len(holder) - 1}")
+        raise ConfigError(f"{source}: {part!r} must be a position from 0 to {len(holder) - 1}")
     return int(part)
 
 

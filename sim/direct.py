@@ -9,7 +9,7 @@ from flwr.app import RecordDict
 
 from sim.actors import close_actor, find_actor, open_actor
 from sim.messages import Job
-from sim.nodes import compute_of
+from sim.nodes import compute_of, settle
 from sim.provider_node import answer_one, build_provider
 
 _PROVIDER = "provider"
@@ -21,6 +21,7 @@ class _ProviderActor:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._provider = build_provider(job)
+        settle()
 
     def answer(self, message_type: str, content: RecordDict) -> RecordDict:
         compute_of(self._job.experiment)  # PyTorch keeps the number of threads per thread

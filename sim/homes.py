@@ -15,6 +15,7 @@ from flwr.app import RecordDict
 
 from sim.actors import close_actor, open_actor
 from sim.messages import Job, MessageError, decode_job
+from sim.nodes import settle
 from sim.progress import Heart
 from sim.sessions import Suspended, advance, resumed
 from sim.user_node import USER_SESSIONS
@@ -30,6 +31,7 @@ class Home:
     def __init__(self, threads: int) -> None:
         self._threads, self._heart, self._building = threads, Heart(), threading.Lock()
         self._waiting: dict[tuple[int, str], Suspended] = {}
+        settle()
 
     def start(self, user: int, kind: str, content: RecordDict) -> RecordDict:
         """Run a user's session up to its first request.

@@ -1,5 +1,6 @@
 """Which role a node has, and what a role's node keeps between messages."""
 
+import gc
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -78,6 +79,11 @@ def compute_of(experiment: Experiment) -> Compute:
     if precision == "auto":
         raise MessageError("runtime.precision is still auto: the experiment was not resolved")
     return Compute(precision, None if experiment.runtime.gpu_fraction else "cpu")
+
+
+def settle() -> None:
+    """Tell the garbage collector that what this process has imported stays: it would go through all of it again."""
+    gc.freeze()
 
 
 def state_folder(job: Job) -> Path:

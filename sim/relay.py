@@ -16,7 +16,9 @@ from flwr.serverapp import Grid
 
 from sim.messages import JOB, MessageError, Suspension, encode_refusal, merge, resume_content, split, suspension_of
 
-_POLL_S = 0.02
+_SHORTEST_POLL_S, _LONGEST_POLL_S = 0.01, 0.25
+_POLL_SHARE = 0.1
+"""Of the time without a reply that the next look for one may come late: what takes long is not asked for often."""
 _LATENCY_S = 0.25
 """For how long a message of a simulation is under way while nobody works on it: Flower looks for new ones every 0.1 s,
 less often when it is busy."""
@@ -64,7 +66,7 @@ class Relay:
             times messages under way, so no more are sent than keep the workers busy. None: every node has a machine of
             its own, and all are sent at once.
         per_node: how many messages a node may have in flight; a node that keeps state between messages: 1.
-        idle: called a few times a second while waiting, for progress.
+        idle: called now and then while waiting, for progress.
     """
 
     def __init__(
@@ -122,7 +124,8 @@ class Relay:
                 self._receive(reply)
             self._idle()
             if not replies:
-                time.sleep(_POLL_S)
+                silence = time.monotonic() - self._recent[-1]
+                time.sleep(min(max(_POLL_SHARE * silence, _SHORTEST_POLL_S), _LONGEST_POLL_S))
 
     def ask(self, message: Message) -> Message:
         """Send one message and return its final reply.

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from roles.common.images import normalise
 from roles.common.recipes import Frozen
@@ -110,4 +111,4 @@ def feature_loss(phi_protected: Tensor, phi_plain: Tensor) -> Tensor:
     >>> feature_loss(torch.zeros(2, 1, 1, 2), torch.tensor([1.0, 3.0]).expand(2, 1, 1, 2)).item()
     5.0
     """
-    return (phi_protected.float() - phi_plain.float()).square().mean()
+    return F.mse_loss(phi_protected.float(), phi_plain.float())

@@ -14,7 +14,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -127,14 +126,15 @@ def run_plain(experiment: Experiment, folder: Path, processes: int, threads: int
         assert process.stdout is not None
         if process.stdout.readline().strip() != "ready":
             raise BenchFailed("a plain process did not start")
-    began = time.perf_counter()
-    outputs = [process.communicate("go\n")[0] for process in started]
-    seconds = time.perf_counter() - began
-    found = [json.loads(output) for output in outputs]
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    found = [json.loads(process.communicate()[0]) for process in started]
     steps = sum(one["steps"] for one in found)
     return Result(
-        # Waiting for the processes to end is not work.
-        steps_per_s=steps / min(seconds, max(one["seconds"] for one in found)),
+        # From the first start to the last end; that a process exits is not work.
+        steps_per_s=steps / (max(one["ended"] for one in found) - min(one["began"] for one in found)),
         cpu_s_per_step=sum(one["cpu_s"] for one in found) / steps,
         peak_mb={"plain": max(one["peak_mb"] for one in found)},
         digests={user: value for one in found for user, value in one["digests"].items()},

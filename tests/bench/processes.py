@@ -28,7 +28,8 @@ class PrecisionName(StrEnum):
 PrecisionOption = Annotated[PrecisionName, typer.Option(help="auto: what this machine is fastest in.")]
 
 _TICKS_A_SECOND = 100
-_INTERVAL_S = 0.5
+_INTERVAL_S = 2
+"""Reading what all processes use takes 20 ms: more often, it would itself be a percent of two cores."""
 _PHASES = ("starting", "classifier", "users", "attacks", "report", "complete")
 _KINDS = {
     "ClientAppActor": "worker",

@@ -1,0 +1,197 @@
+"""A sweep: one config, several experiments, one table.
+
+``sweep:`` in a config maps dotted keys to lists of values; every combination is a cell, a run of its own with a folder
+of its own. What cells have in common is done once: a psi of the same recipe is trained by the first cell that needs it.
+"""
+
+import copy
+import io
+import itertools
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sim.config import ConfigError, Experiment, experiment_of, read_config, set_value
+from sim.evaluator_node import BLUR
+from sim.progress import Status, write_atomically
+from sim.runs import RunFolder
+
+_DESCRIPTION = "sweep.json"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One experiment of a sweep."""
+
+    values: dict[str, Any]
+    """What it has of each axis, by dotted key."""
+    experiment: Experiment
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        parts = (f"{key.rpartition('.')[2]}={value}" for key, value in self.values.items())
+        return re.sub(r"[^A-Za-z0-9_.=,-]+", "_", ",".join(parts))
+
+
+def is_sweep(path: Path, overrides: Sequence[str]) -> bool:
+    """Return whether a config file describes several experiments.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    return "sweep" in read_config(path, overrides)
+
+
+def load_cells(path: Path, overrides: Sequence[str] = ()) -> list[Cell]:
+    """Read all experiments of a sweep; an override of a key that is an axis takes its place.
+
+    Raises:
+        ConfigError: an axis is not a list of values, or an experiment is wrong; the message names the cell.
+    """
+    content = read_config(path, overrides)
+    axes = content.pop("sweep")
+    if not isinstance(axes, dict) or not axes:
+        raise ConfigError(f"{path}: sweep: must map keys to lists of values, such as 'seed: [0, 1, 2]'")
+    for key, values in axes.items():
+        if not isinstance(values, list) or not values:
+            raise ConfigError(f"{path}: sweep.{key}: got {values!r}: must be a list of values")
+    overridden = {override.partition("=")[0] for override in overrides}
+    axes = {key: values for key, values in axes.items() if key not in overridden}
+    cells: list[Cell] = []
+    for combination in itertools.product(*axes.values()):
+        values, own = dict(zip(axes, combination, strict=True)), copy.deepcopy(content)
+        for key, value in values.items():
+            set_value(own, str(key), value, f"{path}: sweep.{key}")
+        try:
+            cells.append(Cell(values, experiment_of(own, path)))
+        except ConfigError as error:
+            raise ConfigError(f"{error} (in the cell {values})") from error
+    if len({cell.name for cell in cells}) < len(cells):
+        raise ConfigError(f"{path}: sweep: two cells have one name; give every value once")
+    return cells
+
+
+class SweepFolder:
+    """The folder of a sweep.
+
+    ========================  ===================================================================
+    ``sweep.json``            name, and what each cell has of each axis
+    ``cells/<name>/``         the run folder of each cell
+    ``table.csv``, ``.parquet``  the rows of all cells, the axes in front
+    ``summary.md``            the same, rows that differ by a seed alone put together
+    ========================  ===================================================================
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @staticmethod
+    def create(path: Path, name: str, cells: Sequence[Cell]) -> "SweepFolder":
+        """Make the folder of a new sweep, and of all its cells.
+
+        Raises:
+            ConfigError: there is one already.
+        """
+        if (path / _DESCRIPTION).exists():
+            raise ConfigError(f"{path}: holds a sweep already; name another folder, or resume it with --resume {path}")
+        sweep = SweepFolder(path)
+        for cell in cells:
+            RunFolder.create(sweep._cell(cell.name), cell.experiment)
+        description = {"name": name, "cells": {cell.name: cell.values for cell in cells}}
+        write_atomically(path / _DESCRIPTION, json.dumps(description, indent=1))
+        return sweep
+
+    @staticmethod
+    def is_one(path: Path) -> bool:
+        """Return whether ``path`` is the folder of a sweep."""
+        return (path / _DESCRIPTION).is_file()
+
+    def _cell(self, name: str) -> Path:
+        return self.path / "cells" / name
+
+    def _description(self) -> dict[str, Any]:
+        description: dict[str, Any] = json.loads((self.path / _DESCRIPTION).read_text())
+        return description
+
+    def runs(self) -> list[RunFolder]:
+        """Return the run of each cell, in order."""
+        return [RunFolder.open(self._cell(name)) for name in self._description()["cells"]]
+
+    def write_report(self) -> str:
+        """Write the table and the summary of all cells that are complete, and return the summary."""
+        description, tables = self._description(), []
+        for name, values in description["cells"].items():
+            if Status.read(self._cell(name)).phase == "complete":
+                table = pd.read_parquet(self._cell(name) / "table.parquet")
+                for position, (key, value) in enumerate(values.items()):
+                    table.insert(position, key, str(value))
+                tables.append(table)
+        if not tables:
+            return "No cell is complete."
+        whole = pd.concat(tables, ignore_index=True)
+        write_atomically(self.path / "table.csv", whole.to_csv(index=False))
+        parquet = io.BytesIO()
+        whole.to_parquet(parquet, index=False)
+        write_atomically(self.path / "table.parquet", parquet.getvalue())
+        axes = list(next(iter(description["cells"].values())))
+        done = f"{len(tables)} of {len(description['cells'])} cells"
+        summary = f"# {description['name']}\n\n{done}; axes: {', '.join(axes)}.\n\n{summary_table(whole, axes)}\n"
+        write_atomically(self.path / "summary.md", summary)
+        return summary
+
+
+def summary_table(table: pd.DataFrame, axes: Sequence[str]) -> str:
+    """Return a Markdown table of the rows of several runs; rows that differ by a seed or a user alone are one.
+
+    Of several, the numbers are medians; of accuracies, lowest and highest stand behind.
+
+    Args:
+        table: as of :meth:`SweepFolder.write_report`, or several runs' tables under each other.
+        axes: its columns that say which run a row is of; those that end in ``seed`` are repetitions.
+    """
+    columns = map(str, table.columns)
+    itns = [column.removesuffix("_psnr") for column in columns if re.fullmatch(r"(itn_.+|fr_attack)_psnr", column)]
+    by = [axis for axis in axes if axis.rpartition(".")[2] != "seed"]
+    who = table["subject"].where(table["subject"] == BLUR, table.get("setting", "users"))
+    header = [*by, "", "n", "acc.", "to plain", "protected", "class mean", *(_title(name) for name in itns), "verdict"]
+    rows = [header, ["---"] * len(header)]
+    for key, group in table.assign(who=who).groupby([*by, "who"], sort=False, dropna=False):
+        measured = group.dropna(subset=["accuracy"])
+        names = [str(part) for part in key]
+        if measured.empty:
+            rows.append([*names, str(len(group)), *["-"] * (len(header) - len(names) - 2), "failed"])
+            continue
+        gap = 100 * (measured["accuracy"] - measured["plain_accuracy"])
+        rows.append(
+            [
+                *names,
+                str(len(measured)),
+                _with_range(100 * measured["accuracy"]),
+                _with_range(gap),
+                _pair(measured, "protected"),
+                _pair(measured, "class_mean"),
+                *(_pair(measured, name) for name in itns),
+                ", ".join(f"{count} {verdict}" for verdict, count in measured["verdict"].value_counts().items()),
+            ]
+        )
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _title(attack: str) -> str:
+    return "FR-Attack" if attack == "fr_attack" else f"ITN {attack.removeprefix('itn_')}"
+
+
+def _with_range(values: "pd.Series[float]") -> str:
+    middle = f"{values.median():.1f}"
+    return middle if len(values) == 1 else f"{middle} ({values.min():.1f} to {values.max():.1f})"
+
+
+def _pair(rows: pd.DataFrame, name: str) -> str:
+    psnr, ssim = rows[f"{name}_psnr"].median(), rows[f"{name}_ssim"].median()
+    return "-" if pd.isna(psnr) else f"{psnr:.1f}/{ssim:.2f}"

@@ -1,0 +1,160 @@
+"""Sweeps: one config, several experiments, one table."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from sim.config import ConfigError, load_experiment
+from sim.progress import Status
+from sim.sweep import SweepFolder, is_sweep, load_cells, summary_table
+
+BASE: dict[str, Any] = {
+    "name": "small",
+    "users": {"count": 2, "settings": [{"alpha": 0.1}, {"alpha": 0.2}]},
+    "attack": {"itns": [{"name": "strong", "training": {"epochs": 1}}]},
+}
+
+
+def config_with(tmp_path: Path, sweep: Any) -> Path:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(BASE | {"sweep": sweep}, sort_keys=False))
+    return path
+
+
+def test_a_sweep_is_every_combination_of_its_axes(tmp_path: Path) -> None:
+    path = config_with(tmp_path, {"classifier.name": ["resnet20", "vgg16_bn"], "seed": [0, 1, 2]})
+    assert is_sweep(path, [])
+    cells = load_cells(path, ["user.width=8"])
+    assert [(cell.experiment.classifier.name, cell.experiment.seed) for cell in cells] == [
+        (name, seed) for name in ("resnet20", "vgg16_bn") for seed in (0, 1, 2)
+    ]
+    assert [cell.name for cell in cells][:2] == ["name=resnet20,seed=0", "name=resnet20,seed=1"]
+    assert all(cell.experiment.user.width == 8 for cell in cells)
+
+
+def test_an_axis_may_reach_into_lists_and_hold_sections(tmp_path: Path) -> None:
+    axes = {"users.settings.1.alpha": [0.3, 0.4], "users.partition": [{"kind": "iid"}, {"kind": "all"}]}
+    cells = load_cells(config_with(tmp_path, axes))
+    assert [(cell.experiment.user_config(1).alpha, cell.experiment.users.partition.kind) for cell in cells] == [
+        (0.3, "iid"),
+        (0.3, "all"),
+        (0.4, "iid"),
+        (0.4, "all"),
+    ]
+    assert {cell.experiment.user_config(0).alpha for cell in cells} == {0.1}
+
+
+def test_an_override_of_an_axis_takes_its_place(tmp_path: Path) -> None:
+    cells = load_cells(config_with(tmp_path, {"seed": [0, 1], "user.alpha": [1, 2]}), ["seed=7"])
+    assert [cell.values for cell in cells] == [{"user.alpha": 1}, {"user.alpha": 2}]
+    assert {cell.experiment.seed for cell in cells} == {7}
+
+
+def test_a_config_without_a_sweep_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "one.yaml"
+    path.write_text(yaml.safe_dump(BASE))
+    assert not is_sweep(path, [])
+
+
+@pytest.mark.parametrize(
+    ("sweep", "expected"),
+    [
+        ([], "sweep: must map keys to lists of values"),
+        ({}, "sweep: must map keys to lists of values"),
+        ({"seed": 3}, "sweep.seed: got 3: must be a list of values"),
+        ({"seed": []}, "sweep.seed: got []: must be a list of values"),
+        ({"user.alhpa": [1]}, "user.alhpa: unknown key; did you mean 'alpha'? (in the cell {'user.alhpa': 1})"),
+        ({"user.alpha": [0.1, -1]}, "user.alpha: got -1: must be greater than or equal to 0 (in the cell"),
+        ({"name.x": [1]}, "sweep.name.x: 'name' holds a value, not a section"),
+        ({"users.settings.5.alpha": [1]}, "sweep.users.settings.5.alpha: '5' must be a position from 0 to 1"),
+        ({"seed": [1, 1]}, "sweep: two cells have one name"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_one_line(tmp_path: Path, sweep: Any, expected: str) -> None:
+    path = config_with(tmp_path, sweep)
+    with pytest.raises(ConfigError) as caught:
+        load_cells(path)
+    assert str(caught.value).startswith(f"{path}: {expected}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sweep_is_no_experiment(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"holds a sweep of several experiments: 'veilsim run' runs it$"):
+        load_experiment(config_with(tmp_path, {"seed": [0, 1]}))
+
+
+# ---- the folder --------------------------------------------------------------------------------------------------
+
+
+def row(subject: str, accuracy: float, setting: str | None = None, **more: Any) -> dict[str, Any]:
+    measures = {"plain_accuracy": 0.8, "protected_psnr": 10.0, "protected_ssim": 0.1, "class_mean_psnr": 12.0}
+    measures |= {"class_mean_ssim": 0.2, "itn_strong_psnr": 20.0, "itn_strong_ssim": 0.7, "verdict": "recovered"}
+    return {"subject": subject, "setting": setting, "accuracy": accuracy, **measures, **more}
+
+
+def finish(sweep: SweepFolder, number: int, accuracy: float) -> None:
+    run = sweep.runs()[number].path
+    rows = [row("user-0000", accuracy, "alpha 0.1"), row("user-0001", accuracy - 0.1, "alpha 0.2")]
+    pd.DataFrame([*rows, row("control-blur", 0.3)]).to_parquet(run / "table.parquet")
+    Status("complete").write(run)
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> SweepFolder:
+    path = config_with(tmp_path, {"classifier.name": ["resnet20", "vgg16_bn"], "seed": [0, 1]})
+    return SweepFolder.create(tmp_path / "out", "small", load_cells(path))
+
+
+def test_every_cell_has_a_run_folder_with_its_experiment(sweep: SweepFolder) -> None:
+    assert SweepFolder.is_one(sweep.path)
+    assert [run.experiment().classifier.name for run in sweep.runs()] == ["resnet20"] * 2 + ["vgg16_bn"] * 2
+    assert [run.experiment().seed for run in sweep.runs()] == [0, 1, 0, 1]
+
+
+def test_a_sweep_is_never_overwritten(sweep: SweepFolder, tmp_path: Path) -> None:
+    cells = load_cells(config_with(tmp_path, {"seed": [0]}))
+    with pytest.raises(ConfigError, match=r"holds a sweep already; name another folder, or resume it with --resume"):
+        SweepFolder.create(sweep.path, "small", cells)
+
+
+def test_the_table_holds_the_rows_of_all_complete_cells_with_their_axes(sweep: SweepFolder) -> None:
+    for number, accuracy in ((0, 0.7), (1, 0.75), (2, 0.6)):
+        finish(sweep, number, accuracy)
+    summary = sweep.write_report()
+    table = pd.read_parquet(sweep.path / "table.parquet")
+    assert list(table.columns[:3]) == ["classifier.name", "seed", "subject"]
+    assert len(table) == 9
+    assert list(table["seed"].unique()) == ["0", "1"]
+    assert len(pd.read_csv(sweep.path / "table.csv")) == 9
+    assert "3 of 4 cells" in summary
+    assert (sweep.path / "summary.md").read_text() == summary
+
+
+def test_in_the_summary_runs_that_differ_by_a_seed_alone_are_one_row(sweep: SweepFolder) -> None:
+    for number, accuracy in enumerate((0.7, 0.75, 0.6, 0.61)):
+        finish(sweep, number, accuracy)
+    lines = sweep.write_report().splitlines()
+    assert (
+        "| resnet20 | alpha 0.1 | 2 | 72.5 (70.0 to 75.0) | -7.5 (-10.0 to -5.0) | 10.0/0.10 | 12.0/0.20 | 20.0/0.70 "
+        in (next(line for line in lines if "resnet20 | alpha 0.1" in line))
+    )
+    assert sum("control-blur" in line for line in lines) == 2
+    assert lines[-1].startswith("| vgg16_bn | control-blur | 2 |")
+    assert lines[-1].endswith("| 2 recovered |")
+
+
+def test_a_sweep_without_a_complete_cell_says_so(sweep: SweepFolder) -> None:
+    assert sweep.write_report() == "No cell is complete."
+    assert not (sweep.path / "table.csv").exists()
+
+
+def test_users_without_a_result_are_counted_and_called_failed() -> None:
+    failed = {"subject": "user-0000", "setting": "alpha 0.1", "accuracy": None, "plain_accuracy": None}
+    table = pd.DataFrame([failed | {"seed": "0"}, row("user-0001", 0.5, "alpha 0.2", seed="0")])
+    lines = summary_table(table, ["seed"]).splitlines()
+    assert lines[2].startswith("| alpha 0.1 | 1 | - |")
+    assert lines[2].endswith("| failed |")
+    assert lines[3].startswith("| alpha 0.2 | 1 | 50.0 |")
