@@ -7,7 +7,7 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from sim.evaluator_node import AttackSession
-from sim.homes import close_homes, have_homes, resume_at_home, start_at_home
+from sim.homes import have_homes, open_homes, resume_at_home, start_at_home
 from sim.messages import (
     ARRAYS,
     METRICS,
@@ -66,16 +66,18 @@ def role(message: Message, context: Context) -> Message:
 
 @app.train("classifier")
 def train_psi(message: Message, context: Context) -> Message:
-    """Train psi, or find it trained; in a direct exchange, open the provider to calls."""
+    """Train psi, or find it trained; in a simulation, open the provider to calls, or start the users' homes."""
     job, _ = _job_for(message, context, "provider")
     assign_images(job)  # a partition that cannot be made is better known before psi is trained
+    relayed = job.experiment.runtime.exchange == "relay"
+    wait_for_homes = open_homes(job) if relayed and have_homes() else None
     record = trained_classifier(job, _heart)
-    if job.experiment.runtime.exchange == "direct":
+    if wait_for_homes is not None:
+        wait_for_homes()
+    if not relayed:
         from sim.direct import open_provider
 
         open_provider(job)
-    elif have_homes():
-        close_homes(job)
     content = RecordDict(
         {
             METRICS: MetricRecord(facts_of(record)),

@@ -459,7 +459,7 @@ def _prepared(experiment: Experiment) -> ImageStore:
 
 def _check_protection(config: UserConfig, key: str, store: ImageStore) -> None:
     factor = 2 ** (config.depth - 1)
-    if config.protection.kind == "network" and store.side % factor:
+    if config.trains_network and store.side % factor:
         raise ConfigError(
             f"{key}.depth: got {config.depth}: images of {store.side} pixels need a side divisible by "
             f"2**(depth - 1) = {factor}; set {key}.depth or data.size"
@@ -474,7 +474,7 @@ def _check_average(experiment: Experiment) -> None:
     if not experiment.strategy.averages:
         return
     name, configs = experiment.strategy.name, experiment.user_configs()
-    if other := next((c.protection.kind for c in configs if c.protection.kind != "network"), None):
+    if other := next((c.protection.kind for c in configs if not c.trains_network), None):
         raise ConfigError(f"strategy.name: got {name!r}: it averages networks, and protection {other!r} has none")
     if len({(config.width, config.depth) for config in configs}) > 1:
         raise ConfigError(f"strategy.name: got {name!r}: it needs networks of one width and depth for all users")

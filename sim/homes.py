@@ -6,6 +6,7 @@ So a worker hands the message on to the home of its user, and waits for the repl
 """
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +33,9 @@ class Home:
         self._threads, self._heart, self._building = threads, Heart(), threading.Lock()
         self._waiting: dict[tuple[int, str], Suspended] = {}
         settle()
+
+    def ready(self) -> None:
+        """Return once the home is there."""
 
     def start(self, user: int, kind: str, content: RecordDict) -> RecordDict:
         """Run a user's session up to its first request.
@@ -105,8 +109,18 @@ def resume_at_home(job: Job, user: int, kind: str, ticket: int, answer: RecordDi
     return _call(job, user, "resume", kind, ticket, answer)
 
 
-def close_homes(job: Job) -> None:
-    """End the homes that an earlier attempt at this run may have left."""
+def open_homes(job: Job) -> Callable[[], None]:
+    """Start all homes of a run, in place of those that an earlier attempt may have left.
+
+    Returns:
+        A function that waits until they are there: their imports take seconds, in which others can work.
+    """
     number = 0
     while close_actor(job.run, _role(number)):
         number += 1
+    homes = [_home_of(job, number) for number in range(job.experiment.runtime.worker_count)]
+
+    def wait() -> None:
+        ray.get([home.ready.remote() for home in homes])
+
+    return wait

@@ -24,15 +24,15 @@ def protection_of(experiment: Experiment, user: int, theta: State) -> Protect:
         ValueError: theta does not fit the user's network.
     """
     config = experiment.user_config(user)
-    if config.protection.kind == "plain":
-        return lambda images, split, positions: images
-    if config.protection.kind != "network":
+    if config.needs_classifier:
         encryption = encryption_of(config, user, experiment.seed)
 
         def encrypt(images: Tensor, split: Split, positions: Tensor) -> Tensor:
             return encryption.protect(images, image_numbers(split, positions))
 
         return encrypt
+    if not config.trains_network:
+        return lambda images, split, positions: images
     h, compute = UNet(config.width, config.depth), compute_of(experiment)
     load_into(h, theta, f"published theta of user {user}")
     h = compute.module(h)

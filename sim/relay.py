@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 
 from sim.messages import JOB, MessageError, Suspension, encode_refusal, merge, resume_content, split, suspension_of
 
-_SHORTEST_POLL_S, _LONGEST_POLL_S = 0.01, 0.25
+_SHORTEST_POLL_S, _LONGEST_POLL_S = 0.02, 0.25
 _POLL_SHARE = 0.1
 """Of the time without a reply that the next look for one may come late: what takes long is not asked for often."""
 _LATENCY_S = 0.25
@@ -178,7 +178,8 @@ class Relay:
         if self._workers is None:
             return True
         rate = len(self._recent) / max(time.monotonic() - self._recent[0], _LATENCY_S)
-        return len(self._open) < 2 * self._workers + rate * _LATENCY_S
+        # For each worker one that it works on, one that waits for it, and one that waits for the provider.
+        return len(self._open) < 3 * self._workers + rate * _LATENCY_S
 
     def _send_pending(self) -> None:
         if not self._pending or not self._room():

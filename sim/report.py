@@ -263,7 +263,7 @@ def summary_of(run: RunFolder, experiment: Experiment, table: pd.DataFrame, show
 
 def _conventional(experiment: Experiment) -> list[str]:
     """Say what cannot be seen in the table of users whose protection is a key."""
-    kinds = {config.protection.kind for config in experiment.user_configs()} & {"tanaka", "pixel"}
+    kinds = {config.protection.kind for config in experiment.user_configs() if config.needs_classifier}
     if not kinds:
         return []
     return [

@@ -48,6 +48,8 @@ class Suspended:
     session: Session
     work: Work[RecordDict]
     request: Request
+    sent_bytes: int
+    """Size of the request on the wire."""
 
 
 def advance(
@@ -60,7 +62,8 @@ def advance(
         result: RecordDict = end.value
         return result, None
     message_type, content = encode_request(request)
-    return suspended(content, message_type, ticket), Suspended(ticket, session, work, request)
+    waiting = Suspended(ticket, session, work, request, content_bytes(content))
+    return suspended(content, message_type, ticket), waiting
 
 
 def resumed(waiting: Suspended, answer: RecordDict) -> tuple[RecordDict, Suspended | None]:
@@ -69,8 +72,7 @@ def resumed(waiting: Suspended, answer: RecordDict) -> tuple[RecordDict, Suspend
     Raises:
         ExchangeError: the provider refused the request.
     """
-    sent = content_bytes(encode_request(waiting.request)[1])
-    waiting.session.account(waiting.request, sent, content_bytes(answer))
+    waiting.session.account(waiting.request, waiting.sent_bytes, content_bytes(answer))
     return advance(waiting.session, waiting.work, decode_answer(answer), waiting.ticket + 1)
 
 
@@ -134,7 +136,8 @@ def _reload(session: Session, path: Path, ticket: int) -> Suspended:
         raise MessageError(f"the session at {path.name} waits for answer {numbers['ticket']}, this is answer {ticket}")
     session.restore(tensors, numbers["state"])
     work = session.work()
-    return Suspended(ticket, session, work, next(work))
+    request = next(work)
+    return Suspended(ticket, session, work, request, content_bytes(encode_request(request)[1]))
 
 
 def _written(path: Path) -> tuple[int, int]:

@@ -49,7 +49,7 @@ def new_training(job: Job, user: int) -> UserTraining:
     """Return a user's training at its very start."""
     experiment = job.experiment
     config, store = experiment.user_config(user), store_of(experiment)
-    if config.protection.kind == "network":
+    if config.trains_network:
         return TransformerTraining(config, user, experiment.seed, store, compute_of(experiment))
     return Lessons(config, experiment.classifier.training.epochs, user, experiment.seed, store)
 
@@ -207,7 +207,7 @@ class TestSession(Session):
         experiment = self._job.experiment
         protect = protection_of(experiment, self._user, self._theta)
         images = store_of(experiment).images("test")[: experiment.attack.test_images]
-        own = experiment.user_config(self._user).protection.kind not in ("network", "plain")
+        own = experiment.user_config(self._user).needs_classifier
         for which in torch.split(torch.arange(len(images)), _TEST_BATCH)[len(self._labels) :]:
             protected = protect(images[which], "test", which)
             answer = expect((yield Classify(protected, self._user if own else PSI)), Predictions)
@@ -235,7 +235,7 @@ def publication(job: Job, user: int) -> RecordDict:
     if path is None:
         raise ValueError(f"user {user} has not finished its training")
     tensors, metadata = load(path)
-    network = job.experiment.user_config(user).protection.kind == "network"
+    network = job.experiment.user_config(user).trains_network
     trained = (trained_transformer if network else taught)(tensors, json.loads(metadata["numbers"]))
     facts = MetricRecord(
         {

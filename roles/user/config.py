@@ -7,6 +7,7 @@ from pydantic import Field
 from roles.common.recipes import Frozen, Recipe
 from roles.user.conventional import PixelConfig, TanakaConfig
 from roles.user.features import FeaturesConfig
+from roles.user.gan import GanConfig
 
 
 class NetworkConfig(Frozen):
@@ -21,14 +22,17 @@ class PlainConfig(Frozen):
     kind: Literal["plain"]
 
 
-Protection = Annotated[NetworkConfig | PlainConfig | TanakaConfig | PixelConfig, Field(discriminator="kind")]
+Protection = Annotated[
+    NetworkConfig | PlainConfig | TanakaConfig | PixelConfig | GanConfig, Field(discriminator="kind")
+]
 
 
 class UserConfig(Frozen):
     """A user's protection and, where that is a network, h_theta and how it is trained.
 
-    With a conventional protection (``tanaka``, ``pixel``) the provider trains a classifier of its own for this user, by
-    its own recipe (``classifier.training``); of what is below, augmentation alone then means something.
+    With ``gan`` the network is the same and alpha without effect. With a key (``tanaka``, ``pixel``) the provider
+    trains a classifier for this user, by its own recipe (``classifier.training``): of what is below, augmentation alone
+    then means something.
     """
 
     protection: Protection = NetworkConfig()
@@ -42,3 +46,13 @@ class UserConfig(Frozen):
     training: Recipe = Recipe(epochs=200)
     crop_padding: Annotated[int, Field(ge=0)] = 4
     flip: bool = True
+
+    @property
+    def trains_network(self) -> bool:
+        """Whether the protection is a network, trained against psi and published."""
+        return isinstance(self.protection, NetworkConfig | GanConfig)
+
+    @property
+    def needs_classifier(self) -> bool:
+        """Whether psi cannot read the protected images, and the provider trains a classifier for this user."""
+        return isinstance(self.protection, TanakaConfig | PixelConfig)

@@ -29,6 +29,7 @@ from roles.common.unet import UNet
 from roles.common.weights import State, cpu_state, load_into
 from roles.user.config import UserConfig
 from roles.user.features import feature_loss, shared_features
+from roles.user.gan import Adversary, GanConfig
 
 _VALIDATION_BATCH = 500
 
@@ -109,6 +110,9 @@ class TransformerTraining:
         torch.manual_seed(derived_seed(self._seed, "theta"))
         self._h = compute.module(UNet(config.width, config.depth))
         self._phi = compute.module(shared_features(config.features))
+        self._adversary: Adversary | None = None
+        if isinstance(config.protection, GanConfig):
+            self._adversary = Adversary(config.protection, self._phi, self._seed, compute)
         self._optimiser = config.training.optimiser_for(self._h)
         self._ids: ImageIds | None = None
         self._best: State = {}
@@ -230,7 +234,9 @@ class TransformerTraining:
         answer = checked_gradient((yield LossGradient(protected.detach().cpu().contiguous(), ids)), protected)
         gradient = answer.gradient.to(compute.device)
         distance = math.nan
-        if config.alpha > 0:
+        if self._adversary is not None:
+            gradient = gradient + self._adversary.step(plain, protected.detach(), self._progress.step)
+        elif config.alpha > 0:
             # Eq. 4: dL_trans/dx_hat = dL_class/dx_hat - alpha * dL_feat/dx_hat, the second term the user's own.
             leaf = protected.detach().requires_grad_()
             with torch.no_grad(), compute.autocast():
@@ -268,7 +274,8 @@ class TransformerTraining:
             row[f"{name}_accuracy"] = sums.correct / sums.images
             if not math.isnan(sums.feature_loss):
                 row[f"{name}_feature_loss"] = sums.feature_loss / sums.images
-        objective = row["validation_loss"] - self._config.alpha * row["validation_feature_loss"]
+        alpha = self._config.alpha if self._adversary is None else 0
+        objective = row["validation_loss"] - alpha * row["validation_feature_loss"]
         row["validation_objective"] = objective
         progress.curve.append(row)
         progress.epoch, progress.validation = _Sums(), None
@@ -293,6 +300,8 @@ class TransformerTraining:
             for name, value in entry.items():
                 if isinstance(value, Tensor):
                     tensors[f"optimiser/{index}/{name}"] = value.detach().cpu().contiguous()
+        if self._adversary is not None:
+            tensors |= {f"adversary/{name}": value for name, value in self._adversary.checkpoint().items()}
         if self._ids is not None:
             tensors |= {"ids/train": self._ids.train, "ids/validation": self._ids.validation}
         return tensors, asdict(self._progress)
@@ -303,13 +312,15 @@ class TransformerTraining:
         Raises:
             ValueError: the checkpoint is not one of this user's network.
         """
-        groups: dict[str, State] = {"theta": {}, "best": {}, "optimiser": {}, "ids": {}}
+        groups: dict[str, State] = {"theta": {}, "best": {}, "optimiser": {}, "adversary": {}, "ids": {}}
         for name, value in tensors.items():
             group, _, rest = name.partition("/")
             groups[group][rest] = value
         load_into(self._h, groups["theta"], f"checkpoint of user {self._user}")
         self._buffers = self._copy_buffers()
         self._best = groups["best"]
+        if self._adversary is not None:
+            self._adversary.restore(groups["adversary"])
         if groups["ids"]:
             self._ids = ImageIds(groups["ids"]["train"], groups["ids"]["validation"])
         state: dict[int, State] = {}

@@ -348,9 +348,9 @@ def test_test_images_are_classified_in_order_however_the_messages_travel(
     theta = cpu_state(UNet(2, 2))
     between = sim.sessions._here.clear if fresh else lambda: None
     thetas = iter([theta])  # a session that is resumed gets its theta from the state on disk
-    first = theta_of(direct(ClassifySession(job, theta), provider))
+    first = theta_of(direct(ClassifySession(job, 0, theta), provider))
     path = job.run / "state" / "test.safetensors"
-    second = theta_of(relayed(lambda: ClassifySession(job, next(thetas, {})), path, provider, between))
+    second = theta_of(relayed(lambda: ClassifySession(job, 0, next(thetas, {})), path, provider, between))
     assert_identical(first, second)
     assert first["labels"].shape == (30,)
     assert first["labels"].dtype == torch.int64

@@ -1,0 +1,133 @@
+"""The GAN-based transformation [20] as a rival of the paper's: the same network, other losses of the user's own.
+
+A re-implementation from its published description (adversarial, classification, perceptual and pixel-wise losses, no
+key to manage); architecture of the discriminator, weights and target are ours.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from roles.common.compute import Compute
+from roles.common.images import to_bitmap, to_unit
+from roles.common.recipes import Frozen
+from roles.common.seeds import derived_seed
+from roles.common.weights import State, cpu_state, load_into
+from roles.user.conventional import PixelConfig, PixelEncryption
+from roles.user.features import Features, feature_loss
+
+_KEYS_A_STEP = 10**6
+
+
+class GanConfig(Frozen):
+    """The GAN-based transformation [20]: images are to look like encrypted ones, and psi is to recognise them."""
+
+    kind: Literal["gan"]
+    adversarial: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the discriminator's verdict: binary cross entropy."""
+    perceptual: Annotated[float, Field(ge=0)] = 0.001
+    """Weight of the mean squared distance of features (phi) to those of the encrypted image."""
+    pixel: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the mean squared distance of pixels to those of the encrypted image."""
+    lr: Annotated[float, Field(gt=0)] = 2e-4
+    """Of the discriminator's Adam; its betas are 0.5 and 0.999."""
+
+
+class Discriminator(nn.Module):
+    """Is it an encrypted image? ``(N, 3, H, W)`` in [0, 1] to logits ``(N,)``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs, outputs in ((3, 32), (32, 64), (64, 128)):
+            layers += [nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits, float32 whatever the autocast mode."""
+        logits: Tensor = self.layers(2 * images - 1)
+        return logits.float().squeeze(1)
+
+
+class Adversary:
+    """The user's own losses of this scheme, and the discriminator that is trained beside the network.
+
+    The encrypted image that a protected one is drawn to is the plain one under pixel-based encryption with shuffled
+    channels and a key of its own, drawn anew at every step: there is nothing in it to copy.
+
+    Args:
+        seed: initial weights and keys follow from it.
+    """
+
+    def __init__(self, config: GanConfig, phi: Features, seed: int, compute: Compute) -> None:
+        self._config, self._phi, self._compute = config, phi, compute
+        self._encryption = PixelEncryption(PixelConfig(kind="pixel", key="per_image", shuffle=True), seed)
+        torch.manual_seed(derived_seed(seed, "discriminator"))
+        self._discriminator = compute.module(Discriminator())
+        self._optimiser = torch.optim.Adam(self._discriminator.parameters(), lr=config.lr, betas=(0.5, 0.999))
+
+    def step(self, plain: Tensor, protected: Tensor, number: int) -> Tensor:
+        """Train the discriminator on a batch, and return the gradient of the user's own losses.
+
+        Args:
+            plain: ``(N, 3, H, W)`` in [0, 1].
+            protected: the same images protected, detached.
+            number: the step's, from 0: the same one draws the same keys.
+
+        Returns:
+            The gradient with respect to ``protected``, float32.
+        """
+        numbers = number * _KEYS_A_STEP + torch.arange(len(plain))
+        target = self._compute.batch(to_unit(self._encryption.protect(to_bitmap(plain.cpu()), numbers)))
+        self._train(target, protected)
+        leaf = protected.detach().requires_grad_()
+        with self._compute.autocast():
+            verdict = self._discriminator(leaf)
+            seen = self._phi(leaf)
+            with torch.no_grad():
+                wanted = self._phi(target)
+        loss = (
+            self._config.adversarial * F.binary_cross_entropy_with_logits(verdict, torch.ones_like(verdict))
+            + self._config.perceptual * feature_loss(seen, wanted)
+            + self._config.pixel * F.mse_loss(leaf, target)
+        )
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        return gradient.float()
+
+    def _train(self, encrypted: Tensor, protected: Tensor) -> None:
+        with self._compute.autocast():
+            real, fake = self._discriminator(encrypted), self._discriminator(protected)
+        loss = F.binary_cross_entropy_with_logits(real, torch.ones_like(real))
+        loss = loss + F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimiser.step()
+
+    def checkpoint(self) -> State:
+        """Return the state as tensors."""
+        tensors = {f"discriminator/{name}": value for name, value in cpu_state(self._discriminator).items()}
+        for index, entry in self._optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser/{index}/{key}": value.detach().cpu() for key, value in entry.items()}
+        return tensors
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up the state of a :meth:`checkpoint`.
+
+        Raises:
+            ValueError: it is not one of this discriminator.
+        """
+        weights: State = {}
+        state: dict[int, dict[str, Any]] = {}
+        for name, value in tensors.items():
+            group, _, rest = name.partition("/")
+            if group == "discriminator":
+                weights[rest] = value
+            else:
+                index, _, key = rest.partition("/")
+                state.setdefault(int(index), {})[key] = value
+        load_into(self._discriminator, weights, "checkpoint of a discriminator")
+        self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": state})
