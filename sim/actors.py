@@ -12,12 +12,16 @@ from sim.config import RuntimeConfig
 _NAMESPACE = "veilsim"
 
 
+class ActorGone(RuntimeError):
+    """An actor's process is gone, and what it kept with it; the message begins as Ray's own, for the relay to know."""
+
+
 def _name(run: Path, role: str) -> str:
     return f"{role}-{hashlib.sha256(str(run).encode()).hexdigest()[:16]}"
 
 
 def open_actor(run: Path, role: str, kind: type, runtime: RuntimeConfig, *arguments: Any) -> Any:
-    """Return the actor ``role`` of a run, started as ``kind(*arguments)`` unless it is there already.
+    """Start ``kind(*arguments)`` as the actor ``role`` of a run, and return it.
 
     It serves as many calls at once as there are workers, each in a thread, and takes no CPU of Ray's: whoever calls it
     has one, and waits.
@@ -26,7 +30,6 @@ def open_actor(run: Path, role: str, kind: type, runtime: RuntimeConfig, *argume
         "name": _name(run, role),
         "namespace": _NAMESPACE,
         "lifetime": "detached",
-        "get_if_exists": True,
         "max_concurrency": max(2, runtime.worker_count),
         "num_cpus": 0,
     }
@@ -40,14 +43,30 @@ def find_actor(run: Path, role: str) -> Any:
     """Return the actor ``role`` of a run.
 
     Raises:
-        ValueError: there is none.
+        ActorGone: there is none.
     """
-    return ray.get_actor(_name(run, role), _NAMESPACE)
+    try:
+        return ray.get_actor(_name(run, role), _NAMESPACE)
+    except ValueError as error:
+        raise ActorGone(f"RayActorError: this run has no {role} any more") from error
 
 
-def close_actor(run: Path, role: str) -> bool:
-    """End the actor ``role`` of a run; return whether there was one."""
-    with contextlib.suppress(ValueError):
+def result_of(call: Any) -> Any:
+    """Wait for what an actor was asked, and return it.
+
+    Raises:
+        Exception: what the actor raised, as it raised it.
+        ActorGone: its process is gone.
+    """
+    try:
+        return ray.get(call)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayActorError as error:
+        raise ActorGone(f"RayActorError: {' '.join(str(error).split())}") from error
+
+
+def close_actor(run: Path, role: str) -> None:
+    """End the actor ``role`` of a run, if there is one."""
+    with contextlib.suppress(ActorGone):
         ray.kill(find_actor(run, role))
-        return True
-    return False

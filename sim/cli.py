@@ -118,15 +118,17 @@ def _watch_all(sweep: SweepFolder) -> None:
         ConfigError: some failed; the others were run all the same.
     """
     runs, failed = sweep.runs(), 0
-    for number, run in enumerate(runs, 1):
-        if Status.read(run.path).phase == "complete":
-            continue
-        _console.print(f"cell {number}/{len(runs)}: {run.path.name}", highlight=False)
-        try:
-            _watch(run)
-        except ConfigError as error:
-            failed += 1
-            _errors.print(f"veilsim: {error}", markup=False)
+    with claim(sweep.path, "launcher"):
+        for number, run in enumerate(runs, 1):
+            if Status.read(run.path).phase == "complete":
+                continue
+            _console.print(f"cell {number}/{len(runs)}: {run.path.name}", highlight=False)
+            try:
+                check(run.experiment(), run.path / "config.yaml")
+                _watch(run)
+            except ConfigError as error:
+                failed += 1
+                _errors.print(f"veilsim: {error}", markup=False)
     _console.print(Markdown(sweep.write_report()))
     _console.print(f"table, cells: {sweep.path}", soft_wrap=True, highlight=False)
     if failed:

@@ -246,7 +246,7 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must hold a mapping of keys to values, found {type(content).__name__}")
     for override in overrides:
-        _apply(content, override)
+        apply_override(content, override)
     return content
 
 
@@ -313,7 +313,12 @@ def _is_local(name: str) -> bool:
     return name.startswith((".", "/", "~")) or Path(name).exists()
 
 
-def _apply(content: dict[str, Any], override: str) -> None:
+def apply_override(content: dict[str, Any], override: str) -> None:
+    """Set what a ``key.sub=value`` override says.
+
+    Raises:
+        ConfigError: it has no such form, or cannot be applied.
+    """
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"override {override!r}: must be key=value, such as user.alpha=0.01")
@@ -432,7 +437,8 @@ def _prepared(experiment: Experiment) -> ImageStore:
     try:
         store = prepare(experiment.data, cache_folder() / "data")
         for config in experiment.user_configs():
-            shared_features(config.features)
+            if config.trains_network:
+                shared_features(config.features)
         if experiment.attack.lpips:
             Lpips(store.side)
     except ValueError as error:

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-import ray
 from flwr.app import RecordDict
 
-from sim.actors import close_actor, find_actor, open_actor
+from sim.actors import close_actor, find_actor, open_actor, result_of
 from sim.messages import Job
 from sim.nodes import compute_of, settle
 from sim.provider_node import answer_one, build_provider
@@ -39,7 +38,7 @@ def open_provider(job: Job) -> None:
     """
     close_actor(job.run, _PROVIDER)
     actor = open_actor(job.run, _PROVIDER, _ProviderActor, job.experiment.runtime, job)
-    ray.get(actor.digest.remote())
+    result_of(actor.digest.remote())
 
 
 def provider_call(run: Path) -> Callable[[str, RecordDict], RecordDict]:
@@ -47,13 +46,11 @@ def provider_call(run: Path) -> Callable[[str, RecordDict], RecordDict]:
     actor = find_actor(run, _PROVIDER)
 
     def call(message_type: str, content: RecordDict) -> RecordDict:
-        reply: Any = ray.get(actor.answer.remote(message_type, content))
-        return cast(RecordDict, reply)
+        return cast(RecordDict, result_of(actor.answer.remote(message_type, content)))
 
     return call
 
 
 def provider_digest(run: Path) -> str:
     """Return the digest of the psi that the provider's actor holds."""
-    answer: Any = ray.get(find_actor(run, _PROVIDER).digest.remote())
-    return str(answer)
+    return str(result_of(find_actor(run, _PROVIDER).digest.remote()))

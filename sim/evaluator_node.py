@@ -35,10 +35,14 @@ class AttackSession(Session):
     def work(self) -> Work[RecordDict]:
         """Attack, measure, and reply with everything found."""
         job, experiment = self._job, self._job.experiment
+        attack = experiment.attack
+        if job.subject != BLUR and experiment.user_config(user_of(job.subject)).needs_classifier:
+            # A key belongs to places in the image: the mirror image of an encrypted one is encrypted with another key.
+            attack = attack.model_copy(update={"flip": False})
         result = yield from evaluate_protection(
             self._protection(),
             store_of(experiment),
-            experiment.attack,
+            attack,
             compute_of(experiment),
             derived_seed(experiment.seed, "attack"),
             self._state,

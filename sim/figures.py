@@ -1,4 +1,4 @@
-"""The figures of a run, drawn from plain data: image strips (Fig. 5 and 6), PSNR boxes (Fig. 7), learning curves.
+"""The figures of a run, drawn from plain data: image strips (Fig. 5 and 6), PSNR boxes (Fig. 7), curves, trade-off.
 
 Each function writes a PNG and a PDF side by side. Figures are made with matplotlib's objects, without pyplot: they
 need no display and leave no state behind. Widths are those of a two-column A4 or letter page.
@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
@@ -32,6 +32,8 @@ _COLUMN = 3.5
 _PAGE = 7.16
 _MANY_USERS = 16
 _LONGEST_LEGEND = 8
+_LETTER = 0.065
+"""Width of a letter of a label, in inches."""
 # Any: matplotlib types the keys as literals, which a dictionary's own type cannot follow.
 _STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -54,6 +56,7 @@ _STYLE: dict[Any, Any] = {
     # TrueType, since publishers refuse matplotlib's default Type 3 fonts.
     "pdf.fonttype": 42,
 }
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 # Okabe and Ito's colours, told apart with any colour vision; a grey in place of their yellow, too pale for a line.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#888888")
 
@@ -83,6 +86,16 @@ class Panel:
     key: str
     title: str
     log: bool = False
+
+
+@dataclass(frozen=True)
+class TradeOff:
+    """What one protection costs and keeps: accuracy over plain images in points, and the best attack's gain in SSIM."""
+
+    label: str
+    accuracy: float
+    gain: float
+    group: str
 
 
 def draw_strips(path: Path, rows: list[StripRow], title: str | None = None) -> None:
@@ -189,14 +202,16 @@ def draw_psnr_boxes(path: Path, boxes: list[Box]) -> None:
 
     with mpl.rc_context(_STYLE):
         inches = min(_PAGE, max(_COLUMN, 0.8 + 0.16 * len(drawn) + 0.1 * len(slots)))
-        figure = Figure(figsize=(inches, 2.6), layout="constrained")
+        room = inches / max(1, len(slots))
+        longest = max((len(line) for slot in slots for line in slot.split("\n")), default=0) * _LETTER
+        upright = longest < room
+        # Labels that lean need height.
+        figure = Figure(figsize=(inches, 2.6 + (0 if upright else 0.6 * longest)), layout="constrained")
         ax = figure.add_subplot()
         ax.set_ylabel("median PSNR of a user (dB)" if many else "PSNR (dB)")
         if many:
             ax.set_xlabel(f"boxes: distribution of the medians of {len(users):,} users")
         _draw_boxes(ax, drawn)
-        room = inches / max(1, len(slots))
-        upright = max((len(line) for slot in slots for line in slot.split("\n")), default=0) * 0.065 < room
         ax.set_xticks(range(len(slots)), slots, rotation=0 if upright else 40, ha="center" if upright else "right")
         if not upright:
             for tick in ax.get_xticklabels():
@@ -274,6 +289,84 @@ def _draw_boxes(ax: Axes, drawn: list[tuple[int, int, NDArray[np.float64]]]) -> 
 def _pale(colour: str) -> tuple[float, float, float]:
     red, green, blue = (0.45 * part + 0.55 for part in to_rgb(colour))
     return red, green, blue
+
+
+def draw_trade_off(path: Path, points: list[TradeOff], hidden: tuple[float, float]) -> None:
+    """Draw what protections cost against what attacks gain, one mark a user: both are best at the upper left.
+
+    Args:
+        path: where to; its suffix, if any, is replaced by ``.png`` and ``.pdf``.
+        points: in any order; groups are drawn in the order of their first point.
+        hidden: the largest loss of accuracy, in points, and the largest gain in SSIM at which a protection may be
+            said to hold; the corner in which both do is marked.
+
+    Raises:
+        ValueError: there are more than 8 groups, which nobody could tell apart.
+    """
+    groups = list(dict.fromkeys(point.group for point in points))
+    if len(groups) > len(_COLOURS):
+        raise ValueError(f"{len(groups)} groups of points: at most {len(_COLOURS)} can be told apart")
+    loss, gain = hidden
+    with mpl.rc_context(_STYLE | {"axes.grid.axis": "both"}):
+        figure = Figure(figsize=(_COLUMN, 3.0), layout="constrained")
+        ax = figure.add_subplot()
+        ax.set_xlabel("best attack's gain in SSIM over the class mean")
+        ax.set_ylabel("accuracy, protected - plain (points)")
+        for index, group in enumerate(groups):
+            own = [point for point in points if point.group == group]
+            x, y = [point.gain for point in own], [point.accuracy for point in own]
+            ax.scatter(x, y, s=14, color=_COLOURS[index], marker=_MARKERS[index], label=group, linewidths=0)
+            if len(points) <= _MANY_USERS:
+                for point in own:
+                    place = (point.gain, point.accuracy)
+                    ax.annotate(point.label, place, (3, 2), textcoords="offset points", size=5, color="0.3")
+        low, high = min([-loss, *(p.accuracy for p in points)]), max([0.0, *(p.accuracy for p in points)])
+        left, right = min([0.0, *(p.gain for p in points)]), max([gain, *(p.gain for p in points)])
+        ax.set_xlim(left - 0.05 * (right - left), right + 0.25 * (right - left))
+        ax.set_ylim(low - 0.08 * (high - low), high + 0.12 * (high - low))
+        (x_low, _), (_, y_high) = ax.get_xlim(), ax.get_ylim()
+        ax.add_patch(Rectangle((x_low, -loss), gain - x_low, y_high + loss, color="0.9", zorder=0, label="both hold"))
+        figure.legend(loc="outside upper center", ncols=min(3, len(groups) + 1))
+        _save(figure, path)
+
+
+def draw_accuracy(path: Path, lines: dict[str, list[tuple[float, float]]], plain: float) -> None:
+    """Draw accuracy in percent against alpha, a line a kind of network, with that on plain images.
+
+    Args:
+        path: where to; its suffix, if any, is replaced by ``.png`` and ``.pdf``.
+        lines: by label, pairs of alpha and accuracy in any order; of several users at one alpha, each has a mark and
+            the line goes through their mean. alpha 0 is left out: the axis is logarithmic.
+        plain: accuracy on plain images, in percent.
+
+    Raises:
+        ValueError: there are more than 8 lines, which nobody could tell apart.
+    """
+    if len(lines) > len(_COLOURS):
+        raise ValueError(f"{len(lines)} lines: at most {len(_COLOURS)} can be told apart")
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_COLUMN, 2.6), layout="constrained")
+        ax = figure.add_subplot()
+        ax.set_xlabel("alpha")
+        ax.set_ylabel("accuracy (%)")
+        ax.set_xscale("log")
+        ax.axhline(plain, color="0.4", linewidth=0.8, linestyle="--", label="plain")
+        for index, (label, pairs) in enumerate(lines.items()):
+            shown = sorted((alpha, accuracy) for alpha, accuracy in pairs if alpha > 0)
+            by_alpha: dict[float, list[float]] = {}
+            for alpha, accuracy in shown:
+                by_alpha.setdefault(alpha, []).append(accuracy)
+            means = [float(np.mean(values)) for values in by_alpha.values()]
+            ax.plot(list(by_alpha), means, color=_COLOURS[index], linewidth=1)
+            x, y = [alpha for alpha, _ in shown], [accuracy for _, accuracy in shown]
+            ax.scatter(x, y, s=14, color=_COLOURS[index], marker=_MARKERS[index], label=label, linewidths=0)
+        alphas = sorted({alpha for pairs in lines.values() for alpha, _ in pairs if alpha > 0})
+        if len(alphas) <= _LONGEST_LEGEND:
+            ax.set_xticks(alphas, [f"{alpha:g}" for alpha in alphas])
+            ax.xaxis.set_minor_formatter(NullFormatter())
+            ax.tick_params(axis="x", which="minor", length=0)
+        figure.legend(loc="outside upper center", ncols=min(3, len(lines) + 1))
+        _save(figure, path)
 
 
 def draw_learning_curves(path: Path, curves: dict[str, list[dict[str, float]]], panels: list[Panel]) -> None:

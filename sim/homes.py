@@ -14,7 +14,7 @@ import ray
 import torch
 from flwr.app import RecordDict
 
-from sim.actors import close_actor, open_actor
+from sim.actors import close_actor, find_actor, open_actor, result_of
 from sim.messages import Job, MessageError, decode_job
 from sim.nodes import settle
 from sim.progress import Heart
@@ -84,19 +84,14 @@ _homes: dict[tuple[Path, int], Any] = {}
 
 
 def _home_of(job: Job, user: int) -> Any:
-    runtime = job.experiment.runtime
-    number = user % runtime.worker_count
+    number = user % job.experiment.runtime.worker_count
     if (job.run, number) not in _homes:
-        _homes[job.run, number] = open_actor(job.run, _role(number), Home, runtime, runtime.threads)
+        _homes[job.run, number] = find_actor(job.run, _role(number))
     return _homes[job.run, number]
 
 
 def _call(job: Job, user: int, method: str, *arguments: Any) -> RecordDict:
-    try:
-        reply: Any = ray.get(getattr(_home_of(job, user), method).remote(user, *arguments))
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from None
-    return cast(RecordDict, reply)
+    return cast(RecordDict, result_of(getattr(_home_of(job, user), method).remote(user, *arguments)))
 
 
 def start_at_home(job: Job, user: int, kind: str, content: RecordDict) -> RecordDict:
@@ -115,12 +110,13 @@ def open_homes(job: Job) -> Callable[[], None]:
     Returns:
         A function that waits until they are there: their imports take seconds, in which others can work.
     """
-    number = 0
-    while close_actor(job.run, _role(number)):
-        number += 1
-    homes = [_home_of(job, number) for number in range(job.experiment.runtime.worker_count)]
+    runtime = job.experiment.runtime
+    for number in range(runtime.worker_count):
+        close_actor(job.run, _role(number))
+    homes = [open_actor(job.run, _role(n), Home, runtime, runtime.threads) for n in range(runtime.worker_count)]
 
     def wait() -> None:
-        ray.get([home.ready.remote() for home in homes])
+        for home in homes:
+            result_of(home.ready.remote())
 
     return wait

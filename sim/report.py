@@ -1,18 +1,33 @@
 """What a run found: one table, the figures of the paper, and a summary that says plainly what was hidden."""
 
 import io
+import re
+from pathlib import Path
 
 import pandas as pd
 
 from roles.evaluator.attack import FR_ATTACK, AttackResult, Measured
+from roles.user.config import UserConfig
 from sim.config import Experiment
 from sim.evaluator_node import BLUR
-from sim.figures import Box, Panel, StripRow, draw_learning_curves, draw_psnr_boxes, draw_strips
+from sim.figures import (
+    Box,
+    Panel,
+    StripRow,
+    TradeOff,
+    draw_accuracy,
+    draw_learning_curves,
+    draw_psnr_boxes,
+    draw_strips,
+    draw_trade_off,
+)
 from sim.nodes import user_name, user_of
 from sim.progress import write_atomically
 from sim.runs import RunFolder, subject_of
 
 _HIDDEN_DB, _HIDDEN_SSIM = 1.0, 0.05
+_HIDDEN_POINTS = 2.0
+"""How much accuracy a protection that holds may cost."""
 _SEEN_SSIM = 0.5
 _CONTROL_SSIM = 0.8
 _MOST_SHOWN = 12
@@ -21,11 +36,15 @@ _MOST_SHOWN = 12
 COLUMNS = {
     "subject": "user-<index>, or control-blur: plain images blurred, which every ITN must be able to recover",
     "setting": "how the user differs from the others, where users.settings says so",
+    "protection": "network (the paper's), plain, tanaka, pixel or gan",
+    "alpha": "weight of L_feat, of a network",
+    "phi": "layer of VGG16 that L_feat is measured at",
+    "width": "channels of the first level of h_theta",
     "images": "images in the user's X'",
     "steps": "training steps of h_theta; of a conventional protection, lessons and exams of its classifier",
     "selected_epoch": "epoch with the lowest validation objective, whose theta (or classifier) was used",
     "accuracy": "share of protected test images that psi, or the user's own classifier, classifies correctly",
-    "plain_accuracy": "the same for the same test images, plain",
+    "plain_accuracy": "share of the same test images, plain, that psi classifies correctly",
     "protected_psnr": "median over test images, protected against plain, in dB",
     "protected_ssim": "median over test images, protected against plain",
     "class_mean_psnr": "median PSNR of the trivial guess: the mean image of the predicted class",
@@ -39,7 +58,7 @@ COLUMNS = {
     "fr_attack_ssim": "median SSIM of the same",
     "fr_attack_accuracy": "share of it that psi classifies correctly",
     "verdict": "hidden, partial, recovered or visible (see verdict_of)",
-    "queries": "requests for a loss or a gradient, and lessons, that the user sent",
+    "queries": "requests for a loss or a gradient, lessons and exams, that the user sent",
     "queried_images": "protected images in them",
     "sent_bytes": "bytes of arrays that the user sent for them",
     "received_bytes": "bytes of arrays that came back",
@@ -80,6 +99,7 @@ def table_of(run: RunFolder, experiment: Experiment) -> pd.DataFrame:
         row: dict[str, object] = {"subject": user_name(user)}
         if experiment.users.settings:
             row["setting"] = experiment.setting_name(user)
+        row |= _protection(experiment.user_config(user))
         subject = subject_of(experiment, user)
         published = run.user(user)
         result = None if published is None else run.attack(subject)
@@ -97,6 +117,15 @@ def table_of(run: RunFolder, experiment: Experiment) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     order = [column for pattern in COLUMNS for column in _matching(pattern, experiment) if column in table]
     return table[order].convert_dtypes()
+
+
+def _protection(config: UserConfig) -> dict[str, object]:
+    row: dict[str, object] = {"protection": config.protection.kind}
+    if config.trains_network:
+        row["width"] = config.width
+    if config.protection.kind == "network":
+        row |= {"alpha": config.alpha, "phi": config.features.layer}
+    return row
 
 
 def _matching(pattern: str, experiment: Experiment) -> list[str]:
@@ -137,7 +166,7 @@ def write_report(run: RunFolder, experiment: Experiment) -> str:
     table.to_parquet(parquet, index=False)
     write_atomically(run.path / "table.parquet", parquet.getvalue())
     shown = shown_users(table, experiment)
-    _draw(run, experiment, shown)
+    _draw(run, experiment, table, shown)
     summary = summary_of(run, experiment, table, shown)
     write_atomically(run.path / "summary.md", summary)
     return summary
@@ -160,8 +189,8 @@ def shown_users(table: pd.DataFrame, experiment: Experiment) -> list[int]:
     return sorted({ranked[round(place * last / (_MOST_SHOWN - 1))] for place in range(_MOST_SHOWN)})
 
 
-def _draw(run: RunFolder, experiment: Experiment, shown: list[int]) -> None:
-    """Draw all users' boxes and curves, and the strips of those ``shown``."""
+def _draw(run: RunFolder, experiment: Experiment, table: pd.DataFrame, shown: list[int]) -> None:
+    """Draw all users' boxes, curves and trade-off, and the strips of those ``shown``."""
     figures, users = run.path / "figures", range(experiment.user_count)
     boxes: list[Box] = []
     curves = {f"user {user}": published.curve for user in users if (published := run.user(user)) is not None}
@@ -185,6 +214,34 @@ def _draw(run: RunFolder, experiment: Experiment, shown: list[int]) -> None:
         Panel("validation_accuracy", "accuracy, validation"),
     ]
     draw_learning_curves(figures / "curves", curves, panels)
+    draw_table(figures, table)
+
+
+def draw_table(figures: Path, table: pd.DataFrame) -> None:
+    """Draw what a table shows: accuracy against what attacks gain and, of networks of several alphas, against alpha."""
+    measured = table[table["subject"] != BLUR].dropna(subset=["accuracy"]) if "accuracy" in table else table[:0]
+    if measured.empty:
+        return
+    gaps = 100 * (measured["accuracy"] - measured["plain_accuracy"])
+    attacks = [column for column in measured if re.fullmatch(r"(itn_.+|fr_attack)_ssim", str(column))]
+    gains = measured[attacks].max(axis=1) - measured["class_mean_ssim"]
+    kinds = (
+        measured["protection"].where(measured["phi"].isna(), measured["phi"])
+        if "phi" in measured
+        else (measured["protection"])
+    )
+    labels = measured["setting"] if "setting" in measured else measured["subject"].map(_shown)
+    points = [
+        TradeOff(str(label), float(gap), float(gain), str(kind))
+        for label, gap, gain, kind in zip(labels, gaps, gains, kinds, strict=True)
+    ]
+    draw_trade_off(figures / "trade-off", points, (_HIDDEN_POINTS, _HIDDEN_SSIM))
+    if "alpha" in measured and measured["alpha"].nunique() > 1:
+        lines: dict[str, list[tuple[float, float]]] = {}
+        for _, row in measured.dropna(subset=["alpha"]).iterrows():
+            name = str(row["phi"]) + (f", width {row['width']}" if measured["width"].nunique() > 1 else "")
+            lines.setdefault(name, []).append((float(row["alpha"]), 100 * float(row["accuracy"])))
+        draw_accuracy(figures / "accuracy", lines, 100 * float(measured["plain_accuracy"].iloc[0]))
 
 
 def _shown(subject: str) -> str:

@@ -5,6 +5,7 @@ of its own. What cells have in common is done once: a psi of the same recipe is 
 """
 
 import copy
+import hashlib
 import io
 import itertools
 import json
@@ -16,12 +17,16 @@ from typing import Any
 
 import pandas as pd
 
-from sim.config import ConfigError, Experiment, experiment_of, read_config, set_value
+from sim.config import ConfigError, Experiment, apply_override, experiment_of, read_config, set_value
 from sim.evaluator_node import BLUR
 from sim.progress import Status, write_atomically
+from sim.report import draw_table
 from sim.runs import RunFolder
 
 _DESCRIPTION = "sweep.json"
+_LONGEST_NAME = 100
+_DRAWN = ("user.alpha", "user.features.layer")
+"""Axes that the figures have room for within one picture."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,23 @@ class Cell:
     @property
     def name(self) -> str:
         """The name of its folder."""
-        parts = (f"{key.rpartition('.')[2]}={value}" for key, value in self.values.items())
-        return re.sub(r"[^A-Za-z0-9_.=,-]+", "_", ",".join(parts))
+        parts = (f"{key.rpartition('.')[2]}={value_name(value)}" for key, value in self.values.items())
+        return _file_name(",".join(parts)) or "the-only-one"
+
+
+def _file_name(text: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9_.=,-]+", "_", text)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}-{digest}"
+
+
+def value_name(value: Any) -> str:
+    """Return what tables and folders call a value of an axis: of a section, its name or kind.
+
+    >>> value_name(0.005), value_name({"name": "resnet20", "flip": False})
+    ('0.005', 'resnet20')
+    """
+    return str(value.get("name") or value.get("kind") or value) if isinstance(value, dict) else str(value)
 
 
 def is_sweep(path: Path, overrides: Sequence[str]) -> bool:
@@ -49,10 +69,13 @@ def is_sweep(path: Path, overrides: Sequence[str]) -> bool:
 
 
 def load_cells(path: Path, overrides: Sequence[str] = ()) -> list[Cell]:
-    """Read all experiments of a sweep; an override of a key that is an axis takes its place.
+    """Read all experiments of a sweep.
+
+    An override of an axis takes its place, one of a key beneath an axis holds in all cells.
 
     Raises:
-        ConfigError: an axis is not a list of values, or an experiment is wrong; the message names the cell.
+        ConfigError: an axis is not a list of values or lies beneath another, or an experiment is wrong; the message
+            names the cell.
     """
     content = read_config(path, overrides)
     axes = content.pop("sweep")
@@ -61,19 +84,24 @@ def load_cells(path: Path, overrides: Sequence[str] = ()) -> list[Cell]:
     for key, values in axes.items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"{path}: sweep.{key}: got {values!r}: must be a list of values")
-    overridden = {override.partition("=")[0] for override in overrides}
+        if above := next((str(other) for other in axes if str(key).startswith(f"{other}.")), None):
+            raise ConfigError(f"{path}: sweep.{key}: lies beneath the axis {above}: put it into that one's values")
+    overridden = {override.partition("=")[0]: override for override in overrides}
     axes = {key: values for key, values in axes.items() if key not in overridden}
+    beneath = [override for key, override in overridden.items() if any(key.startswith(f"{axis}.") for axis in axes)]
     cells: list[Cell] = []
     for combination in itertools.product(*axes.values()):
         values, own = dict(zip(axes, combination, strict=True)), copy.deepcopy(content)
         for key, value in values.items():
-            set_value(own, str(key), value, f"{path}: sweep.{key}")
+            set_value(own, str(key), copy.deepcopy(value), f"{path}: sweep.{key}")
+        for override in beneath:
+            apply_override(own, override)
         try:
             cells.append(Cell(values, experiment_of(own, path)))
         except ConfigError as error:
             raise ConfigError(f"{error} (in the cell {values})") from error
     if len({cell.name for cell in cells}) < len(cells):
-        raise ConfigError(f"{path}: sweep: two cells have one name; give every value once")
+        raise ConfigError(f"{path}: sweep: two cells have one name; give every value once, and sections a name or kind")
     return cells
 
 
@@ -85,6 +113,7 @@ class SweepFolder:
     ``cells/<name>/``         the run folder of each cell
     ``table.csv``, ``.parquet``  the rows of all cells, the axes in front
     ``summary.md``            the same, rows that differ by a seed alone put together
+    ``figures/``              trade-off and accuracy against alpha, PNG and PDF
     ========================  ===================================================================
     """
 
@@ -130,7 +159,7 @@ class SweepFolder:
             if Status.read(self._cell(name)).phase == "complete":
                 table = pd.read_parquet(self._cell(name) / "table.parquet")
                 for position, (key, value) in enumerate(values.items()):
-                    table.insert(position, key, str(value))
+                    table.insert(position, key, value_name(value))
                 tables.append(table)
         if not tables:
             return "No cell is complete."
@@ -140,6 +169,11 @@ class SweepFolder:
         whole.to_parquet(parquet, index=False)
         write_atomically(self.path / "table.parquet", parquet.getvalue())
         axes = list(next(iter(description["cells"].values())))
+        if by := [axis for axis in _but_seeds(axes) if axis not in _DRAWN]:
+            for key, group in whole.groupby(by, sort=False):
+                draw_table(self.path / "figures" / _file_name(",".join(map(str, key))), group)
+        else:
+            draw_table(self.path / "figures", whole)
         done = f"{len(tables)} of {len(description['cells'])} cells"
         summary = f"# {description['name']}\n\n{done}; axes: {', '.join(axes)}.\n\n{summary_table(whole, axes)}\n"
         write_atomically(self.path / "summary.md", summary)
@@ -149,7 +183,7 @@ class SweepFolder:
 def summary_table(table: pd.DataFrame, axes: Sequence[str]) -> str:
     """Return a Markdown table of the rows of several runs; rows that differ by a seed or a user alone are one.
 
-    Of several, the numbers are medians; of accuracies, lowest and highest stand behind.
+    Of several, the numbers are medians; of accuracies, lowest and highest stand behind. n counts those with a result.
 
     Args:
         table: as of :meth:`SweepFolder.write_report`, or several runs' tables under each other.
@@ -157,21 +191,22 @@ def summary_table(table: pd.DataFrame, axes: Sequence[str]) -> str:
     """
     columns = map(str, table.columns)
     itns = [column.removesuffix("_psnr") for column in columns if re.fullmatch(r"(itn_.+|fr_attack)_psnr", column)]
-    by = [axis for axis in axes if axis.rpartition(".")[2] != "seed"]
+    by = _but_seeds(axes)
     who = table["subject"].where(table["subject"] == BLUR, table.get("setting", "users"))
     header = [*by, "", "n", "acc.", "to plain", "protected", "class mean", *(_title(name) for name in itns), "verdict"]
     rows = [header, ["---"] * len(header)]
     for key, group in table.assign(who=who).groupby([*by, "who"], sort=False, dropna=False):
-        measured = group.dropna(subset=["accuracy"])
+        measured = group.dropna(subset=["accuracy"]) if "accuracy" in group else group[:0]
         names = [str(part) for part in key]
         if measured.empty:
-            rows.append([*names, str(len(group)), *["-"] * (len(header) - len(names) - 2), "failed"])
+            rows.append([*names, f"0 of {len(group)}", *["-"] * (len(header) - len(names) - 2), "failed"])
             continue
+        count = str(len(group)) if len(measured) == len(group) else f"{len(measured)} of {len(group)}"
         gap = 100 * (measured["accuracy"] - measured["plain_accuracy"])
         rows.append(
             [
                 *names,
-                str(len(measured)),
+                count,
                 _with_range(100 * measured["accuracy"]),
                 _with_range(gap),
                 _pair(measured, "protected"),
@@ -181,6 +216,10 @@ def summary_table(table: pd.DataFrame, axes: Sequence[str]) -> str:
             ]
         )
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _but_seeds(axes: Sequence[str]) -> list[str]:
+    return [axis for axis in axes if axis.rpartition(".")[2] != "seed"]
 
 
 def _title(attack: str) -> str:

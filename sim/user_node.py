@@ -1,5 +1,6 @@
 """A user as a node: its sessions of training, validation and testing, and the state it keeps between rounds."""
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -66,7 +67,20 @@ def training_after(job: Job, user: int, finished: int) -> UserTraining:
     if usable:
         tensors, metadata = load(files[max(usable)])
         training.restore(tensors, json.loads(metadata["numbers"]))
+    if isinstance(training, Lessons) and _lessons_file(job, user).is_file():
+        # What the provider has been taught it cannot be taught again: lessons go on from the last one, whatever round.
+        tensors, metadata = load(_lessons_file(job, user))
+        training.restore(tensors, json.loads(metadata["numbers"]))
     return training
+
+
+def _lessons_file(job: Job, user: int) -> Path:
+    return user_folder(job, user) / "lessons.safetensors"
+
+
+def _keep_lessons(job: Job, user: int, lessons: Lessons) -> None:
+    tensors, numbers = lessons.checkpoint()
+    save(_lessons_file(job, user), tensors, {"numbers": json.dumps(numbers)})
 
 
 def keep_training(job: Job, user: int, number: int, training: UserTraining) -> None:
@@ -102,7 +116,7 @@ class TrainSession(Session):
         for number in range(job.round, last + 1):
             if number < last and training.reached(number, rounds):
                 continue
-            yield from training.run(number, rounds)
+            yield from self._noting(training.run(number, rounds))
             keep_training(job, self._user, number, training)
         row = training.curve[-1] if training.curve else {}
         metrics = MetricRecord(
@@ -115,6 +129,17 @@ class TrainSession(Session):
         if not self._averaged:
             return RecordDict({METRICS: metrics})
         return RecordDict({ARRAYS: encode_tensors(training.theta()), METRICS: metrics})
+
+    def _noting(self, work: Work[None]) -> Work[None]:
+        """Pass on what ``work`` asks and is answered, with the state of lessons kept before each question."""
+        if not isinstance(self._training, Lessons):
+            yield from work
+            return
+        with contextlib.suppress(StopIteration):
+            request = next(work)
+            while True:
+                _keep_lessons(self._job, self._user, self._training)
+                request = work.send((yield request))
 
     def checkpoint(self) -> tuple[State, dict[str, Any]]:
         """See :class:`Session`."""

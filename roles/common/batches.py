@@ -6,13 +6,26 @@ from torch import Tensor
 from roles.common.seeds import generator
 
 
+def batch_sizes(images: int, batch_size: int) -> list[int]:
+    """Return how many images each batch of an epoch holds: as many as fit, and the rest.
+
+    A rest of a single image joins the batch before it: batch norm cannot train on one.
+
+    >>> batch_sizes(10, 4), batch_sizes(9, 4), batch_sizes(3, 4)
+    ([4, 4, 2], [4, 5], [3])
+    """
+    count = max(1, -(-images // batch_size))
+    if count > 1 and images % batch_size == 1:
+        count -= 1
+    return [batch_size] * (count - 1) + [images - batch_size * (count - 1)]
+
+
 class Batches:
     """The batches of a training: each epoch a new permutation of the same images.
 
     Args:
         ids: ``(M,)`` int64, positions of the images in their set.
-        batch_size: images a batch; the last batch of an epoch may be smaller, but never holds a single image
-            (batch norm cannot train on one): it then joins the batch before it.
+        batch_size: images a batch, but for the last of an epoch (see :func:`batch_sizes`).
         seed: an already derived seed.
     """
 
@@ -22,9 +35,7 @@ class Batches:
         self._seed = seed
         self._epoch = -1
         self._order = ids
-        self.per_epoch = max(1, -(-len(ids) // batch_size))
-        if self.per_epoch > 1 and len(ids) % batch_size == 1:
-            self.per_epoch -= 1
+        self.per_epoch = len(batch_sizes(len(ids), batch_size))
 
     def ids_at(self, step: int) -> Tensor:
         """Return the image ids of the 0-based ``step``."""

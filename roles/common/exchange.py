@@ -76,11 +76,16 @@ class LossValues:
     correct: int
 
 
+LESSON_IMAGES = 7680
+"""What a lesson holds, but for the last of an epoch: 24 MB of 32-pixel images, and whole batches of most sizes."""
+
+
 @dataclass(frozen=True, eq=False)
 class Lesson:
     """Ask the provider to train this user's own classifier on protected training bitmaps, uint8 ``(N, 3, H, W)``.
 
-    For the conventional protections, which change the classifier and not the images. ``ids`` are as in
+    For the conventional protections, which change the classifier and not the images. An epoch is all of X', in lessons
+    of :data:`LESSON_IMAGES` as :func:`roles.common.batches.batch_sizes` cuts it. ``ids`` are as in
     :class:`LossGradient`. ``number`` counts the user's lessons and exams from 0: the same number again is the same
     request again, and is answered as before.
     """

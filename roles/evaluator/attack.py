@@ -35,7 +35,7 @@ CipherAttack = Callable[[Tensor], Tensor]
 class AttackConfig(Frozen):
     """How a published protection is attacked and measured."""
 
-    itns: Annotated[tuple[ItnConfig, ...], Field(min_length=1, max_length=6)] = (
+    itns: Annotated[tuple[ItnConfig, ...], Field(min_length=1, max_length=5)] = (
         ItnConfig(name="paper", training=Recipe(epochs=200)),
         ItnConfig(
             name="strong",
@@ -107,8 +107,9 @@ def evaluate_protection(
     """Attack ``protect`` with every inverse network and measure what comes back (Section IV-B).
 
     The attacker protects train images itself, trains on these pairs, and applies the inverse network to protected test
-    images. An h_theta is public; of a key, that is the attacker who may have chosen images encrypted, and says what can
-    be had at most. Which train images depends on ``seed`` alone, so all protections of a run face the same attacker.
+    images. An h_theta is public; of a key, that is an attacker for whom images of its choice were encrypted, and what
+    an inverse network learns from them is less than what a look at the key's algebra would give it. Which train images
+    depends on ``seed`` alone, so all protections of a run face the same attacker.
 
     Args:
         protect: the published protection.

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from roles.common.batches import batch_sizes
 from roles.common.compute import Compute
-from roles.common.exchange import ExchangeError, LossValues
+from roles.common.exchange import LESSON_IMAGES, ExchangeError, LossValues
 from roles.common.images import to_unit
 from roles.common.recipes import set_lr
 from roles.common.seeds import derived_seed
@@ -66,6 +67,8 @@ class Pupils:
     def lesson(self, user: int, number: int, images: Tensor, labels: Tensor) -> LossValues:
         """Train on uint8 ``(N, 3, H, W)`` in the order they come in; labels int64 ``(N,)``.
 
+        A lesson past the end of the recipe teaches nothing, and is answered as the one before.
+
         Raises:
             ExchangeError: the user has no classifier of its own, or this is not its next request.
             ValueError: training diverged.
@@ -73,29 +76,36 @@ class Pupils:
         pupil, optimiser, best, record = self._pupil(user, number)
         if number == record.answered:
             return LossValues(record.loss, record.correct)
-        recipe, seed = self._config.training, derived_seed(self._config.seed, "pupil", user, "lesson", number)
-        total = recipe.total_steps(len(self._cuts(self._images[user])))
+        recipe = self._config.training
+        lessons = batch_sizes(self._images[user], LESSON_IMAGES)
+        total = recipe.total_steps(sum(len(batch_sizes(lesson, recipe.batch_size)) for lesson in lessons))
         pupil.train()
-        summed, correct = 0.0, 0
+        seen, summed, correct = 0, 0.0, 0
         with self._drawing if _draws(pupil) else contextlib.nullcontext():
-            torch.manual_seed(seed)
-            for start, end in self._cuts(len(images)):
+            if _draws(pupil):
+                torch.manual_seed(derived_seed(self._config.seed, "pupil", user, "lesson", number))
+            sizes = batch_sizes(len(images), recipe.batch_size)
+            for batch, wanted in zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True):
                 if record.step == total:
                     break  # a training may end within an epoch
                 set_lr(optimiser, recipe.lr_at(record.step, total))
-                batch, expected = images[start:end], labels[start:end].to(self._compute.device)
+                expected = wanted.to(self._compute.device)
                 with self._compute.autocast():
                     logits = pupil(self._compute.batch(to_unit(batch)))
                 loss = F.cross_entropy(logits, expected)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
+                seen += len(batch)
                 summed += loss.item() * len(batch)
                 correct += int((logits.argmax(1) == expected).sum())
                 record.step += 1
         if not math.isfinite(summed):
             raise ValueError(f"the classifier of user {user} diverged in lesson {number}: lower classifier.training.lr")
-        record.answered, record.loss, record.correct = number, summed / len(images), correct
+        record.answered = number
+        if seen:
+            # Of a lesson that the training ends in, what it was still taught stands for the whole.
+            record.loss, record.correct = summed / seen, round(correct * len(images) / seen)
         self._keep(user, pupil, optimiser, best, record)
         return LossValues(record.loss, record.correct)
 
@@ -128,14 +138,6 @@ class Pupils:
             raise ExchangeError(f"the classifier of user {user} has not passed an exam")
         load_into(pupil, best, f"classifier of user {user}")
         return predict(pupil, images, self._compute).argmax(1)
-
-    def _cuts(self, images: int) -> list[tuple[int, int]]:
-        """Cut a lesson into batches, none of a single image: batch norm cannot train on one."""
-        size = self._config.training.batch_size
-        starts = list(range(0, images, size))
-        if len(starts) > 1 and images - starts[-1] == 1:
-            starts.pop()
-        return list(zip(starts, [*starts[1:], images], strict=True))
 
     def _pupil(self, user: int, number: int) -> tuple[Classifier, torch.optim.Optimizer, State, _Record]:
         pupil = self._new(user)

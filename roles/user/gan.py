@@ -24,7 +24,10 @@ _KEYS_A_STEP = 10**6
 
 
 class GanConfig(Frozen):
-    """The GAN-based transformation [20]: images are to look like encrypted ones, and psi is to recognise them."""
+    """The GAN-based transformation [20]: images are to look like encrypted ones, and psi is to recognise them.
+
+    What is published is the last epoch's network.
+    """
 
     kind: Literal["gan"]
     adversarial: Annotated[float, Field(ge=0)] = 0.1

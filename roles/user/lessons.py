@@ -11,15 +11,21 @@ from torch import Tensor
 from roles.common.augment import augment
 from roles.common.batches import Batches
 from roles.common.data import ImageStore, Split
-from roles.common.exchange import Exam, ImageIds, Lesson, LossValues, TrainingImages, Work, expect
+from roles.common.exchange import (
+    LESSON_IMAGES,
+    Exam,
+    ImageIds,
+    Lesson,
+    LossValues,
+    TrainingImages,
+    Work,
+    expect,
+)
 from roles.common.seeds import derived_seed, generator
 from roles.common.weights import State
 from roles.user.config import UserConfig
 from roles.user.conventional import LearnableEncryption, PixelConfig, PixelEncryption, TanakaConfig
 from roles.user.training import Traffic, TrainedTransformer
-
-_LESSON_IMAGES = 7680
-"""At most, in one message: 24 MB, and whole batches of all usual sizes."""
 
 
 def encryption_of(config: UserConfig, user: int, seed: int) -> LearnableEncryption | PixelEncryption:
@@ -125,7 +131,7 @@ class Lessons:
         return self._ids is not None and len(self.curve) >= self._epochs * part // parts
 
     def _batches(self, ids: ImageIds) -> Batches:
-        return Batches(ids.train, _LESSON_IMAGES, derived_seed(self._seed, "order"))
+        return Batches(ids.train, LESSON_IMAGES, derived_seed(self._seed, "order"))
 
     def _next(self, ids: ImageIds) -> Work[None]:
         progress, epoch, batches = self._progress, len(self.curve), self._batches(ids)

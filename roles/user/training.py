@@ -279,7 +279,8 @@ class TransformerTraining:
         row["validation_objective"] = objective
         progress.curve.append(row)
         progress.epoch, progress.validation = _Sums(), None
-        if objective < progress.best_objective:
+        # Two networks that train against each other have no objective to select by: the last epoch is the one.
+        if objective < progress.best_objective or self._adversary is not None:
             progress.best_objective, progress.best_epoch = objective, len(progress.curve)
             self._best = self.theta()
 

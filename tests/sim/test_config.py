@@ -15,9 +15,16 @@ from sim.config import (
     cache_folder,
     check,
     load_experiment,
+    read_config,
 )
+from sim.sweep import Cell, is_sweep, load_cells
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+EXPERIMENTS = {
+    f"{path.stem} {cell.name}": cell.experiment
+    for path in CONFIGS
+    for cell in (load_cells(path) if is_sweep(path, []) else [Cell({}, load_experiment(path))])
+}
 SMALL = """
 name: small
 users: {count: 4}
@@ -51,7 +58,7 @@ def refusal(path: Path, *overrides: str) -> str:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_that_is_shipped_loads_and_is_named_after_its_file(path: Path) -> None:
-    assert load_experiment(path).name == path.stem
+    assert read_config(path)["name"] == path.stem
 
 
 def test_an_override_reaches_into_sections_and_lists(config: Path) -> None:
@@ -105,9 +112,9 @@ def test_names_that_are_no_paths_stay_names_even_beside_a_file_of_that_name(
     assert (imagenet.user.features.weights, imagenet.data.name) == ("imagenet", "uoft-cs/cifar10")
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_the_dump_of_a_resolved_experiment_is_that_experiment(path: Path, tmp_path: Path) -> None:
-    resolved = load_experiment(path).resolved()
+@pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS.keys())
+def test_the_dump_of_a_resolved_experiment_is_that_experiment(experiment: Experiment, tmp_path: Path) -> None:
+    resolved = experiment.resolved()
     dumped = tmp_path / "config.yaml"
     dumped.write_text(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False))
     assert load_experiment(dumped) == resolved

@@ -8,7 +8,18 @@ import torch
 from matplotlib.image import imread
 
 from sim import figures
-from sim.figures import Box, Panel, StripRow, draw_learning_curves, draw_psnr_boxes, draw_strips, whiskers
+from sim.figures import (
+    Box,
+    Panel,
+    StripRow,
+    TradeOff,
+    draw_accuracy,
+    draw_learning_curves,
+    draw_psnr_boxes,
+    draw_strips,
+    draw_trade_off,
+    whiskers,
+)
 
 
 def assert_drawn(path: Path) -> None:
@@ -166,6 +177,26 @@ def test_the_median_of_many_curves_is_over_the_users_with_a_value_at_the_epoch(
 def test_learning_curves_without_panels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one panel"):
         draw_learning_curves(tmp_path / "curves", {}, [])
+
+
+@pytest.mark.parametrize("users", [1, 40])
+def test_a_trade_off_is_written_as_png_and_pdf(tmp_path: Path, users: int) -> None:
+    points = [TradeOff(f"user {user}", -user, 0.01 * user, ("relu1_2", "pixel")[user % 2]) for user in range(users)]
+    draw_trade_off(tmp_path / "trade-off", points, (2.0, 0.05))
+    assert_drawn(tmp_path / "trade-off")
+
+
+def test_accuracy_is_drawn_against_alpha_without_alpha_0(tmp_path: Path) -> None:
+    lines = {"relu1_2": [(0.1, 40.0), (0.005, 85.0), (0.005, 84.0), (0.0, 86.0)], "relu2_2": []}
+    draw_accuracy(tmp_path / "accuracy", lines, 86.0)
+    assert_drawn(tmp_path / "accuracy")
+
+
+def test_more_kinds_than_colours_are_refused_in_trade_off_and_accuracy(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="9 groups of points: at most 8"):
+        draw_trade_off(tmp_path / "t", [TradeOff("", 0, 0, str(group)) for group in range(9)], (2.0, 0.05))
+    with pytest.raises(ValueError, match="9 lines: at most 8"):
+        draw_accuracy(tmp_path / "a", {str(line): [] for line in range(9)}, 86.0)
 
 
 def test_a_failed_drawing_leaves_the_older_figure_and_no_partial_files(

@@ -9,6 +9,8 @@ import pytest
 import torch
 from flwr.app import Error, Message, RecordDict
 
+import roles.provider.pupils
+import roles.user.lessons
 import sim.report
 from roles.common.weights import load
 from sim.config import Experiment
@@ -73,7 +75,7 @@ def failing(message_type: str, node: int = 201, reason: str = "no more disk") ->
 def without_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than all the rest, and one test that draws them is enough."""
     if "with_figures" not in request.keywords:
-        monkeypatch.setattr(sim.report, "_draw", lambda run, experiment, shown: None)
+        monkeypatch.setattr(sim.report, "_draw", lambda run, experiment, table, shown: None)
 
 
 @pytest.fixture
@@ -94,7 +96,12 @@ def test_every_user_and_the_control_end_with_a_row(small: Experiment, tmp_path: 
     assert Status.read(run.path).phase == "complete"
     subjects = {"independent": ["user-0000", "user-0001"], "fedavg": ["shared"]}[strategy]
     drawn = {path.name for path in (run.path / "figures").glob("*.png")}
-    assert drawn == {"psnr.png", "curves.png", *(f"strips-{subject}.png" for subject in [*subjects, "control-blur"])}
+    assert drawn == {
+        "psnr.png",
+        "curves.png",
+        "trade-off.png",
+        *(f"strips-{subject}.png" for subject in [*subjects, "control-blur"]),
+    }
     # An independent user is told to train once, and published theta is attacked once however many publish it.
     messages = {"independent": (2, 3), "fedavg": (6, 2)}[strategy]
     assert (len(grid.of_type("train")), len(grid.of_type("evaluate.itn"))) == messages
@@ -256,7 +263,15 @@ SETTINGS: list[dict[str, Any]] = [
 @pytest.fixture
 def mixed(small: Experiment) -> Experiment:
     users = {"count": 6, "partition": {"kind": "all"}, "images": 30, "validation_images": 20, "settings": SETTINGS}
-    return Experiment.model_validate(small.model_dump() | {"users": users})
+    classifier = {"crop_padding": 0, "training": {"epochs": 2, "lr": 0.01, "batch_size": 256}}
+    return Experiment.model_validate(small.model_dump() | {"users": users, "classifier": classifier})
+
+
+@pytest.fixture
+def short_lessons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three lessons an epoch."""
+    monkeypatch.setattr(roles.user.lessons, "LESSON_IMAGES", 10)
+    monkeypatch.setattr(roles.provider.pupils, "LESSON_IMAGES", 10)
 
 
 MIXED_NODES = [PROVIDER, *range(201, 208)]
@@ -295,15 +310,16 @@ def test_users_of_every_kind_of_protection_share_a_run(mixed: Experiment, tmp_pa
     assert plain["accuracy"] == plain["plain_accuracy"]
     assert plain["queries"] == 0
     assert list(table["fr_attack_psnr"].notna()) == [False, False, False, True, True, False, False]
-    # A lesson of all 30 images and an exam of 20; psi's recipe has a fifth of an epoch, which is one.
+    # In each of psi's two epochs a lesson of all 30 images and an exam of 20.
     for user in ("user-0002", "user-0003", "user-0004"):
-        assert (table.loc[user, "queries"], table.loc[user, "queried_images"]) == (2, 50)
+        assert (table.loc[user, "queries"], table.loc[user, "queried_images"]) == (4, 100)
         assert table.loc[user, "protected_ssim"] < 0.5
     summary = (run.path / "summary.md").read_text()
     assert "Images under pixel and tanaka encryption are classified by a classifier" in summary
 
 
-@pytest.mark.parametrize("share", [0.15, 0.3, 0.45, 0.6, 0.9])
+@pytest.mark.usefixtures("short_lessons")
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.9])
 def test_a_run_of_all_kinds_killed_at_any_message_resumes_to_the_same_table(
     mixed: Experiment, tmp_path: Path, whole_runs: dict[str, Any], share: float
 ) -> None:

@@ -53,6 +53,27 @@ def test_an_override_of_an_axis_takes_its_place(tmp_path: Path) -> None:
     assert {cell.experiment.seed for cell in cells} == {7}
 
 
+def test_an_override_beneath_an_axis_holds_in_all_cells(tmp_path: Path) -> None:
+    axes = {"classifier": [{"name": "resnet20"}, {"name": "vgg16_bn", "flip": False}]}
+    cells = load_cells(config_with(tmp_path, axes), ["classifier.training.epochs=3", "user.width=8"])
+    classifiers = [cell.experiment.classifier for cell in cells]
+    assert [(c.name, c.flip, c.training.epochs) for c in classifiers] == [("resnet20", True, 3), ("vgg16_bn", False, 3)]
+    assert [cell.name for cell in cells] == ["classifier=resnet20", "classifier=vgg16_bn"]
+    assert {cell.experiment.user.width for cell in cells} == {8}
+
+
+def test_with_every_axis_overridden_one_cell_is_left(tmp_path: Path) -> None:
+    (cell,) = load_cells(config_with(tmp_path, {"seed": [0, 1]}), ["seed=7"])
+    assert (cell.name, cell.values, cell.experiment.seed) == ("the-only-one", {}, 7)
+
+
+def test_a_long_value_makes_a_folder_name_that_a_file_system_takes(tmp_path: Path) -> None:
+    settings = [[{"alpha": alpha / 100} for alpha in range(1 + extra, 100 + extra)] for extra in (0, 1)]
+    cells = load_cells(config_with(tmp_path, {"users.settings": settings, "users.count": [100]}))
+    assert all(len(cell.name) < 120 for cell in cells)
+    assert cells[0].name != cells[1].name
+
+
 def test_a_config_without_a_sweep_is_none(tmp_path: Path) -> None:
     path = tmp_path / "one.yaml"
     path.write_text(yaml.safe_dump(BASE))
@@ -71,6 +92,7 @@ def test_a_config_without_a_sweep_is_none(tmp_path: Path) -> None:
         ({"name.x": [1]}, "sweep.name.x: 'name' holds a value, not a section"),
         ({"users.settings.5.alpha": [1]}, "sweep.users.settings.5.alpha: '5' must be a position from 0 to 1"),
         ({"seed": [1, 1]}, "sweep: two cells have one name"),
+        ({"user": [{"alpha": 1}], "user.alpha": [2]}, "sweep.user.alpha: lies beneath the axis user: put it into"),
     ],
 )
 def test_a_sweep_that_cannot_be_is_one_line(tmp_path: Path, sweep: Any, expected: str) -> None:
@@ -90,6 +112,8 @@ def test_a_sweep_is_no_experiment(tmp_path: Path) -> None:
 
 
 def row(subject: str, accuracy: float, setting: str | None = None, **more: Any) -> dict[str, Any]:
+    if setting is not None:
+        more = {"protection": "network", "phi": "relu1_2", "alpha": float(setting.split()[1]), "width": 16} | more
     measures = {"plain_accuracy": 0.8, "protected_psnr": 10.0, "protected_ssim": 0.1, "class_mean_psnr": 12.0}
     measures |= {"class_mean_ssim": 0.2, "itn_strong_psnr": 20.0, "itn_strong_ssim": 0.7, "verdict": "recovered"}
     return {"subject": subject, "setting": setting, "accuracy": accuracy, **measures, **more}
@@ -130,6 +154,9 @@ def test_the_table_holds_the_rows_of_all_complete_cells_with_their_axes(sweep: S
     assert list(table["seed"].unique()) == ["0", "1"]
     assert len(pd.read_csv(sweep.path / "table.csv")) == 9
     assert "3 of 4 cells" in summary
+    drawn = {str(path.relative_to(sweep.path / "figures")) for path in sweep.path.rglob("*.png")}
+    pictures = ("trade-off.png", "accuracy.png")
+    assert drawn == {f"{name}/{picture}" for name in ("resnet20", "vgg16_bn") for picture in pictures}
     assert (sweep.path / "summary.md").read_text() == summary
 
 
@@ -155,6 +182,6 @@ def test_users_without_a_result_are_counted_and_called_failed() -> None:
     failed = {"subject": "user-0000", "setting": "alpha 0.1", "accuracy": None, "plain_accuracy": None}
     table = pd.DataFrame([failed | {"seed": "0"}, row("user-0001", 0.5, "alpha 0.2", seed="0")])
     lines = summary_table(table, ["seed"]).splitlines()
-    assert lines[2].startswith("| alpha 0.1 | 1 | - |")
+    assert lines[2].startswith("| alpha 0.1 | 0 of 1 | - |")
     assert lines[2].endswith("| failed |")
     assert lines[3].startswith("| alpha 0.2 | 1 | 50.0 |")

@@ -130,7 +130,7 @@ def test_lessons_past_the_end_of_the_recipe_change_nothing(start: Start) -> None
     for number in range(2):
         pupils.lesson(0, number, *lesson())
     before = said(pupils.exam(0, 2, *lesson()))
-    pupils.lesson(0, 3, *lesson())
+    assert said(pupils.lesson(0, 3, *lesson())) == before
     assert said(pupils.exam(0, 4, *lesson())) == before
 
 

@@ -127,5 +127,6 @@ def test_alpha_is_without_effect(start: Callable[..., TransformerTraining], prov
         training = start(protection=gan, alpha=alpha)
         drive(training.run(1, 1), provider.answer)  # type: ignore[attr-defined]
         ends.append((training.selected_epoch, training.selected_theta()["head.weight"]))
-    assert ends[0][0] == ends[1][0]
+    # The last epoch's is published, whatever its losses.
+    assert ends[0][0] == ends[1][0] == 3
     assert torch.equal(ends[0][1], ends[1][1])

@@ -56,7 +56,7 @@ class Listener:
 
 @pytest.fixture(autouse=True)
 def short_lessons(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lessons, "_LESSON_IMAGES", 4)
+    monkeypatch.setattr(lessons, "LESSON_IMAGES", 4)
 
 
 @pytest.fixture

@@ -1,0 +1,136 @@
+"""Writes the tables of PAPER.md from run folders: ``python docs/paper.py SWEEP [SWEEP ...]``.
+
+Everything between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` is replaced; nothing in there is written by hand.
+Several sweeps or runs are one table: rows of the same method are repetitions, and numbers are medians over them.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from sim.evaluator_node import BLUR
+from sim.runs import RunFolder
+from sim.sweep import SweepFolder
+
+PAGE = Path(__file__).parent / "PAPER.md"
+CLASSIFIERS = {"resnet20": "ResNet-20", "vgg16_bn": "VGG16-BN"}
+TABLE_1 = {
+    "plain": (91.23, 92.23),
+    "proposed, alpha 0.005": (91.72, 91.94),
+    "proposed, alpha 0.01": (91.41, 91.13),
+    "proposed, alpha 0.05": (89.63, 18.67),
+    "proposed, alpha 0.1": (39.92, 18.99),
+    "Tanaka": (85.18, 85.79),
+    "pixel-based": (90.99, 90.29),
+}
+"""Table I of the paper: accuracy in percent, for ResNet-20 and VGG16-BN."""
+PROPOSED = re.compile(r"proposed, alpha [\d.]+")
+
+
+def rows_of(folder: Path) -> pd.DataFrame:
+    """Return the rows of a run, or of all complete cells of a sweep, with the classifier's name."""
+    runs = SweepFolder(folder).runs() if SweepFolder.is_one(folder) else [RunFolder.open(folder)]
+    tables = []
+    for run in runs:
+        if (run.path / "table.parquet").is_file():
+            experiment = run.experiment()
+            table = pd.read_parquet(run.path / "table.parquet")
+            tables.append(table.assign(classifier=experiment.classifier.name, method=table.apply(_method, axis=1)))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _method(row: pd.Series) -> str:
+    if row["subject"] == BLUR:
+        return "control: blur"
+    match row["protection"]:
+        case "plain":
+            return "plain"
+        case "network":
+            return f"proposed, alpha {row['alpha']:g}, {row['phi']}"
+        case "tanaka":
+            return "Tanaka"
+        case "gan":
+            return "GAN-based (ours, from its description)"
+    setting = str(row["setting"])
+    keys = "a key an image" if "per_image" in setting else "one key"
+    return f"pixel-based, {keys}{', shuffled' if 'shuffle' in setting else ''}"
+
+
+def table_1(rows: pd.DataFrame) -> str:
+    """Return accuracies beside the paper's, and each gap to plain images in the same run beside the paper's gap."""
+    header = ["method"]
+    for name in CLASSIFIERS.values():
+        header += [f"{name}: paper", "gap", "ours", "gap", "n"]
+    lines = [header, ["---"] * len(header)]
+    for method in rows[rows["subject"] != BLUR]["method"].drop_duplicates():
+        found = PROPOSED.match(method)
+        known = TABLE_1.get(found.group() if found else method.partition(",")[0])
+        cells = [method]
+        for column, classifier in enumerate(CLASSIFIERS):
+            own = rows[(rows["method"] == method) & (rows["classifier"] == classifier)].dropna(subset=["accuracy"])
+            cells += (
+                ["-", "-"]
+                if known is None
+                else [
+                    f"{known[column]:.2f}",
+                    f"{known[column] - TABLE_1['plain'][column]:+.2f}",
+                ]
+            )
+            if own.empty:
+                cells += ["-", "-", "0"]
+                continue
+            accuracy, gap = 100 * own["accuracy"], 100 * (own["accuracy"] - own["plain_accuracy"])
+            cells += [_median(accuracy, ".2f"), _median(gap, "+.2f"), str(len(own))]
+        lines.append(cells)
+    return _markdown(lines)
+
+
+def attacks(rows: pd.DataFrame, classifier: str) -> str:
+    """Return what each protection hides and each attack gets back."""
+    itns = [str(c).removesuffix("_psnr") for c in rows if re.fullmatch(r"(itn_.+|fr_attack)_psnr", str(c))]
+    titles = ["FR-Attack" if name == "fr_attack" else f"ITN {name.removeprefix('itn_')}" for name in itns]
+    lines = [["method", "protected", "class mean", *titles, "verdict"]]
+    lines.append(["---"] * len(lines[0]))
+    own = rows[rows["classifier"] == classifier].dropna(subset=["accuracy"])
+    for method, group in own.groupby("method", sort=False):
+        cells = [str(method), _pair(group, "protected"), _pair(group, "class_mean")]
+        cells += [_pair(group, name) + _recognised(group, name) for name in itns]
+        lines.append([*cells, ", ".join(dict.fromkeys(group["verdict"]))])
+    return _markdown(lines)
+
+
+def _median(values: pd.Series, form: str) -> str:
+    middle = format(values.median(), form)
+    return middle if len(values) == 1 else f"{middle} ({format(values.min(), form)} to {format(values.max(), form)})"
+
+
+def _pair(group: pd.DataFrame, name: str) -> str:
+    psnr, ssim = group[f"{name}_psnr"].median(), group[f"{name}_ssim"].median()
+    return "-" if pd.isna(psnr) else f"{psnr:.1f}/{ssim:.2f}"
+
+
+def _recognised(group: pd.DataFrame, name: str) -> str:
+    share = group[f"{name}_accuracy"].median()
+    return "" if pd.isna(share) else f"/{100 * share:.1f}"
+
+
+def _markdown(lines: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def main() -> None:
+    """Replace the tables of PAPER.md."""
+    rows = pd.concat([rows_of(Path(folder)) for folder in sys.argv[1:]], ignore_index=True)
+    blocks = {"table-1": table_1(rows)} | {f"attacks-{name}": attacks(rows, name) for name in CLASSIFIERS}
+    page = PAGE.read_text()
+    for name, block in blocks.items():
+        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+        if begin in page:
+            page = f"{page.partition(begin)[0]}{begin}\n{block}\n{end}{page.partition(end)[2]}"
+    PAGE.write_text(page)
+
+
+if __name__ == "__main__":
+    main()
