@@ -13,6 +13,7 @@ import pandas as pd
 from sim.evaluator_node import BLUR
 from sim.runs import RunFolder
 from sim.sweep import SweepFolder
+from sim.tables import attack_title, attacks_in, markdown, psnr_and_ssim, with_range
 
 PAGE = Path(__file__).parent / "PAPER.md"
 CLASSIFIERS = {"resnet20": "ResNet-20", "vgg16_bn": "VGG16-BN"}
@@ -60,10 +61,9 @@ def _method(row: pd.Series) -> str:
 
 def table_1(rows: pd.DataFrame) -> str:
     """Return accuracies beside the paper's, and each gap to plain images in the same run beside the paper's gap."""
-    header = ["method"]
+    header, lines = ["method"], list[list[str]]()
     for name in CLASSIFIERS.values():
         header += [f"{name}: paper", "gap", "ours", "gap", "n"]
-    lines = [header, ["---"] * len(header)]
     for method in rows[rows["subject"] != BLUR]["method"].drop_duplicates():
         found = PROPOSED.match(method)
         known = TABLE_1.get(found.group() if found else method.partition(",")[0])
@@ -82,42 +82,27 @@ def table_1(rows: pd.DataFrame) -> str:
                 cells += ["-", "-", "0"]
                 continue
             accuracy, gap = 100 * own["accuracy"], 100 * (own["accuracy"] - own["plain_accuracy"])
-            cells += [_median(accuracy, ".2f"), _median(gap, "+.2f"), str(len(own))]
+            cells += [with_range(accuracy, ".2f"), with_range(gap, "+.2f"), str(len(own))]
         lines.append(cells)
-    return _markdown(lines)
+    return markdown(header, lines)
 
 
 def attacks(rows: pd.DataFrame, classifier: str) -> str:
     """Return what each protection hides and each attack gets back."""
-    itns = [str(c).removesuffix("_psnr") for c in rows if re.fullmatch(r"(itn_.+|fr_attack)_psnr", str(c))]
-    titles = ["FR-Attack" if name == "fr_attack" else f"ITN {name.removeprefix('itn_')}" for name in itns]
-    lines = [["method", "protected", "class mean", *titles, "verdict"]]
-    lines.append(["---"] * len(lines[0]))
+    names, lines = attacks_in(rows), list[list[str]]()
+    header = ["method", "protected", "class mean", *map(attack_title, names), "verdict"]
     own = rows[rows["classifier"] == classifier].dropna(subset=["accuracy"])
     for method, group in own.groupby("method", sort=False):
-        cells = [str(method), _pair(group, "protected"), _pair(group, "class_mean")]
-        cells += [_pair(group, name) + _recognised(group, name) for name in itns]
+        medians = group.median(numeric_only=True)
+        cells = [str(method), psnr_and_ssim(medians, "protected"), psnr_and_ssim(medians, "class_mean")]
+        cells += [psnr_and_ssim(medians, name) + _recognised(medians, name) for name in names]
         lines.append([*cells, ", ".join(dict.fromkeys(group["verdict"]))])
-    return _markdown(lines)
+    return markdown(header, lines)
 
 
-def _median(values: pd.Series, form: str) -> str:
-    middle = format(values.median(), form)
-    return middle if len(values) == 1 else f"{middle} ({format(values.min(), form)} to {format(values.max(), form)})"
-
-
-def _pair(group: pd.DataFrame, name: str) -> str:
-    psnr, ssim = group[f"{name}_psnr"].median(), group[f"{name}_ssim"].median()
-    return "-" if pd.isna(psnr) else f"{psnr:.1f}/{ssim:.2f}"
-
-
-def _recognised(group: pd.DataFrame, name: str) -> str:
-    share = group[f"{name}_accuracy"].median()
+def _recognised(medians: pd.Series, name: str) -> str:
+    share = medians.get(f"{name}_accuracy")
     return "" if pd.isna(share) else f"/{100 * share:.1f}"
-
-
-def _markdown(lines: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def main() -> None:

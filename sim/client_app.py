@@ -1,5 +1,6 @@
 """The ClientApp: the same for every node; a message's type says what is asked, the node's role says who answers."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,10 +8,11 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from sim.evaluator_node import AttackSession
-from sim.homes import have_homes, open_homes, resume_at_home, start_at_home
 from sim.messages import (
     ARRAYS,
+    JOB,
     METRICS,
+    REQUEST,
     REQUEST_TYPES,
     Job,
     MessageError,
@@ -70,7 +72,11 @@ def train_psi(message: Message, context: Context) -> Message:
     job, _ = _job_for(message, context, "provider")
     assign_images(job)  # a partition that cannot be made is better known before psi is trained
     relayed = job.experiment.runtime.exchange == "relay"
-    wait_for_homes = open_homes(job) if relayed and have_homes() else None
+    wait_for_homes = None
+    if relayed and _have_homes():
+        from sim.homes import open_homes
+
+        wait_for_homes = open_homes(job)
     record = trained_classifier(job, _heart)
     if wait_for_homes is not None:
         wait_for_homes()
@@ -116,6 +122,12 @@ for _action in (name.partition(".")[2] for name in REQUEST_TYPES):
 # ---- users -------------------------------------------------------------------------------------------------------
 
 
+def _have_homes() -> bool:
+    """Return whether users live in homes: in a worker of a simulation, where Ray runs; other nodes never import it."""
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
+
+
 def _run_or_start(job: Job, session: Session, name: str) -> RecordDict:
     if job.experiment.runtime.exchange == "direct":
         from sim.direct import provider_call
@@ -129,7 +141,7 @@ def _waiting_at(job: Job, name: str) -> Path:
 
 
 def _answer_in(message: Message) -> RecordDict:
-    return RecordDict({key: record for key, record in message.content.items() if key not in ("config", "request")})
+    return RecordDict({key: record for key, record in message.content.items() if key not in (JOB, REQUEST)})
 
 
 def _resume(message: Message, job: Job, new_session: Callable[[], Session], name: str) -> Message:
@@ -139,14 +151,18 @@ def _resume(message: Message, job: Job, new_session: Callable[[], Session], name
 
 def _start_user(message: Message, context: Context, kind: str) -> Message:
     job, role = _job_for(message, context, "user")
-    if job.experiment.runtime.exchange == "relay" and have_homes():
+    if job.experiment.runtime.exchange == "relay" and _have_homes():
+        from sim.homes import start_at_home
+
         return Message(start_at_home(job, role.index, kind, message.content), reply_to=message)
     session = USER_SESSIONS[kind](job, role.index, message.content, _heart)
     return Message(_run_or_start(job, session, f"{user_name(role.index)}-{kind}"), reply_to=message)
 
 
 def _resume_user(message: Message, job: Job, user: int, kind: str, new_session: Callable[[], Session]) -> Message:
-    if have_homes():
+    if _have_homes():
+        from sim.homes import resume_at_home
+
         reply = resume_at_home(job, user, kind, decode_ticket(message.content), _answer_in(message))
         return Message(reply, reply_to=message)
     return _resume(message, job, new_session, f"{user_name(user)}-{kind}")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from roles.common.exchange import Work
 from roles.common.seeds import derived_seed
-from roles.common.weights import State
+from roles.common.weights import State, groups_of, prefixed
 from roles.evaluator.attack import Protect, evaluate_protection
 from roles.evaluator.controls import blur
 from sim.messages import Job, encode_attack
@@ -59,13 +59,9 @@ class AttackSession(Session):
 
     def checkpoint(self) -> tuple[State, dict[str, Any]]:
         """See :class:`Session`."""
-        theta = {f"theta/{name}": value for name, value in self._theta.items()}
-        return {f"state/{name}": value for name, value in self._state.items()} | theta, {}
+        return prefixed("state", self._state) | prefixed("theta", self._theta), {}
 
     def restore(self, tensors: State, numbers: Mapping[str, Any]) -> None:
         """See :class:`Session`."""
-        groups: dict[str, State] = {"state": {}, "theta": {}}
-        for name, value in tensors.items():
-            group, _, rest = name.partition("/")
-            groups[group][rest] = value
+        groups = groups_of(tensors)
         self._state, self._theta = groups["state"], groups["theta"]

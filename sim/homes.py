@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-import ray
 import torch
 from flwr.app import RecordDict
 
@@ -73,11 +72,6 @@ class Home:
 
 def _role(number: int) -> str:
     return f"home-{number}"
-
-
-def have_homes() -> bool:
-    """Return whether this process is a worker of a simulation, where sessions live in homes."""
-    return ray.is_initialized()
 
 
 _homes: dict[tuple[Path, int], Any] = {}

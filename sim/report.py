@@ -1,7 +1,5 @@
 """What a run found: one table, the figures of the paper, and a summary that says plainly what was hidden."""
 
-import io
-import re
 from pathlib import Path
 
 import pandas as pd
@@ -24,6 +22,7 @@ from sim.figures import (
 from sim.nodes import user_name, user_of
 from sim.progress import write_atomically
 from sim.runs import RunFolder, subject_of
+from sim.tables import attacks_in, markdown, psnr_and_ssim, write_table
 
 _HIDDEN_DB, _HIDDEN_SSIM = 1.0, 0.05
 _HIDDEN_POINTS = 2.0
@@ -161,10 +160,7 @@ def _measures(result: AttackResult) -> dict[str, object]:
 def write_report(run: RunFolder, experiment: Experiment) -> str:
     """Write table, figures and summary into the run folder, and return the summary."""
     table = table_of(run, experiment)
-    write_atomically(run.path / "table.csv", table.to_csv(index=False))
-    parquet = io.BytesIO()
-    table.to_parquet(parquet, index=False)
-    write_atomically(run.path / "table.parquet", parquet.getvalue())
+    write_table(run.path, table)
     shown = shown_users(table, experiment)
     _draw(run, experiment, table, shown)
     summary = summary_of(run, experiment, table, shown)
@@ -223,7 +219,7 @@ def draw_table(figures: Path, table: pd.DataFrame) -> None:
     if measured.empty:
         return
     gaps = 100 * (measured["accuracy"] - measured["plain_accuracy"])
-    attacks = [column for column in measured if re.fullmatch(r"(itn_.+|fr_attack)_ssim", str(column))]
+    attacks = [f"{attack}_ssim" for attack in attacks_in(measured)]
     gains = measured[attacks].max(axis=1) - measured["class_mean_ssim"]
     kinds = (
         measured["protection"].where(measured["phi"].isna(), measured["phi"])
@@ -353,7 +349,7 @@ def _short_table(table: pd.DataFrame, experiment: Experiment, shown: list[int]) 
         *(f"ITN {name}" for name in names),
         "verdict",
     ]
-    rows = [header, ["---"] * len(header)]
+    rows: list[list[str]] = []
     controls = list(range(experiment.user_count, len(table)))
     for _, row in table.loc[shown + controls].iterrows():
         who = [_shown(str(row["subject"]))]
@@ -366,14 +362,12 @@ def _short_table(table: pd.DataFrame, experiment: Experiment, shown: list[int]) 
             *who,
             "-" if pd.isna(row.get("images")) else str(row["images"]),
             f"{100 * row['accuracy']:.1f}",
-            f"{row['protected_psnr']:.1f}/{row['protected_ssim']:.2f}",
-            f"{row['class_mean_psnr']:.1f}/{row['class_mean_ssim']:.2f}",
+            psnr_and_ssim(row, "protected"),
+            psnr_and_ssim(row, "class_mean"),
         ]
-        cells += [
-            f"{row[f'itn_{n}_psnr']:.1f}/{row[f'itn_{n}_ssim']:.2f}/{100 * row[f'itn_{n}_accuracy']:.1f}" for n in names
-        ]
+        cells += [f"{psnr_and_ssim(row, f'itn_{n}')}/{100 * row[f'itn_{n}_accuracy']:.1f}" for n in names]
         rows.append([*cells, str(row["verdict"])])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown(header, rows)
 
 
 def _verdicts(table: pd.DataFrame, experiment: Experiment) -> list[str]:

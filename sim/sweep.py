@@ -6,7 +6,6 @@ of its own. What cells have in common is done once: a psi of the same recipe is 
 
 import copy
 import hashlib
-import io
 import itertools
 import json
 import re
@@ -22,6 +21,7 @@ from sim.evaluator_node import BLUR
 from sim.progress import Status, write_atomically
 from sim.report import draw_table
 from sim.runs import RunFolder
+from sim.tables import attack_title, attacks_in, markdown, psnr_and_ssim, with_range, write_table
 
 _DESCRIPTION = "sweep.json"
 _LONGEST_NAME = 100
@@ -164,10 +164,7 @@ class SweepFolder:
         if not tables:
             return "No cell is complete."
         whole = pd.concat(tables, ignore_index=True)
-        write_atomically(self.path / "table.csv", whole.to_csv(index=False))
-        parquet = io.BytesIO()
-        whole.to_parquet(parquet, index=False)
-        write_atomically(self.path / "table.parquet", parquet.getvalue())
+        write_table(self.path, whole)
         axes = list(next(iter(description["cells"].values())))
         if by := [axis for axis in _but_seeds(axes) if axis not in _DRAWN]:
             for key, group in whole.groupby(by, sort=False):
@@ -189,12 +186,11 @@ def summary_table(table: pd.DataFrame, axes: Sequence[str]) -> str:
         table: as of :meth:`SweepFolder.write_report`, or several runs' tables under each other.
         axes: its columns that say which run a row is of; those that end in ``seed`` are repetitions.
     """
-    columns = map(str, table.columns)
-    itns = [column.removesuffix("_psnr") for column in columns if re.fullmatch(r"(itn_.+|fr_attack)_psnr", column)]
+    attacks = attacks_in(table)
     by = _but_seeds(axes)
     who = table["subject"].where(table["subject"] == BLUR, table.get("setting", "users"))
-    header = [*by, "", "n", "acc.", "to plain", "protected", "class mean", *(_title(name) for name in itns), "verdict"]
-    rows = [header, ["---"] * len(header)]
+    header = [*by, "", "n", "acc.", "to plain", "protected", "class mean", *map(attack_title, attacks), "verdict"]
+    rows: list[list[str]] = []
     for key, group in table.assign(who=who).groupby([*by, "who"], sort=False, dropna=False):
         measured = group.dropna(subset=["accuracy"]) if "accuracy" in group else group[:0]
         names = [str(part) for part in key]
@@ -202,35 +198,20 @@ def summary_table(table: pd.DataFrame, axes: Sequence[str]) -> str:
             rows.append([*names, f"0 of {len(group)}", *["-"] * (len(header) - len(names) - 2), "failed"])
             continue
         count = str(len(group)) if len(measured) == len(group) else f"{len(measured)} of {len(group)}"
+        medians = measured.median(numeric_only=True)
         gap = 100 * (measured["accuracy"] - measured["plain_accuracy"])
         rows.append(
             [
                 *names,
                 count,
-                _with_range(100 * measured["accuracy"]),
-                _with_range(gap),
-                _pair(measured, "protected"),
-                _pair(measured, "class_mean"),
-                *(_pair(measured, name) for name in itns),
+                with_range(100 * measured["accuracy"]),
+                with_range(gap),
+                *(psnr_and_ssim(medians, name) for name in ("protected", "class_mean", *attacks)),
                 ", ".join(f"{count} {verdict}" for verdict, count in measured["verdict"].value_counts().items()),
             ]
         )
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown(header, rows)
 
 
 def _but_seeds(axes: Sequence[str]) -> list[str]:
     return [axis for axis in axes if axis.rpartition(".")[2] != "seed"]
-
-
-def _title(attack: str) -> str:
-    return "FR-Attack" if attack == "fr_attack" else f"ITN {attack.removeprefix('itn_')}"
-
-
-def _with_range(values: "pd.Series[float]") -> str:
-    middle = f"{values.median():.1f}"
-    return middle if len(values) == 1 else f"{middle} ({values.min():.1f} to {values.max():.1f})"
-
-
-def _pair(rows: pd.DataFrame, name: str) -> str:
-    psnr, ssim = rows[f"{name}_psnr"].median(), rows[f"{name}_ssim"].median()
-    return "-" if pd.isna(psnr) else f"{psnr:.1f}/{ssim:.2f}"

@@ -22,7 +22,7 @@ from roles.common.exchange import (
     Work,
     expect,
 )
-from roles.common.weights import State, load, save
+from roles.common.weights import State, groups_of, load, prefixed, save
 from roles.user.lessons import Lessons, taught
 from roles.user.training import TransformerTraining, trained_transformer
 from sim.messages import ARRAYS, METRICS, Job, MessageError, decode_tensors, encode_curve, encode_tensors
@@ -241,13 +241,14 @@ class TestSession(Session):
 
     def checkpoint(self) -> tuple[State, dict[str, Any]]:
         """See :class:`Session`."""
-        labels = {f"labels/{index}": value for index, value in enumerate(self._labels)}
-        return labels | {f"theta/{name}": value for name, value in self._theta.items()}, {}
+        labels = {str(index): value for index, value in enumerate(self._labels)}
+        return prefixed("labels", labels) | prefixed("theta", self._theta), {}
 
     def restore(self, tensors: State, numbers: Mapping[str, Any]) -> None:
         """See :class:`Session`."""
-        self._labels = [tensors[f"labels/{i}"] for i in range(sum(name.startswith("labels/") for name in tensors))]
-        self._theta = {n.removeprefix("theta/"): value for n, value in tensors.items() if n.startswith("theta/")}
+        groups = groups_of(tensors)
+        self._labels = [groups["labels"][str(index)] for index in range(len(groups["labels"]))]
+        self._theta = groups["theta"]
 
 
 def publication(job: Job, user: int) -> RecordDict:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -57,6 +58,39 @@ def load(path: Path) -> tuple[State, dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
+
+
+def prefixed(group: str, state: Mapping[str, Tensor]) -> State:
+    """Name tensors as those of one group of a larger state; :func:`groups_of` undoes it."""
+    return {f"{group}/{name}": value for name, value in state.items()}
+
+
+def groups_of(state: Mapping[str, Tensor]) -> defaultdict[str, State]:
+    """Return the groups that a state is made of, empty ones for any other name.
+
+    >>> groups_of({"theta/a": torch.zeros(1), "ids/train": torch.ones(2)})["ids"]
+    {'train': tensor([1., 1.])}
+    """
+    groups: defaultdict[str, State] = defaultdict(dict)
+    for name, value in state.items():
+        group, _, rest = name.partition("/")
+        groups[group][rest] = value
+    return groups
+
+
+def optimiser_state(optimiser: torch.optim.Optimizer) -> State:
+    """Return what an optimiser remembers of its steps, as ``<parameter>/<name>`` on the CPU."""
+    state: State = {}
+    for index, entry in optimiser.state_dict()["state"].items():
+        tensors = {name: value.detach().cpu().contiguous() for name, value in entry.items() if value is not None}
+        state |= prefixed(str(index), tensors)
+    return state
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
+    """Take up an :func:`optimiser_state`."""
+    entries = {int(index): entry for index, entry in groups_of(state).items()}
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": entries})
 
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import threading
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,17 @@ from roles.common.exchange import LESSON_IMAGES, ExchangeError, LossValues
 from roles.common.images import to_unit
 from roles.common.recipes import set_lr
 from roles.common.seeds import derived_seed
-from roles.common.weights import State, cpu_state, load, load_into, save
+from roles.common.weights import (
+    State,
+    cpu_state,
+    groups_of,
+    load,
+    load_into,
+    optimiser_state,
+    prefixed,
+    restore_optimiser,
+    save,
+)
 from roles.provider.classifiers import Adaptation, Classifier
 from roles.provider.training import ClassifierConfig, predict
 
@@ -133,24 +144,24 @@ class Pupils:
             ExchangeError: there is none.
         """
         pupil = self._new(user)
-        _, _, best, _ = self._load(user, pupil)
-        if not best:
+        groups, _ = self._load(user)
+        if not groups["best"]:
             raise ExchangeError(f"the classifier of user {user} has not passed an exam")
-        load_into(pupil, best, f"classifier of user {user}")
+        load_into(pupil, groups["best"], f"classifier of user {user}")
         return predict(pupil, images, self._compute).argmax(1)
 
     def _pupil(self, user: int, number: int) -> tuple[Classifier, torch.optim.Optimizer, State, _Record]:
         pupil = self._new(user)
-        state, momenta, best, record = self._load(user, pupil)
+        groups, record = self._load(user)
         if number not in (record.answered, record.answered + 1):
             raise ExchangeError(
                 f"user {user} sent lesson {number}: its last was {record.answered}, expected {record.answered + 1}"
             )
-        if state:
-            load_into(pupil, state, f"classifier of user {user}")
+        if groups["now"]:
+            load_into(pupil, groups["now"], f"classifier of user {user}")
         optimiser = self._config.training.optimiser_for(pupil)
-        optimiser.load_state_dict({**optimiser.state_dict(), "state": momenta})
-        return pupil, optimiser, best, record
+        restore_optimiser(optimiser, groups["optimiser"])
+        return pupil, optimiser, groups["best"], record
 
     def _new(self, user: int) -> Classifier:
         adaptation = self._adaptations[user] if 0 <= user < len(self._adaptations) else None
@@ -163,28 +174,18 @@ class Pupils:
     def _path(self, user: int) -> Path:
         return self._folder / f"user-{user:04d}.safetensors"
 
-    def _load(self, user: int, pupil: Classifier) -> tuple[State, dict[int, State], State, _Record]:
+    def _load(self, user: int) -> tuple[defaultdict[str, State], _Record]:
+        """Return the groups ``now``, ``best`` and ``optimiser``, all empty for a pupil that has had no lesson."""
         if not self._path(user).is_file():
-            return {}, {}, {}, _Record()
+            return groups_of({}), _Record()
         tensors, metadata = load(self._path(user))
-        groups: dict[str, State] = {"now": {}, "best": {}}
-        momenta: dict[int, State] = {}
-        for name, value in tensors.items():
-            group, _, rest = name.partition("/")
-            if group == "optimiser":
-                index, _, key = rest.partition("/")
-                momenta.setdefault(int(index), {})[key] = value
-            else:
-                groups[group][rest] = value
-        return groups["now"], momenta, groups["best"], _Record(**json.loads(metadata["record"]))
+        return groups_of(tensors), _Record(**json.loads(metadata["record"]))
 
     def _keep(
         self, user: int, pupil: Classifier, optimiser: torch.optim.Optimizer, best: State, record: _Record
     ) -> None:
-        tensors = {f"now/{name}": value for name, value in cpu_state(pupil).items()}
-        tensors |= {f"best/{name}": value for name, value in best.items()}
-        for index, entry in optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser/{index}/{k}": v.cpu().contiguous() for k, v in entry.items() if v is not None}
+        tensors = prefixed("now", cpu_state(pupil)) | prefixed("best", best)
+        tensors |= prefixed("optimiser", optimiser_state(optimiser))
         save(self._path(user), tensors, {"record": json.dumps(asdict(record))})
 
 

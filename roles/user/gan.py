@@ -5,7 +5,7 @@ key to manage); architecture of the discriminator, weights and target are ours.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -16,7 +16,15 @@ from roles.common.compute import Compute
 from roles.common.images import to_bitmap, to_unit
 from roles.common.recipes import Frozen
 from roles.common.seeds import derived_seed
-from roles.common.weights import State, cpu_state, load_into
+from roles.common.weights import (
+    State,
+    cpu_state,
+    groups_of,
+    load_into,
+    optimiser_state,
+    prefixed,
+    restore_optimiser,
+)
 from roles.user.conventional import PixelConfig, PixelEncryption
 from roles.user.features import Features, feature_loss
 
@@ -112,10 +120,8 @@ class Adversary:
 
     def checkpoint(self) -> State:
         """Return the state as tensors."""
-        tensors = {f"discriminator/{name}": value for name, value in cpu_state(self._discriminator).items()}
-        for index, entry in self._optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser/{index}/{key}": value.detach().cpu() for key, value in entry.items()}
-        return tensors
+        weights = prefixed("discriminator", cpu_state(self._discriminator))
+        return weights | prefixed("optimiser", optimiser_state(self._optimiser))
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up the state of a :meth:`checkpoint`.
@@ -123,14 +129,6 @@ class Adversary:
         Raises:
             ValueError: it is not one of this discriminator.
         """
-        weights: State = {}
-        state: dict[int, dict[str, Any]] = {}
-        for name, value in tensors.items():
-            group, _, rest = name.partition("/")
-            if group == "discriminator":
-                weights[rest] = value
-            else:
-                index, _, key = rest.partition("/")
-                state.setdefault(int(index), {})[key] = value
-        load_into(self._discriminator, weights, "checkpoint of a discriminator")
-        self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": state})
+        groups = groups_of(tensors)
+        load_into(self._discriminator, groups["discriminator"], "checkpoint of a discriminator")
+        restore_optimiser(self._optimiser, groups["optimiser"])

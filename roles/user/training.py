@@ -26,7 +26,15 @@ from roles.common.images import all_finite, to_unit
 from roles.common.recipes import set_lr
 from roles.common.seeds import derived_seed, generator
 from roles.common.unet import UNet
-from roles.common.weights import State, cpu_state, load_into
+from roles.common.weights import (
+    State,
+    cpu_state,
+    groups_of,
+    load_into,
+    optimiser_state,
+    prefixed,
+    restore_optimiser,
+)
 from roles.user.config import UserConfig
 from roles.user.features import feature_loss, shared_features
 from roles.user.gan import Adversary, GanConfig
@@ -295,14 +303,10 @@ class TransformerTraining:
     def checkpoint(self) -> tuple[State, dict[str, Any]]:
         """Return tensors and JSON-able numbers from which :meth:`restore` goes on at the last whole step."""
         theta = self.theta() | {name: value.cpu().contiguous() for name, value in self._buffers.items()}
-        tensors = {f"theta/{name}": value for name, value in theta.items()}
-        tensors |= {f"best/{name}": value for name, value in self._best.items()}
-        for index, entry in self._optimiser.state_dict()["state"].items():
-            for name, value in entry.items():
-                if isinstance(value, Tensor):
-                    tensors[f"optimiser/{index}/{name}"] = value.detach().cpu().contiguous()
+        tensors = prefixed("theta", theta) | prefixed("best", self._best)
+        tensors |= prefixed("optimiser", optimiser_state(self._optimiser))
         if self._adversary is not None:
-            tensors |= {f"adversary/{name}": value for name, value in self._adversary.checkpoint().items()}
+            tensors |= prefixed("adversary", self._adversary.checkpoint())
         if self._ids is not None:
             tensors |= {"ids/train": self._ids.train, "ids/validation": self._ids.validation}
         return tensors, asdict(self._progress)
@@ -313,10 +317,7 @@ class TransformerTraining:
         Raises:
             ValueError: the checkpoint is not one of this user's network.
         """
-        groups: dict[str, State] = {"theta": {}, "best": {}, "optimiser": {}, "adversary": {}, "ids": {}}
-        for name, value in tensors.items():
-            group, _, rest = name.partition("/")
-            groups[group][rest] = value
+        groups = groups_of(tensors)
         load_into(self._h, groups["theta"], f"checkpoint of user {self._user}")
         self._buffers = self._copy_buffers()
         self._best = groups["best"]
@@ -324,11 +325,7 @@ class TransformerTraining:
             self._adversary.restore(groups["adversary"])
         if groups["ids"]:
             self._ids = ImageIds(groups["ids"]["train"], groups["ids"]["validation"])
-        state: dict[int, State] = {}
-        for name, value in groups["optimiser"].items():
-            index, _, key = name.partition("/")
-            state.setdefault(int(index), {})[key] = value
-        self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": state})
+        restore_optimiser(self._optimiser, groups["optimiser"])
         validation = numbers["validation"]
         self._progress = _Progress(
             step=numbers["step"],
@@ -347,7 +344,7 @@ def trained_transformer(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any
     Raises:
         ValueError: the checkpoint is of a training that has not finished an epoch.
     """
-    best = {name.removeprefix("best/"): value for name, value in tensors.items() if name.startswith("best/")}
+    best = groups_of(tensors)["best"]
     if not best:
         raise ValueError("no epoch of it is finished")
     return TrainedTransformer(

@@ -53,7 +53,8 @@ def run_in(folder: Path, experiment: Experiment, tamper: Tamper | None = None) -
     run = RunFolder(folder)
     if not (folder / "config.yaml").exists():
         run = RunFolder.create(folder, experiment)
-    grid = InMemoryGrid([PROVIDER, *USERS, EVALUATOR], **({} if tamper is None else {"tamper": tamper}))
+    nodes = [PROVIDER, *range(USERS[0], USERS[0] + experiment.user_count + 1)]  # the last one evaluates
+    grid = InMemoryGrid(nodes, **({} if tamper is None else {"tamper": tamper}))
     run_experiment(grid, run, run.experiment())
     return run, grid
 
@@ -194,6 +195,19 @@ class KilledError(Exception):
     """The process is gone."""
 
 
+def killed_after(replies: int) -> Tamper:
+    left = replies
+
+    def tamper(message: Message, reply: Message) -> Message:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KilledError
+        return reply
+
+    return tamper
+
+
 @pytest.mark.parametrize("strategy", ["independent", "fedavg"])
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95])
 def test_a_run_killed_at_any_message_resumes_to_the_same_table(
@@ -205,17 +219,8 @@ def test_a_run_killed_at_any_message_resumes_to_the_same_table(
         thetas = [load(run.path / "users" / f"user-000{user}" / "theta.safetensors")[0] for user in (0, 1)]
         whole_runs[strategy] = table_of(run), thetas, len(grid.replies)
     table, thetas, replies = whole_runs[strategy]
-    left = round(share * replies)
-
-    def tamper(message: Message, reply: Message) -> Message:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise KilledError
-        return reply
-
     with pytest.raises(KilledError):
-        run_in(tmp_path / "run", experiment, tamper)
+        run_in(tmp_path / "run", experiment, killed_after(round(share * replies)))
     run, grid = run_in(tmp_path / "run", experiment)
     pd.testing.assert_frame_equal(table_of(run), table, check_dtype=False)
     for user, theta in enumerate(thetas):
@@ -274,20 +279,9 @@ def short_lessons(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roles.provider.pupils, "LESSON_IMAGES", 10)
 
 
-MIXED_NODES = [PROVIDER, *range(201, 208)]
-
-
-def run_mixed(folder: Path, experiment: Experiment, tamper: Tamper | None = None) -> RunFolder:
-    run = RunFolder(folder)
-    if not (folder / "config.yaml").exists():
-        run = RunFolder.create(folder, experiment)
-    run_experiment(InMemoryGrid(MIXED_NODES, **({} if tamper is None else {"tamper": tamper})), run, run.experiment())
-    return run
-
-
 @pytest.mark.with_figures
 def test_users_of_every_kind_of_protection_share_a_run(mixed: Experiment, tmp_path: Path) -> None:
-    run = run_mixed(tmp_path / "run", mixed)
+    run, _ = run_in(tmp_path / "run", mixed)
     table = table_of(run)
     assert (table["failure"].fillna("") == "").all()
     assert list(table["setting"][:6]) == [
@@ -324,27 +318,12 @@ def test_a_run_of_all_kinds_killed_at_any_message_resumes_to_the_same_table(
     mixed: Experiment, tmp_path: Path, whole_runs: dict[str, Any], share: float
 ) -> None:
     if "mixed" not in whole_runs:
-        count = 0
-
-        def counting(message: Message, reply: Message) -> Message:
-            nonlocal count
-            count += 1
-            return reply
-
-        whole_runs["mixed"] = table_of(run_mixed(tmp_path / "whole", mixed, counting)), count
+        run, grid = run_in(tmp_path / "whole", mixed)
+        whole_runs["mixed"] = table_of(run), len(grid.replies)
     table, replies = whole_runs["mixed"]
-    left = round(share * replies)
-
-    def tamper(message: Message, reply: Message) -> Message:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise KilledError
-        return reply
-
     with pytest.raises(KilledError):
-        run_mixed(tmp_path / "run", mixed, tamper)
-    pd.testing.assert_frame_equal(table_of(run_mixed(tmp_path / "run", mixed)), table, check_dtype=False)
+        run_in(tmp_path / "run", mixed, killed_after(round(share * replies)))
+    pd.testing.assert_frame_equal(table_of(run_in(tmp_path / "run", mixed)[0]), table, check_dtype=False)
 
 
 # ---- many users --------------------------------------------------------------------------------------------------

@@ -10,15 +10,15 @@ from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
 
-import sim.client_app
 import sim.direct
+import sim.homes
 from sim.client_app import app as client
 from sim.messages import ANSWER, REQUEST, Job
 from sim.server_app import app as server
 
 __all__ = ["client", "server"]
 
-_call_of, _start, _resume = sim.direct.provider_call, sim.client_app.start_at_home, sim.client_app.resume_at_home
+_call_of, _start, _resume = sim.direct.provider_call, sim.homes.start_at_home, sim.homes.resume_at_home
 
 
 def _note(run: Path, seconds: float) -> None:
@@ -61,7 +61,7 @@ def _timed_resume(job: Job, user: int, kind: str, ticket: int, answer: RecordDic
 
 
 sim.direct.provider_call = _timed_call
-sim.client_app.start_at_home, sim.client_app.resume_at_home = _timed_start, _timed_resume
+sim.homes.start_at_home, sim.homes.resume_at_home = _timed_start, _timed_resume
 
 
 @client.query("clock")

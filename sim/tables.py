@@ -1,0 +1,60 @@
+"""Tables of results, as files and in words: what the report of a run and that of a sweep share."""
+
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from roles.evaluator.attack import FR_ATTACK
+from sim.progress import write_atomically
+
+
+def write_table(folder: Path, table: pd.DataFrame) -> None:
+    """Write ``table.csv`` and ``table.parquet``."""
+    write_atomically(folder / "table.csv", table.to_csv(index=False))
+    parquet = io.BytesIO()
+    table.to_parquet(parquet, index=False)
+    write_atomically(folder / "table.parquet", parquet.getvalue())
+
+
+def attacks_in(table: pd.DataFrame) -> list[str]:
+    """Return the attacks that a table has measures of, as their columns begin: ``itn_<name>`` or ``fr_attack``."""
+    columns = [str(column) for column in table.columns]
+    return [c.removesuffix("_psnr") for c in columns if re.fullmatch(rf"(itn_.+|{FR_ATTACK})_psnr", c)]
+
+
+def attack_title(attack: str) -> str:
+    """Return what a table's head calls an attack.
+
+    >>> attack_title("itn_strong"), attack_title("fr_attack")
+    ('ITN strong', 'FR-Attack')
+    """
+    return "FR-Attack" if attack == FR_ATTACK else f"ITN {attack.removeprefix('itn_')}"
+
+
+def with_range(values: "pd.Series[float]", form: str = ".1f") -> str:
+    """Return the median and, of several values, the lowest and the highest.
+
+    >>> with_range(pd.Series([70.0, 72.0, 73.0])), with_range(pd.Series([-1.25]), "+.2f")
+    ('72.0 (70.0 to 73.0)', '-1.25')
+    """
+    middle = format(values.median(), form)
+    return middle if len(values) == 1 else f"{middle} ({format(values.min(), form)} to {format(values.max(), form)})"
+
+
+def psnr_and_ssim(row: "pd.Series[Any]", name: str) -> str:
+    """Return ``<name>_psnr`` and ``<name>_ssim`` of a row, or of medians over rows; a dash where nothing was measured.
+
+    >>> psnr_and_ssim(pd.Series({"protected_psnr": 10.04, "protected_ssim": 0.125}), "protected")
+    '10.0/0.12'
+    """
+    psnr = row.get(f"{name}_psnr")
+    return "-" if pd.isna(psnr) else f"{psnr:.1f}/{row[f'{name}_ssim']:.2f}"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows])
