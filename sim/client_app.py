@@ -7,16 +7,18 @@ from pathlib import Path
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from sim.evaluator_node import AttackSession
+from sim.evaluator_node import AttackSession, StudySession
 from sim.messages import (
     ARRAYS,
     JOB,
     METRICS,
+    PROVIDER_TYPES,
+    PUBLISHED,
     REQUEST,
-    REQUEST_TYPES,
     Job,
     MessageError,
     decode_job,
+    decode_published,
     decode_tensors,
     decode_ticket,
     encode_curve,
@@ -26,6 +28,7 @@ from sim.messages import (
 from sim.nodes import Role, RoleName, role_of, settle, state_folder, user_name
 from sim.progress import Heart
 from sim.provider_node import answer_one, assign_images, facts_of, provider_of, trained_classifier
+from sim.runs import answer_published
 from sim.sessions import Session, resume_relayed, run_direct, start_relayed
 from sim.user_node import USER_SESSIONS, TestSession, TrainSession, ValidateSession, new_training, publication
 
@@ -115,7 +118,7 @@ def _answer(message: Message, context: Context) -> Message:
     return Message(merge(answers), reply_to=message)
 
 
-for _action in (name.partition(".")[2] for name in REQUEST_TYPES):
+for _action in (name.partition(".")[2] for name in PROVIDER_TYPES):
     app.query(_action)(_answer)
 
 
@@ -132,7 +135,14 @@ def _run_or_start(job: Job, session: Session, name: str) -> RecordDict:
     if job.experiment.runtime.exchange == "direct":
         from sim.direct import provider_call
 
-        return run_direct(session, provider_call(job.run))
+        ask_provider = provider_call(job.run)
+
+        def call(message_type: str, content: RecordDict) -> RecordDict:
+            # In a simulation, the only place with direct calls, the ServerApp's run folder is everybody's.
+            own = message_type == PUBLISHED
+            return answer_published(job.run, content) if own else ask_provider(message_type, content)
+
+        return run_direct(session, call)
     return start_relayed(session, _waiting_at(job, name))
 
 
@@ -217,10 +227,24 @@ def attack(message: Message, context: Context) -> Message:
     return Message(_run_or_start(job, session, f"attack-{job.subject}"), reply_to=message)
 
 
+@app.evaluate("study")
+def study(message: Message, context: Context) -> Message:
+    """Work on one part of a study."""
+    job, _ = _job_for(message, context, "evaluator")
+    session = StudySession(job, decode_published(message.content), _heart)
+    return Message(_run_or_start(job, session, _study_name(job)), reply_to=message)
+
+
+def _study_name(job: Job) -> str:
+    return f"study-{job.subject.replace('/', '-')}"
+
+
 @app.evaluate("resume")
 def resume_evaluation(message: Message, context: Context) -> Message:
     """Go on with a user's validation or test, or with an attack, with the provider's answer."""
     job, role = _job_for(message, context, "user", "evaluator")
+    if role.name != "user" and "/" in job.subject:
+        return _resume(message, job, lambda: StudySession(job, [], _heart), _study_name(job))
     if role.name != "user":
         return _resume(message, job, lambda: AttackSession(job, {}, None, _heart), f"attack-{job.subject}")
     if job.subject == "test":

@@ -15,6 +15,8 @@ from roles.common.data import DataConfig, ImageStore, prepare
 from roles.common.recipes import Frozen
 from roles.evaluator.attack import AttackConfig
 from roles.evaluator.measures import Lpips
+from roles.evaluator.studies import StudyConfig
+from roles.evaluator.studies.curious import Curious
 from roles.provider.training import ClassifierConfig
 from roles.user.config import UserConfig
 from roles.user.features import shared_features
@@ -132,6 +134,8 @@ class Experiment(Frozen):
     user: UserConfig = UserConfig()
     strategy: StrategyConfig = StrategyConfig()
     attack: AttackConfig = AttackConfig()
+    studies: tuple[StudyConfig, ...] = ()
+    """Questions about several users at once, asked when all have published; each kind at most once."""
     runtime: RuntimeConfig = RuntimeConfig()
 
     @model_validator(mode="after")
@@ -147,6 +151,9 @@ class Experiment(Frozen):
                 f"users.settings has {len(self.users.settings)} entries and users.count is {self.users.count}: "
                 "no user would take the last"
             )
+        kinds = [study.kind for study in self.studies]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(f"studies asks for a kind twice: they are {', '.join(kinds)}")
         return self
 
     def resolved(self) -> "Experiment":
@@ -198,6 +205,11 @@ class Experiment(Frozen):
         """Return how a user differs from ``user``, in a few words; empty where users do not differ."""
         settings = self.users.settings
         return ", ".join(_named(settings[user % len(settings)])) if settings else ""
+
+    @property
+    def remembered(self) -> int:
+        """How many protected images of a user the provider keeps: none, unless a study is about what it sees."""
+        return next((study.pairs for study in self.studies if isinstance(study, Curious)), 0)
 
     @property
     def user_count(self) -> int:

@@ -93,7 +93,7 @@ class Evaluation:
             return Message(job_content(job, **records), node, message_type)
 
         def finished(reply: Message) -> None:
-            reason = _failure(reply, keep)
+            reason = failure_of(reply, keep)
             if reason is None:
                 return
             log(ERROR, "user %d: %s", user, reason)
@@ -139,7 +139,7 @@ class Evaluation:
             return Message(job_content(replace(self._job, subject=subject), **records), node, "evaluate.itn")
 
         def finished(reply: Message) -> None:
-            reason = _failure(reply, lambda content: self._run.keep_attack(subject, decode_attack(content)))
+            reason = failure_of(reply, lambda content: self._run.keep_attack(subject, decode_attack(content)))
             if reason is None:
                 self._run.forget_failure(subject)
             else:
@@ -151,7 +151,7 @@ class Evaluation:
         self._relay.submit(self._evaluators, message_to, finished)
 
 
-def _failure(reply: Message, keep: Callable[[RecordDict], None]) -> str | None:
+def failure_of(reply: Message, keep: Callable[[RecordDict], None]) -> str | None:
     """Keep what a reply brings, or return in one line why that cannot be done."""
     if reply.has_error():
         return reason_of(reply)

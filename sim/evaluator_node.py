@@ -1,6 +1,7 @@
-"""An evaluator as a node: one attack on one published transformer, or on a control."""
+"""An evaluator as a node: one attack on one published transformer, or on a control; one part of a study."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from flwr.app import RecordDict
@@ -11,10 +12,11 @@ from roles.common.seeds import derived_seed
 from roles.common.weights import State, groups_of, prefixed
 from roles.evaluator.attack import Protect, evaluate_protection
 from roles.evaluator.controls import blur
-from sim.messages import Job, encode_attack
+from roles.evaluator.study import Lab
+from sim.messages import Job, encode_attack, encode_findings
 from sim.nodes import compute_of, store_of, user_of
 from sim.progress import Heart
-from sim.protection import cipher_attacks_on, protection_of
+from sim.protection import cipher_attacks_on, network_of, protection_of
 from sim.sessions import Session
 
 BLUR = "control-blur"
@@ -65,3 +67,47 @@ class AttackSession(Session):
         """See :class:`Session`."""
         groups = groups_of(tensors)
         self._state, self._theta = groups["state"], groups["theta"]
+
+
+class StudySession(Session):
+    """One part of a study (message ``evaluate.study``).
+
+    Args:
+        published: the users that have published.
+    """
+
+    def __init__(self, job: Job, published: Sequence[int], heart: Heart) -> None:
+        self._job, self._published, self._heart = job, list(published), heart
+        self._state: State = {}
+
+    def work(self) -> Work[RecordDict]:
+        """Do the part, and reply with its rows.
+
+        Raises:
+            ValueError: the experiment has no such study.
+        """
+        job, experiment = self._job, self._job.experiment
+        kind, _, part = job.subject.partition("/")
+        study = next((study for study in experiment.studies if study.kind == kind), None)
+        if study is None:
+            raise ValueError(f"the experiment has no study {kind!r}")
+        lab = Lab(
+            store_of(experiment),
+            experiment.attack,
+            compute_of(experiment),
+            derived_seed(experiment.seed, "attack"),
+            partial(protection_of, experiment),
+            partial(network_of, experiment),
+            lambda user: experiment.user_config(user).needs_classifier,
+            self._state,
+            lambda step, total, loss: self._heart.beat(job.run, "studies", job.subject, step, total, loss),
+        )
+        return encode_findings((yield from study.work(part, self._published, lab)))
+
+    def checkpoint(self) -> tuple[State, dict[str, Any]]:
+        """See :class:`Session`."""
+        return dict(self._state), {"published": self._published}
+
+    def restore(self, tensors: State, numbers: Mapping[str, Any]) -> None:
+        """See :class:`Session`."""
+        self._state, self._published = tensors, numbers["published"]

@@ -28,14 +28,15 @@ _PNG_DPI = 200
 # Only what is not vectors, images and crowds of lines, has this resolution in a PDF: a whole multiple of the PNG's, so
 # that bitmaps enlarged to whole pixels in the one are so in the other.
 _PDF_DPI = 400
-_COLUMN = 3.5
+COLUMN = 3.5
+"""Width of a column, in inches."""
 _PAGE = 7.16
 _MANY_USERS = 16
 _LONGEST_LEGEND = 8
 _LETTER = 0.065
 """Width of a letter of a label, in inches."""
 # Any: matplotlib types the keys as literals, which a dictionary's own type cannot follow.
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -56,9 +57,9 @@ _STYLE: dict[Any, Any] = {
     # TrueType, since publishers refuse matplotlib's default Type 3 fonts.
     "pdf.fonttype": 42,
 }
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 # Okabe and Ito's colours, told apart with any colour vision; a grey in place of their yellow, too pale for a line.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#888888")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#888888")
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +113,7 @@ def draw_strips(path: Path, rows: list[StripRow], title: str | None = None) -> N
     """
     _check_strips(rows)
     columns = max(len(row.images) for row in rows)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(dpi=_PNG_DPI)
         # All lengths from here on are pixels of the PNG: only then does every image pixel cover equally many of them.
         gap, margin, caption_height, title_height = 6, 8, 24, 36
@@ -143,7 +144,7 @@ def draw_strips(path: Path, rows: list[StripRow], title: str | None = None) -> N
                 ax.set_axis_off()
                 if texts:
                     texts[index].set_position(((x + side / 2) / width, 1 - (top + side + 4) / height))
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def _wrap(label: str, width: int) -> str:
@@ -182,8 +183,8 @@ def draw_psnr_boxes(path: Path, boxes: list[Box]) -> None:
     """
     groups = list(dict.fromkeys(box.group for box in boxes))
     users = list(dict.fromkeys(box.label for box in boxes))
-    if len(groups) > len(_COLOURS):
-        raise ValueError(f"{len(groups)} groups of boxes: at most {len(_COLOURS)} can be told apart")
+    if len(groups) > len(COLOURS):
+        raise ValueError(f"{len(groups)} groups of boxes: at most {len(COLOURS)} can be told apart")
     values = [_finite(box.values) for box in boxes]
     many = len(users) > _MANY_USERS
     slots: list[str]
@@ -200,8 +201,8 @@ def draw_psnr_boxes(path: Path, boxes: list[Box]) -> None:
         pairs = zip(boxes, values, strict=True)
         drawn = [(users.index(box.label), groups.index(box.group), finite) for box, finite in pairs if len(finite)]
 
-    with mpl.rc_context(_STYLE):
-        inches = min(_PAGE, max(_COLUMN, 0.8 + 0.16 * len(drawn) + 0.1 * len(slots)))
+    with mpl.rc_context(STYLE):
+        inches = min(_PAGE, max(COLUMN, 0.8 + 0.16 * len(drawn) + 0.1 * len(slots)))
         room = inches / max(1, len(slots))
         longest = max((len(line) for slot in slots for line in slot.split("\n")), default=0) * _LETTER
         upright = longest < room
@@ -219,10 +220,10 @@ def draw_psnr_boxes(path: Path, boxes: list[Box]) -> None:
         ax.tick_params(axis="x", length=0)
         ax.set_xlim(-0.5, max(0.5, len(slots) - 0.5))
         if groups and not many:
-            handles = [Patch(facecolor=_pale(c), edgecolor=c) for c in _COLOURS[: len(groups)]]
+            handles = [Patch(facecolor=_pale(c), edgecolor=c) for c in COLOURS[: len(groups)]]
             per_line = max(1, min(len(groups), int(inches / (0.45 + 0.06 * max(map(len, groups))))))
             figure.legend(handles, groups, loc="outside upper center", ncols=per_line)
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def whiskers(values: Tensor) -> tuple[float, float]:
@@ -271,7 +272,7 @@ def _draw_boxes(ax: Axes, drawn: list[tuple[int, int, NDArray[np.float64]]]) -> 
         place = sorted(present[slot]).index(group) - (len(present[slot]) - 1) / 2
         q1, median, q3 = np.quantile(values, [0.25, 0.5, 0.75])
         low, high = _whiskers(values)
-        colour = _COLOURS[group]
+        colour = COLOURS[group]
         ax.bxp(
             [{"q1": q1, "med": median, "q3": q3, "whislo": low, "whishi": high}],
             positions=[slot + place * step],
@@ -304,18 +305,18 @@ def draw_trade_off(path: Path, points: list[TradeOff], hidden: tuple[float, floa
         ValueError: there are more than 8 groups, which nobody could tell apart.
     """
     groups = list(dict.fromkeys(point.group for point in points))
-    if len(groups) > len(_COLOURS):
-        raise ValueError(f"{len(groups)} groups of points: at most {len(_COLOURS)} can be told apart")
+    if len(groups) > len(COLOURS):
+        raise ValueError(f"{len(groups)} groups of points: at most {len(COLOURS)} can be told apart")
     loss, gain = hidden
-    with mpl.rc_context(_STYLE | {"axes.grid.axis": "both"}):
-        figure = Figure(figsize=(_COLUMN, 3.0), layout="constrained")
+    with mpl.rc_context(STYLE | {"axes.grid.axis": "both"}):
+        figure = Figure(figsize=(COLUMN, 3.0), layout="constrained")
         ax = figure.add_subplot()
         ax.set_xlabel("best attack's gain in SSIM over the class mean")
         ax.set_ylabel("accuracy, protected - plain (points)")
         for index, group in enumerate(groups):
             own = [point for point in points if point.group == group]
             x, y = [point.gain for point in own], [point.accuracy for point in own]
-            ax.scatter(x, y, s=14, color=_COLOURS[index], marker=_MARKERS[index], label=group, linewidths=0)
+            ax.scatter(x, y, s=14, color=COLOURS[index], marker=MARKERS[index], label=group, linewidths=0)
             if len(points) <= _MANY_USERS:
                 for point in own:
                     place = (point.gain, point.accuracy)
@@ -327,7 +328,7 @@ def draw_trade_off(path: Path, points: list[TradeOff], hidden: tuple[float, floa
         (x_low, _), (_, y_high) = ax.get_xlim(), ax.get_ylim()
         ax.add_patch(Rectangle((x_low, -loss), gain - x_low, y_high + loss, color="0.9", zorder=0, label="both hold"))
         figure.legend(loc="outside upper center", ncols=min(3, len(groups) + 1))
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def draw_accuracy(path: Path, lines: dict[str, list[tuple[float, float]]], plain: float) -> None:
@@ -342,10 +343,10 @@ def draw_accuracy(path: Path, lines: dict[str, list[tuple[float, float]]], plain
     Raises:
         ValueError: there are more than 8 lines, which nobody could tell apart.
     """
-    if len(lines) > len(_COLOURS):
-        raise ValueError(f"{len(lines)} lines: at most {len(_COLOURS)} can be told apart")
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(_COLUMN, 2.6), layout="constrained")
+    if len(lines) > len(COLOURS):
+        raise ValueError(f"{len(lines)} lines: at most {len(COLOURS)} can be told apart")
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(COLUMN, 2.6), layout="constrained")
         ax = figure.add_subplot()
         ax.set_xlabel("alpha")
         ax.set_ylabel("accuracy (%)")
@@ -357,16 +358,16 @@ def draw_accuracy(path: Path, lines: dict[str, list[tuple[float, float]]], plain
             for alpha, accuracy in shown:
                 by_alpha.setdefault(alpha, []).append(accuracy)
             means = [float(np.mean(values)) for values in by_alpha.values()]
-            ax.plot(list(by_alpha), means, color=_COLOURS[index], linewidth=1)
+            ax.plot(list(by_alpha), means, color=COLOURS[index], linewidth=1)
             x, y = [alpha for alpha, _ in shown], [accuracy for _, accuracy in shown]
-            ax.scatter(x, y, s=14, color=_COLOURS[index], marker=_MARKERS[index], label=label, linewidths=0)
+            ax.scatter(x, y, s=14, color=COLOURS[index], marker=MARKERS[index], label=label, linewidths=0)
         alphas = sorted({alpha for pairs in lines.values() for alpha, _ in pairs if alpha > 0})
         if len(alphas) <= _LONGEST_LEGEND:
             ax.set_xticks(alphas, [f"{alpha:g}" for alpha in alphas])
             ax.xaxis.set_minor_formatter(NullFormatter())
             ax.tick_params(axis="x", which="minor", length=0)
         figure.legend(loc="outside upper center", ncols=min(3, len(lines) + 1))
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def draw_learning_curves(path: Path, curves: dict[str, list[dict[str, float]]], panels: list[Panel]) -> None:
@@ -388,22 +389,22 @@ def draw_learning_curves(path: Path, curves: dict[str, list[dict[str, float]]], 
         raise ValueError("learning curves need at least one panel")
     columns = len(panels) if len(panels) <= 3 else 2 if len(panels) == 4 else 3
     lines = -(-len(panels) // columns)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(
-            figsize=(_COLUMN if columns == 1 else _PAGE, 0.35 + (2.3 if columns < 3 else 1.9) * lines),
+            figsize=(COLUMN if columns == 1 else _PAGE, 0.35 + (2.3 if columns < 3 else 1.9) * lines),
             layout="constrained",
         )
         for position, panel in enumerate(panels, 1):
             _draw_panel(figure.add_subplot(lines, columns, position), panel, curves)
         if len(curves) > _MANY_USERS:
-            handles = [Line2D([], [], color="0.6", linewidth=0.6), Line2D([], [], color=_COLOURS[0], linewidth=1.5)]
+            handles = [Line2D([], [], color="0.6", linewidth=0.6), Line2D([], [], color=COLOURS[0], linewidth=1.5)]
             labels = ["one user", f"median of {len(curves):,} users"]
             figure.legend(handles, labels, loc="outside upper center", ncols=2)
         elif 0 < len(curves) <= _LONGEST_LEGEND:
-            handles = [Line2D([], [], color=colour, linewidth=1) for colour in _COLOURS[: len(curves)]]
+            handles = [Line2D([], [], color=colour, linewidth=1) for colour in COLOURS[: len(curves)]]
             per_line = max(1, int(figure.get_figwidth() / (0.5 + 0.06 * max(map(len, curves)))))
             figure.legend(handles, list(curves), loc="outside upper center", ncols=min(len(curves), per_line))
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def _draw_panel(ax: Axes, panel: Panel, curves: dict[str, list[dict[str, float]]]) -> None:
@@ -432,12 +433,12 @@ def _draw_panel(ax: Axes, panel: Panel, curves: dict[str, list[dict[str, float]]
         for epoch, value in (point for line in points for point in line):
             by_epoch.setdefault(epoch, []).append(value)
         medians = [(epoch, float(np.median(values))) for epoch, values in sorted(by_epoch.items())]
-        _plot(ax, medians, color=_COLOURS[0], linewidth=1.5)
+        _plot(ax, medians, color=COLOURS[0], linewidth=1.5)
     elif len(points) > _LONGEST_LEGEND:
         for line, share in zip(points, np.linspace(0, 0.9, len(points)), strict=True):
             _plot(ax, line, color=mpl.colormaps["viridis"](share), linewidth=0.8)
     else:
-        for line, colour in zip(points, _COLOURS, strict=False):
+        for line, colour in zip(points, COLOURS, strict=False):
             _plot(ax, line, color=colour, linewidth=1)
 
 
@@ -458,7 +459,8 @@ def _say_no_data(ax: Axes) -> None:
     ax.text(0.5, 0.5, "no data", transform=ax.transAxes, ha="center", va="center", color="0.5")
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as ``.png`` and ``.pdf``, both or neither."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".partial-", dir=path.parent) as folder:
         finished = [path.with_suffix(".png"), path.with_suffix(".pdf")]

@@ -10,12 +10,15 @@ type                      to         carries                              reply
 ``query.publish``         user       the job                              the theta that goes public, curve, traffic
 ``evaluate.test``         user       the job                              predicted labels of protected test images
 ``evaluate.itn``          evaluator  the job, theta, predicted labels     measures per image, curves, pictures
+``evaluate.study``        evaluator  the job, who has published           rows of a study's table, pictures
 ``query.images``          provider   user index                           ids of X' and of validation images
-``query.loss_gradient``   provider   x_hat, ids                           dL_class/dx_hat, loss, number correct
+``query.loss_gradient``   provider   x_hat, ids, user                     dL_class/dx_hat, loss, number correct
 ``query.loss``            provider   x_hat, ids                           loss, number correct
 ``query.lesson``          provider   user, number, bitmaps, ids           loss, number correct
 ``query.exam``            provider   user, number, bitmaps, ids           loss, number correct
 ``query.classify``        provider   bitmaps, user or psi                 predicted labels
+``query.recall``          provider   user                                 protected images that it saw, ids
+``query.published``       ServerApp  user                                 the theta that the user has published
 ``train.resume``          user       the job, ticket, provider's answer   the next request, or the final reply
 ``evaluate.resume``       user,      the job, ticket, provider's answer   the next request, or the final reply
                           evaluator
@@ -23,10 +26,12 @@ type                      to         carries                              reply
 
 A message to the provider may hold the requests of many users, numbered; its reply holds their answers under the same
 numbers, or one line of text where a request could not be answered. No message to a user has a field for labels of X'.
+What is asked of the ServerApp is a request like the others, answered from the run folder.
 """
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
@@ -46,15 +51,23 @@ from roles.common.exchange import (
     Losses,
     LossGradient,
     LossValues,
+    Memories,
     Predictions,
+    Published,
+    Recall,
     Request,
+    Theta,
     TrainingImages,
 )
 from roles.common.weights import State
 from roles.evaluator.attack import AttackResult, Measured
+from roles.evaluator.study import Findings
 from sim.config import Experiment, one_line
 
 JOB, ARRAYS, METRICS, REQUEST, ANSWER = "config", "arrays", "metrics", "request", "answer"
+FINDINGS = "findings"
+PUBLISHED = "query.published"
+"""The request that the ServerApp answers, and not the provider."""
 
 
 class MessageError(ValueError):
@@ -73,21 +86,29 @@ _IMAGES = _Shape(torch.float32, 4)
 _BITMAPS = _Shape(torch.uint8, 4)
 _INDICES = _Shape(torch.int64, 1)
 
-_REQUESTS: dict[type[Request], tuple[str, dict[str, _Shape | type]]] = {
+_Schema = dict[str, _Shape | type]
+"""The fields of a message: tensors of one shape, numbers, and a ``dict`` for named tensors of any shape."""
+
+_REQUESTS: dict[type[Request], tuple[str, _Schema]] = {
     TrainingImages: ("query.images", {"user": int}),
-    LossGradient: ("query.loss_gradient", {"protected": _IMAGES, "ids": _INDICES}),
+    LossGradient: ("query.loss_gradient", {"protected": _IMAGES, "ids": _INDICES, "user": int}),
     Losses: ("query.loss", {"protected": _IMAGES, "ids": _INDICES}),
     Lesson: ("query.lesson", {"user": int, "number": int, "images": _BITMAPS, "ids": _INDICES}),
     Exam: ("query.exam", {"user": int, "number": int, "images": _BITMAPS, "ids": _INDICES}),
     Classify: ("query.classify", {"images": _BITMAPS, "user": int}),
+    Recall: ("query.recall", {"user": int}),
+    Published: (PUBLISHED, {"user": int}),
 }
-_ANSWERS: dict[type[Answer], tuple[str, dict[str, _Shape | type]]] = {
+_ANSWERS: dict[type[Answer], tuple[str, _Schema]] = {
     ImageIds: ("images", {"train": _INDICES, "validation": _INDICES}),
     Gradient: ("loss_gradient", {"gradient": _IMAGES, "loss": float, "correct": int}),
     LossValues: ("loss", {"loss": float, "correct": int}),
     Predictions: ("classify", {"labels": _INDICES}),
+    Memories: ("recall", {"protected": _BITMAPS, "ids": _INDICES}),
+    Theta: ("published", {"theta": dict}),
 }
 REQUEST_TYPES = tuple(name for name, _ in _REQUESTS.values())
+PROVIDER_TYPES = tuple(name for name in REQUEST_TYPES if name != PUBLISHED)
 
 
 # ---- theta and other tensors -------------------------------------------------------------------------------------
@@ -121,13 +142,13 @@ def _tensor(name: str, array: Array) -> Tensor:
 
 
 def encode_request(request: Request) -> tuple[str, RecordDict]:
-    """Return the message type and the content of a request to the provider."""
+    """Return the message type and the content of a request."""
     message_type, schema = _REQUESTS[type(request)]
     return message_type, _encode_fields(request, message_type, schema)
 
 
 def decode_request(message_type: str, content: RecordDict) -> Request:
-    """Decode a request to the provider.
+    """Decode a request.
 
     Raises:
         MessageError: unknown type, a field missing, of the wrong dtype or number of dimensions.
@@ -135,7 +156,7 @@ def decode_request(message_type: str, content: RecordDict) -> Request:
     for kind, (name, schema) in _REQUESTS.items():
         if name == message_type:
             return kind(**_decode_fields(content, name, schema))
-    raise MessageError(f"unknown message type {message_type!r}: the provider answers {', '.join(REQUEST_TYPES)}")
+    raise MessageError(f"unknown message type {message_type!r}: must be one of {', '.join(REQUEST_TYPES)}")
 
 
 def encode_answer(answer: Answer) -> RecordDict:
@@ -166,17 +187,23 @@ def decode_answer(content: RecordDict) -> Answer:
     raise MessageError(f"unknown kind of answer {kind_name!r}")
 
 
-def _encode_fields(message: Request | Answer, kind: str, schema: Mapping[str, _Shape | type]) -> RecordDict:
+def _encode_fields(message: Request | Answer, kind: str, schema: _Schema) -> RecordDict:
     values = {field.name: getattr(message, field.name) for field in fields(message)}
     tensors = {name: values[name] for name, form in schema.items() if isinstance(form, _Shape)}
-    numbers = {name: values[name] for name, form in schema.items() if not isinstance(form, _Shape)}
-    return RecordDict({ARRAYS: encode_tensors(tensors), ANSWER: ConfigRecord({"kind": kind, **numbers})})
+    named = {name: encode_tensors(values[name]) for name, form in schema.items() if form is dict}
+    numbers = {name: values[name] for name in schema if name not in tensors and name not in named}
+    return RecordDict({ARRAYS: encode_tensors(tensors), ANSWER: ConfigRecord({"kind": kind, **numbers}), **named})
 
 
-def _decode_fields(content: RecordDict, kind: str, schema: Mapping[str, _Shape | type]) -> dict[str, Any]:
+def _decode_fields(content: RecordDict, kind: str, schema: _Schema) -> dict[str, Any]:
     arrays, config = content.array_records.get(ARRAYS), content.config_records.get(ANSWER)
     decoded: dict[str, Any] = {}
     for name, form in schema.items():
+        if form is dict:
+            if name not in content.array_records:
+                raise MessageError(f"{kind}: field {name!r} is missing")
+            decoded[name] = decode_tensors(content.array_records[name])
+            continue
         holder: Mapping[str, Any] | None = arrays if isinstance(form, _Shape) else config
         if holder is None or name not in holder:
             raise MessageError(f"{kind}: field {name!r} is missing")
@@ -242,7 +269,7 @@ class Job:
     rounds: int = 1
     """How many rounds a user trains through on its own, from this one on."""
     subject: str = ""
-    """What an evaluator attacks: ``user-0003``, or the name of a control."""
+    """What an evaluator attacks: ``user-0003``, or the name of a control; of a study, ``<kind>/<part>``."""
 
     @property
     def round(self) -> int:
@@ -264,7 +291,7 @@ def encode_job(job: Job) -> ConfigRecord:
     )
 
 
-def job_content(job: Job, **records: ArrayRecord) -> RecordDict:
+def job_content(job: Job, **records: ArrayRecord | ConfigRecord) -> RecordDict:
     """Return the content of a message that carries a job, and ``records`` beside it."""
     return RecordDict({JOB: encode_job(job), **records})
 
@@ -292,7 +319,7 @@ def decode_job(content: RecordDict) -> Job:
 
 
 def suspended(request: RecordDict, message_type: str, ticket: int) -> RecordDict:
-    """Encode a node's reply that asks for something: a request to the provider, and the ticket to go on with."""
+    """Encode a node's reply that asks for something: a request, and the ticket to go on with."""
     asked = ConfigRecord({"type": message_type, "ticket": ticket})
     return RecordDict({REQUEST: asked, **dict(request.items())})
 
@@ -415,6 +442,47 @@ def decode_attack(content: RecordDict) -> AttackResult:
         },
         pictures={n.removeprefix("picture/"): t for n, t in tensors.items() if n.startswith("picture/")},
     )
+
+
+def encode_published(users: Sequence[int]) -> ConfigRecord:
+    """Encode which users have published, for whoever studies them."""
+    return ConfigRecord({"users": list(users)})
+
+
+def decode_published(content: RecordDict) -> list[int]:
+    """Return which users have published.
+
+    Raises:
+        MessageError: the message does not say.
+    """
+    users = content.config_records.get("published", ConfigRecord()).get("users")
+    if not isinstance(users, list) or not users:
+        raise MessageError("a study needs to be told which users have published")
+    return [int(cast(int, user)) for user in users]
+
+
+def encode_findings(findings: Findings) -> RecordDict:
+    """Encode what a part of a study has found."""
+    rows = ConfigRecord({"rows": json.dumps(findings.rows)})
+    return RecordDict({FINDINGS: rows, ARRAYS: encode_tensors(findings.pictures)})
+
+
+def decode_findings(content: RecordDict) -> Findings:
+    """Undo :func:`encode_findings`.
+
+    Raises:
+        MessageError: the reply is not that of a study.
+    """
+    record = content.config_records.get(FINDINGS)
+    if record is None or ARRAYS not in content.array_records:
+        raise MessageError("the evaluator's reply carries no findings")
+    try:
+        rows = json.loads(str(record.get("rows")))
+    except ValueError as error:
+        raise MessageError(f"the rows of a study cannot be read ({one_line(error)})") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise MessageError("the rows of a study must be a list of columns and values")
+    return Findings(rows, decode_tensors(content.array_records[ARRAYS]))
 
 
 def _measured(result: AttackResult) -> dict[str, Measured]:

@@ -31,7 +31,9 @@ def explain(error: ValidationError, root: type[BaseModel]) -> str:
     if first["type"] == "missing":
         return f"{key}: missing{more}"
     if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        kinds = ", ".join(_kinds(section.model_fields[keys[-1]].annotation))
+        # In a list, the last key is a position.
+        field = next(section.model_fields[name] for name in reversed(keys) if name in section.model_fields)
+        kinds = ", ".join(_kinds(field.annotation))
         return f"{key}.kind: got {first['input'].get('kind')!r}: must be one of {kinds}{more}"
     if first["type"] in ("model_type", "model_attributes_type"):
         return f"{key}: got {first['input']!r}: must be a section of keys and values{more}"
@@ -62,8 +64,10 @@ def _locate(detail: ErrorDetails, root: type[BaseModel]) -> tuple[list[str], typ
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
-    candidates = [annotation, *get_args(annotation)]
-    return [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+    """Return the sections that a type is made of, however deep in lists and alternatives."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]
 
 
 def _kinds(annotation: Any) -> dict[str, type[BaseModel]]:

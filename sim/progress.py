@@ -26,7 +26,7 @@ class Status:
     """What the ServerApp is doing."""
 
     phase: str
-    """``starting``, ``classifier``, ``users``, ``attacks``, ``report``, ``complete`` or ``failed``."""
+    """``starting``, ``classifier``, ``users``, ``attacks``, ``studies``, ``report``, ``complete`` or ``failed``."""
     done: int = 0
     """Rounds, users or attacks of this phase that are done (see ``unit``)."""
     total: int = 0

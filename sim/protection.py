@@ -31,12 +31,28 @@ def protection_of(experiment: Experiment, user: int, theta: State) -> Protect:
             return encryption.protect(images, image_numbers(split, positions))
 
         return encrypt
-    if not config.trains_network:
+    h = network_of(experiment, user, theta)
+    if h is None:
         return lambda images, split, positions: images
-    h, compute = UNet(config.width, config.depth), compute_of(experiment)
-    load_into(h, theta, f"published theta of user {user}")
-    h = compute.module(h)
+    compute = compute_of(experiment)
     return lambda images, split, positions: apply_network(h, images, compute)
+
+
+def network_of(experiment: Experiment, user: int, theta: State) -> UNet | None:
+    """Return the h_theta of one user, or None where it has none.
+
+    Args:
+        theta: what it has published.
+
+    Raises:
+        ValueError: theta does not fit the user's network.
+    """
+    config = experiment.user_config(user)
+    if not config.trains_network:
+        return None
+    h = UNet(config.width, config.depth)
+    load_into(h, theta, f"published theta of user {user}")
+    return compute_of(experiment).module(h)
 
 
 def cipher_attacks_on(experiment: Experiment, user: int) -> dict[str, CipherAttack]:

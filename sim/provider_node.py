@@ -15,6 +15,7 @@ from roles.common.labels import load_labels
 from roles.common.seeds import generator
 from roles.common.weights import State, digest, load, load_into, save
 from roles.provider.classifiers import Adaptation, Classifier
+from roles.provider.memory import Memory
 from roles.provider.provider import Provider
 from roles.provider.pupils import Pupils
 from roles.provider.training import predict, train_classifier
@@ -139,7 +140,9 @@ def build_provider(job: Job) -> Provider:
         [len(images) for images in assignment],
         compute,
     )
-    return Provider(experiment.classifier.name, state, store, compute, assignment, validation, pupils)
+    remembered = experiment.remembered
+    memory = Memory(state_folder(job) / "provider" / "memory", remembered, store.side) if remembered else None
+    return Provider(experiment.classifier.name, state, store, compute, assignment, validation, pupils, memory)
 
 
 def _adaptation(user: UserConfig) -> Adaptation | None:

@@ -6,7 +6,7 @@ that come in together travel to the provider as one message; a user goes on as s
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -67,6 +67,7 @@ class Relay:
             its own, and all are sent at once.
         per_node: how many messages a node may have in flight; a node that keeps state between messages: 1.
         idle: called now and then while waiting, for progress.
+        own: by message type, what is answered here and not by the provider.
     """
 
     def __init__(
@@ -77,9 +78,11 @@ class Relay:
         workers: int | None = None,
         per_node: Callable[[int], int] = lambda node: 1,
         idle: Callable[[], None] = lambda: None,
+        own: Mapping[str, Callable[[RecordDict], RecordDict]] | None = None,
     ) -> None:
         self._grid, self._provider, self._job = grid, provider, job
         self._workers, self._per_node, self._idle = workers, per_node, idle
+        self._own = own or {}
         self._pending: list[_Conversation] = []
         self._open: set[_Conversation] = set()
         self._busy: Counter[int] = Counter()
@@ -252,7 +255,11 @@ class Relay:
         except MessageError as error:
             suspension, reply = None, Message(Error(0, str(error)), reply_to=_sent(conversation))
         if suspension is not None:
-            self._questions.append(_Question(conversation, suspension))
+            question, own = _Question(conversation, suspension), self._own.get(suspension.message_type)
+            if own is None:
+                self._questions.append(question)
+            else:
+                self._resume(question, own(suspension.request))
             return
         self._end(conversation, reply)
 

@@ -22,6 +22,7 @@ from sim.figures import (
 from sim.nodes import user_name, user_of
 from sim.progress import write_atomically
 from sim.runs import RunFolder, subject_of
+from sim.studies import report_studies
 from sim.tables import attacks_in, markdown, psnr_and_ssim, write_table
 
 _HIDDEN_DB, _HIDDEN_SSIM = 1.0, 0.05
@@ -163,7 +164,7 @@ def write_report(run: RunFolder, experiment: Experiment) -> str:
     write_table(run.path, table)
     shown = shown_users(table, experiment)
     _draw(run, experiment, table, shown)
-    summary = summary_of(run, experiment, table, shown)
+    summary = summary_of(run, experiment, table, shown, report_studies(run, experiment))
     write_atomically(run.path / "summary.md", summary)
     return summary
 
@@ -282,8 +283,10 @@ def _strips(result: AttackResult) -> list[StripRow]:
     ]
 
 
-def summary_of(run: RunFolder, experiment: Experiment, table: pd.DataFrame, shown: list[int]) -> str:
-    """Return the run in words: what was run, the table in short, and whether anything was hidden."""
+def summary_of(
+    run: RunFolder, experiment: Experiment, table: pd.DataFrame, shown: list[int], findings: list[str]
+) -> str:
+    """Return the run in words: what was run, the table in short, whether anything was hidden, and ``findings``."""
     facts = run.facts()
     psi = facts["psi"]
     user = experiment.user
@@ -309,6 +312,7 @@ def summary_of(run: RunFolder, experiment: Experiment, table: pd.DataFrame, show
         *_conventional(experiment),
         "",
         *_verdicts(table, experiment),
+        *findings,
         "",
     ]
     return "\n".join(lines)

@@ -13,10 +13,21 @@ import torch
 import yaml
 from flwr.app import ArrayRecord, MetricRecord, RecordDict
 
+from roles.common.exchange import Published, Theta
 from roles.common.weights import State, load, save
 from roles.evaluator.attack import AttackResult
+from roles.evaluator.study import Findings
 from sim.config import ConfigError, Experiment, load_experiment
-from sim.messages import decode_attack, decode_tensors, encode_attack, encode_tensors
+from sim.messages import (
+    PUBLISHED,
+    decode_attack,
+    decode_request,
+    decode_tensors,
+    encode_answer,
+    encode_attack,
+    encode_refusal,
+    encode_tensors,
+)
 from sim.nodes import user_name
 from sim.progress import write_atomically
 
@@ -59,7 +70,8 @@ class RunFolder:
     ``provider/``             psi.safetensors and its learning curve
     ``users/user-0000/``      theta.safetensors, facts and learning curve, predicted labels
     ``attacks/user-0000/``    measures of every test image, curves, pictures (``shared``: of an averaged theta)
-    ``failures/``             why a user or a control has no result
+    ``studies/``              a table a study, CSV and Parquet, and what each part of it has found
+    ``failures/``             why a user, a control or a part of a study has no result
     ``state/``, ``progress/``  what a killed run resumes from; what it is doing
     ========================  ===================================================================
     """
@@ -203,6 +215,21 @@ class RunFolder:
         metrics = {name: MetricRecord(record) for name, record in json.loads(metadata["metrics"]).items()}
         return decode_attack(RecordDict({"arrays": encode_tensors(tensors), **metrics}))
 
+    def keep_findings(self, study: str, part: str, findings: Findings) -> None:
+        """Keep what a part of a study has found."""
+        save(self._findings_path(study, part), findings.pictures, {"rows": json.dumps(findings.rows)})
+
+    def findings(self, study: str, part: str) -> Findings | None:
+        """Return what a part of a study has found, or None."""
+        path = self._findings_path(study, part)
+        if not path.is_file():
+            return None
+        pictures, metadata = load(path)
+        return Findings(json.loads(metadata["rows"]), pictures)
+
+    def _findings_path(self, study: str, part: str) -> Path:
+        return self.path / "studies" / study / f"{part}.safetensors"
+
     def keep_failure(self, subject: str, reason: str) -> None:
         """Note why ``subject`` has no result."""
         self._write(f"failures/{subject}.json", json.dumps({"reason": reason}))
@@ -214,6 +241,21 @@ class RunFolder:
     def failure(self, subject: str) -> str:
         """Return why ``subject`` has no result; empty if nothing is known."""
         return str(self._read_json(f"failures/{subject}.json").get("reason", ""))
+
+
+def answer_published(path: Path, content: RecordDict) -> RecordDict:
+    """Answer a request for a published theta, or say in one line why not.
+
+    Args:
+        path: the run's folder.
+        content: the encoded request.
+    """
+    try:
+        request = decode_request(PUBLISHED, content)
+        assert isinstance(request, Published)
+        return encode_answer(Theta(RunFolder(path).theta(request.user)))
+    except ValueError as error:
+        return encode_refusal(error)
 
 
 def environment() -> dict[str, Any]:

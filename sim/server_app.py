@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from logging import ERROR, INFO
 from pathlib import Path
 from typing import cast
@@ -21,13 +22,14 @@ from roles.common.unet import UNet
 from roles.common.weights import cpu_state
 from sim.config import Experiment, check, load_experiment, one_line
 from sim.evaluation import Evaluation
-from sim.messages import METRICS, Job, decode_curve, decode_tensors, encode_job, encode_tensors, job_content
+from sim.messages import METRICS, PUBLISHED, Job, decode_curve, decode_tensors, encode_job, encode_tensors, job_content
 from sim.nodes import user_name
 from sim.ownership import claim, watch_owner
 from sim.progress import ProgressLine, Status
 from sim.relay import Relay, RelayGrid, reason_of
 from sim.report import write_report
-from sim.runs import RunFolder
+from sim.runs import RunFolder, answer_published
+from sim.studies import run_studies
 from strategies import STRATEGIES
 
 app = ServerApp()
@@ -95,6 +97,8 @@ def run_experiment(grid: Grid, run: RunFolder, experiment: Experiment) -> None:
     clock.note()
     if not evaluation.finish():
         raise RunFailed(f"no user finished its training; the first said: {run.failure(user_name(0))}")
+    run_studies(relay, roster.evaluators, run, job)
+    clock.note()
     if _ask(relay, Message(job_content(job), roster.provider, "query.psi")).config_records["psi"]["digest"] != digest:
         raise RunFailed("psi has changed while users trained: the results of this run mean nothing")
 
@@ -156,7 +160,8 @@ class _Roster:
         def per_node(node: int) -> int:
             return ahead if node in attackers else 1
 
-        return Relay(grid, self.provider, encode_job(job), workers if self.simulated else None, per_node, idle)
+        own = {PUBLISHED: partial(answer_published, job.run)}
+        return Relay(grid, self.provider, encode_job(job), workers if self.simulated else None, per_node, idle, own)
 
 
 def _roster(grid: Grid, job: Job) -> _Roster:

@@ -12,12 +12,12 @@ from roles.evaluator.attack import FR_ATTACK
 from sim.progress import write_atomically
 
 
-def write_table(folder: Path, table: pd.DataFrame) -> None:
-    """Write ``table.csv`` and ``table.parquet``."""
-    write_atomically(folder / "table.csv", table.to_csv(index=False))
+def write_table(folder: Path, table: pd.DataFrame, name: str = "table") -> None:
+    """Write ``<name>.csv`` and ``<name>.parquet``."""
+    write_atomically(folder / f"{name}.csv", table.to_csv(index=False))
     parquet = io.BytesIO()
     table.to_parquet(parquet, index=False)
-    write_atomically(folder / "table.parquet", parquet.getvalue())
+    write_atomically(folder / f"{name}.parquet", parquet.getvalue())
 
 
 def attacks_in(table: pd.DataFrame) -> list[str]:

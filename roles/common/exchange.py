@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from roles.common.images import all_finite
+from roles.common.weights import State
 
 ResultT = TypeVar("ResultT")
 PSI = -1
@@ -44,11 +45,13 @@ class ImageIds:
 class LossGradient:
     """Ask for L_class of protected training images and its gradient.
 
-    ``protected`` is float32 ``(N, 3, H, W)`` in [0, 1]; ``ids`` int64 ``(N,)`` are positions in the train set.
+    ``protected`` is float32 ``(N, 3, H, W)`` in [0, 1]; ``ids`` int64 ``(N,)`` are positions in the train set; ``user``
+    is who asks: no answer depends on it, but a curious provider takes note.
     """
 
     protected: Tensor
     ids: Tensor
+    user: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +65,10 @@ class Gradient:
 
 @dataclass(frozen=True, eq=False)
 class Losses:
-    """Ask for L_class of protected validation images, without a gradient; fields as in :class:`LossGradient`."""
+    """Ask for L_class of protected validation images, without a gradient.
+
+    ``protected`` is as in :class:`LossGradient`; ``ids`` int64 ``(N,)`` are positions in the validation set.
+    """
 
     protected: Tensor
     ids: Tensor
@@ -127,9 +133,41 @@ class Predictions:
     labels: Tensor
 
 
-Request = TrainingImages | LossGradient | Losses | Lesson | Exam | Classify
-Answer = ImageIds | Gradient | LossValues | Predictions
-AnswerT = TypeVar("AnswerT", ImageIds, Gradient, LossValues, Predictions)
+@dataclass(frozen=True, eq=False)
+class Published:
+    """Ask for the theta that a user has published; it is public, and whoever runs the experiment answers."""
+
+    user: int
+
+
+@dataclass(frozen=True, eq=False)
+class Theta:
+    """A published theta; empty where the user's protection is a key, or none."""
+
+    theta: State
+
+
+@dataclass(frozen=True, eq=False)
+class Recall:
+    """Ask a curious provider what it remembers of a user's training."""
+
+    user: int
+
+
+@dataclass(frozen=True, eq=False)
+class Memories:
+    """The last protected images that a user was given gradients for, and which images of the train set they show.
+
+    ``protected`` is uint8 ``(M, 3, H, W)``, in no order; ``ids`` int64 ``(M,)``. M may be 0.
+    """
+
+    protected: Tensor
+    ids: Tensor
+
+
+Request = TrainingImages | LossGradient | Losses | Lesson | Exam | Classify | Published | Recall
+Answer = ImageIds | Gradient | LossValues | Predictions | Theta | Memories
+AnswerT = TypeVar("AnswerT", ImageIds, Gradient, LossValues, Predictions, Theta, Memories)
 Work = Generator[Request, Answer, ResultT]
 
 

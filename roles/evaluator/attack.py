@@ -10,12 +10,13 @@ from torch import Tensor
 
 from roles.common.compute import Compute
 from roles.common.data import ImageStore, Split
-from roles.common.exchange import Classify, ExchangeError, Predictions, Work, expect
+from roles.common.exchange import PSI, Classify, ExchangeError, Predictions, Work, expect
 from roles.common.images import to_bitmap
 from roles.common.labels import load_labels
 from roles.common.recipes import Frozen, Recipe
 from roles.common.seeds import generator
 from roles.common.transform import apply_network
+from roles.common.unet import UNet
 from roles.evaluator.baselines import class_means, mean_image
 from roles.evaluator.itn import ItnConfig, Progress, train_itn
 from roles.evaluator.measures import Lpips, psnr, ssim
@@ -127,19 +128,19 @@ def evaluate_protection(
         ValueError: more images are asked for than there are, an inverse network diverged, or LPIPS cannot be had.
     """
     lpips = Lpips(store.side) if config.lpips else None
-    plain = _first(store, "test", config.test_images, "test_images")
-    pair_ids = _attacker_ids(store, "train", config.pairs, seed)
+    plain = store.images("test")[: _checked(store, "test", config.test_images, "test_images")]
     classes = len(store.classes)
 
     if "protected/images" not in state:
         state["protected/images"] = protect(plain, "test", torch.arange(len(plain)))
     protected = state["protected/images"]
-    predictions = {"protected": (yield from _classify(protected, "protected/labels", state, classes))}
+    predictions = {"protected": (yield from classify(protected, "protected/labels", state, classes))}
     for itn in config.itns:
         if f"itn/{itn.name}/images" not in state:
-            estimates, curve = _attack(itn, protect, protected, store, pair_ids, config, compute, seed, progress)
-            state[f"itn/{itn.name}/curve"] = curve
-            state[f"itn/{itn.name}/images"] = estimates
+            network, curve = inverse_network(itn, protect, store, config, compute, seed, progress)
+            rows = [[row[column] for column in _CURVE_COLUMNS] for row in curve]
+            state[f"itn/{itn.name}/curve"] = torch.tensor(rows, dtype=torch.float64)
+            state[f"itn/{itn.name}/images"] = apply_network(network, protected, compute)
     for name, attack in (cipher_attacks or {}).items():
         if f"itn/{name}/images" not in state:
             state[f"itn/{name}/images"] = attack(protected)
@@ -147,7 +148,7 @@ def evaluate_protection(
         name: state[f"itn/{name}/images"] for name in (*(itn.name for itn in config.itns), *(cipher_attacks or {}))
     }
     for name, images in estimated.items():
-        predictions[name] = yield from _classify(images, f"itn/{name}/labels", state, classes)
+        predictions[name] = yield from classify(images, f"itn/{name}/labels", state, classes)
 
     labels = load_labels(store.folder, "test")[: len(plain)]
 
@@ -159,54 +160,80 @@ def evaluate_protection(
             accuracy=None if predicted is None else int((predicted == labels).sum()) / len(labels),
         )
 
-    known, known_labels = store.images("train")[pair_ids], load_labels(store.folder, "train")[pair_ids]
-    by_class = to_bitmap(class_means(known, known_labels, classes))
+    known = store.images("train")[attacker_ids(store, "train", config.pairs, seed)]
     shown = {"plain": plain, "protected": protected, **estimated}
     return AttackResult(
         protected=measured(protected, predictions["protected"]),
         estimates={name: measured(images, predictions[name]) for name, images in estimated.items()},
         baselines={
             "mean_image": measured(to_bitmap(mean_image(known)).expand_as(plain), None),
-            "class_mean": measured(by_class[predictions["protected"]], None),
+            "class_mean": measured(class_mean_images(store, config, seed)[predictions["protected"]], None),
         },
         curves={itn.name: _rows(state[f"itn/{itn.name}/curve"]) for itn in config.itns},
         pictures={name: images[: config.pictures].clone() for name, images in shown.items()},
     )
 
 
-def _attack(
+def inverse_network(
     itn: ItnConfig,
     protect: Protect,
-    protected: Tensor,
     store: ImageStore,
-    pair_ids: Tensor,
     config: AttackConfig,
     compute: Compute,
     seed: int,
-    progress: Progress,
-) -> tuple[Tensor, Tensor]:
-    """Return the estimates of ``protected``, uint8, and the curve, float64 ``(epochs, 4)``."""
+    progress: Progress = lambda step, total, loss: None,
+) -> tuple[UNet, list[dict[str, float]]]:
+    """Train an inverse network on pairs that the attacker makes itself; see :func:`train_itn`.
+
+    Raises:
+        ValueError: more pairs are asked for than there are train images, or it diverged.
+    """
+    pair_ids = attacker_ids(store, "train", config.pairs, seed)
     plain = store.images("train")[pair_ids]
-    # A ninth, as the paper's 5,000 validation images to 45,000; more would be knowledge that ``pairs`` denies.
-    count = min(max(2, len(plain) // 9), store.counts["validation"])
-    validation_ids = _attacker_ids(store, "validation", count, seed)
+    validation_ids = attacker_ids(store, "validation", validation_count(len(plain), store), seed)
     validation = store.images("validation")[validation_ids]
     pairs = (protect(plain, "train", pair_ids), plain, protect(validation, "validation", validation_ids), validation)
-    network, curve = train_itn(itn, *pairs, compute, seed, flip=config.flip, progress=progress)
-    rows = [[row[column] for column in _CURVE_COLUMNS] for row in curve]
-    return apply_network(network, protected, compute), torch.tensor(rows, dtype=torch.float64)
+    return train_itn(itn, *pairs, compute, seed, flip=config.flip, progress=progress)
+
+
+def validation_count(pairs: int, store: ImageStore) -> int:
+    """Return how many validation images an attacker with so many pairs selects its epoch by.
+
+    A ninth, as the paper's 5,000 validation images to 45,000; more would be knowledge that ``pairs`` denies.
+    """
+    return min(max(2, pairs // 9), store.counts["validation"])
+
+
+def class_mean_images(store: ImageStore, config: AttackConfig, seed: int) -> Tensor:
+    """Return the mean of the attacker's train images in each class, uint8 ``(classes, 3, H, W)``.
+
+    Raises:
+        ValueError: more pairs are asked for than there are train images.
+    """
+    ids = attacker_ids(store, "train", config.pairs, seed)
+    labels = load_labels(store.folder, "train")[ids]
+    return to_bitmap(class_means(store.images("train")[ids], labels, len(store.classes)))
 
 
 def _rows(curve: Tensor) -> list[dict[str, float]]:
     return [dict(zip(_CURVE_COLUMNS, row, strict=True)) for row in curve.tolist()]
 
 
-def _classify(images: Tensor, key: str, state: dict[str, Tensor], classes: int) -> Work[Tensor]:
-    """Return the labels that the provider predicts for ``images``; those known so far are under ``key``."""
+def classify(images: Tensor, key: str, state: dict[str, Tensor], classes: int, user: int = PSI) -> Work[Tensor]:
+    """Return the labels that the provider predicts for uint8 ``images``, int64 ``(N,)``.
+
+    Args:
+        key: where in ``state`` those known so far are.
+        classes: how many classes there are.
+        user: whose own classifier is asked; by default psi.
+
+    Raises:
+        ExchangeError: the provider's answer is unusable.
+    """
     known = state.get(key, torch.empty(0, dtype=torch.int64))
     while len(known) < len(images):
         batch = images[len(known) : len(known) + _CLASSIFY_BATCH]
-        labels = expect((yield Classify(batch)), Predictions).labels
+        labels = expect((yield Classify(batch, user)), Predictions).labels
         if labels.dtype != torch.int64 or labels.shape != (len(batch),):
             got = f"{labels.dtype} {tuple(labels.shape)}"
             raise ExchangeError(f"labels are {got}, expected torch.int64 ({len(batch)},)")
@@ -217,11 +244,15 @@ def _classify(images: Tensor, key: str, state: dict[str, Tensor], classes: int) 
     return known
 
 
-def _first(store: ImageStore, split: Split, count: int | None, name: str) -> Tensor:
-    return store.images(split)[: _checked(store, split, count, name)]
+def attacker_ids(store: ImageStore, split: Split, count: int | None, seed: int) -> Tensor:
+    """Return which images of a split an attacker has, in its order: random, and the same for all attackers of a run.
 
+    Args:
+        count: how many; None: all.
 
-def _attacker_ids(store: ImageStore, split: Split, count: int | None, seed: int) -> Tensor:
+    Raises:
+        ValueError: there are fewer.
+    """
     order = torch.randperm(store.counts[split], generator=generator(seed, "attacker", split))
     return order[: _checked(store, split, count, "pairs")]
 

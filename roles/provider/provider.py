@@ -21,12 +21,15 @@ from roles.common.exchange import (
     LossGradient,
     LossValues,
     Predictions,
+    Published,
+    Recall,
     Request,
     TrainingImages,
 )
 from roles.common.labels import load_labels
 from roles.common.weights import State, cpu_state, digest, load_into
 from roles.provider.classifiers import Classifier, ClassifierName
+from roles.provider.memory import Memory
 from roles.provider.pupils import Pupils
 from roles.provider.training import predict
 
@@ -40,6 +43,7 @@ class Provider:
         assignment: for each user, which images of the train set are its X', int64 ``(M,)``.
         validation: positions in the validation set by which users select their epoch, int64.
         pupils: the classifiers of users whose protection psi cannot read.
+        memory: where a curious provider keeps what it is asked about; None: it keeps nothing.
 
     Raises:
         ValueError: ``state`` does not fit ``name``.
@@ -54,13 +58,14 @@ class Provider:
         assignment: Sequence[Tensor],
         validation: Tensor,
         pupils: Pupils,
+        memory: Memory | None = None,
     ) -> None:
         self._compute = compute
         self._side = store.side
         classifier = Classifier(name, len(store.classes))
         load_into(classifier, state, "psi")
         self._psi = compute.module(classifier).eval().requires_grad_(False)
-        self._pupils = pupils
+        self._pupils, self._memory = pupils, memory
         self._assignment = assignment
         self._validation = validation
         self._labels = load_labels(store.folder, "train")
@@ -91,6 +96,12 @@ class Provider:
                 return self._pupils.exam(request.user, request.number, request.images, labels)
             case Classify():
                 return self._classify(request)
+            case Recall():
+                if self._memory is None:
+                    raise ExchangeError("this provider keeps nothing of what its users send")
+                return self._memory.recall(request.user)
+            case Published():
+                raise ExchangeError("the provider does not know what users have published: the ServerApp does")
 
     def _training_images(self, request: TrainingImages) -> ImageIds:
         if not 0 <= request.user < len(self._assignment):
@@ -103,6 +114,8 @@ class Provider:
         with self._compute.autocast():
             logits = self._psi(protected)
         loss = F.cross_entropy(logits, labels)
+        if self._memory is not None:
+            self._memory.note(request.user, request.protected, request.ids)
         (gradient,) = torch.autograd.grad(loss, protected)
         return Gradient(
             gradient=gradient.float().cpu().contiguous(),

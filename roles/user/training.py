@@ -239,7 +239,8 @@ class TransformerTraining:
             protected = self._h(plain)
         if not all_finite(protected):
             raise ValueError(f"user {self._user} diverged at step {self._progress.step}: lower user.training.lr")
-        answer = checked_gradient((yield LossGradient(protected.detach().cpu().contiguous(), ids)), protected)
+        request = LossGradient(protected.detach().cpu().contiguous(), ids, self._user)
+        answer = checked_gradient((yield request), protected)
         gradient = answer.gradient.to(compute.device)
         distance = math.nan
         if self._adversary is not None:

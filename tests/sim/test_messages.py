@@ -25,8 +25,12 @@ from roles.common.exchange import (
     Losses,
     LossGradient,
     LossValues,
+    Memories,
     Predictions,
+    Published,
+    Recall,
     Request,
+    Theta,
     TrainingImages,
 )
 from roles.common.labels import load_labels
@@ -78,17 +82,21 @@ def tensors(arrays: st.SearchStrategy[np.ndarray]) -> st.SearchStrategy[Tensor]:
 
 REQUESTS = st.one_of(
     st.builds(TrainingImages, user=INT64),
-    st.builds(LossGradient, protected=tensors(PIXELS), ids=tensors(INDICES)),
+    st.builds(LossGradient, protected=tensors(PIXELS), ids=tensors(INDICES), user=INT64),
     st.builds(Losses, protected=tensors(PIXELS), ids=tensors(INDICES)),
     st.builds(Lesson, user=INT64, number=INT64, images=tensors(BITMAPS), ids=tensors(INDICES)),
     st.builds(Exam, user=INT64, number=INT64, images=tensors(BITMAPS), ids=tensors(INDICES)),
     st.builds(Classify, images=tensors(BITMAPS), user=INT64),
+    st.builds(Published, user=INT64),
+    st.builds(Recall, user=INT64),
 )
 ANSWERS = st.one_of(
     st.builds(ImageIds, train=tensors(INDICES), validation=tensors(INDICES)),
     st.builds(Gradient, gradient=tensors(PIXELS), loss=FINITE, correct=INT64),
     st.builds(LossValues, loss=FINITE, correct=INT64),
     st.builds(Predictions, labels=tensors(INDICES)),
+    st.builds(Theta, theta=st.dictionaries(st.text(max_size=5), tensors(PIXELS), max_size=3)),
+    st.builds(Memories, protected=tensors(BITMAPS), ids=tensors(INDICES)),
 )
 
 
@@ -99,6 +107,9 @@ def assert_same(one: object, other: object) -> None:
         if isinstance(mine, Tensor):
             assert mine.dtype == theirs.dtype
             assert torch.equal(mine, theirs)
+        elif isinstance(mine, dict):
+            assert mine.keys() == theirs.keys()
+            assert all(torch.equal(mine[name], theirs[name]) for name in mine)
         else:
             assert mine == theirs
             assert type(mine) is type(theirs)
@@ -245,7 +256,7 @@ def test_an_answer_goes_back_with_job_and_ticket(experiment: Experiment) -> None
 
 def test_the_size_of_a_content_is_that_of_its_arrays() -> None:
     # numpy's format: a header of 128 bytes, then 2 * 3 * 4 * 5 floats of 4 bytes and 2 indices of 8.
-    _, content = encode_request(LossGradient(torch.zeros(2, 3, 4, 5), torch.zeros(2, dtype=torch.int64)))
+    _, content = encode_request(LossGradient(torch.zeros(2, 3, 4, 5), torch.zeros(2, dtype=torch.int64), 0))
     assert content_bytes(content) == (128 + 480) + (128 + 16)
     assert content_bytes(encode_answer(LossValues(1.0, 2))) == 0
 
@@ -254,7 +265,7 @@ def test_the_size_of_a_content_is_that_of_its_arrays() -> None:
 
 
 def gradient_request() -> RecordDict:
-    return encode_request(LossGradient(torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64)))[1]
+    return encode_request(LossGradient(torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64), 0))[1]
 
 
 def with_array(name: str, array: Array) -> RecordDict:

@@ -90,7 +90,7 @@ def test_baselines_know_the_attackers_train_images_and_the_predicted_class(
     start: Start, config: AttackConfig, store: ImageStore
 ) -> None:
     result = drive(start({}), by_brightness)
-    ids = attack._attacker_ids(store, "train", config.pairs, 0)
+    ids = attack.attacker_ids(store, "train", config.pairs, 0)
     known, labels = store.images("train")[ids], load_labels(store.folder, "train")[ids]
     plain = store.images("test")[:10]
     predicted = by_brightness(Classify(255 - plain))
@@ -140,9 +140,9 @@ def test_dropped_at_every_yield_it_goes_on_from_its_state_to_the_same_result(
 
 
 def test_every_user_faces_an_attacker_with_the_same_images_and_another_seed_another(store: ImageStore) -> None:
-    ids = attack._attacker_ids(store, "train", 20, 0)
-    assert torch.equal(attack._attacker_ids(store, "train", 40, 0)[:20], ids)
-    assert not torch.equal(attack._attacker_ids(store, "train", 20, 1), ids)
+    ids = attack.attacker_ids(store, "train", 20, 0)
+    assert torch.equal(attack.attacker_ids(store, "train", 40, 0)[:20], ids)
+    assert not torch.equal(attack.attacker_ids(store, "train", 20, 1), ids)
 
 
 @pytest.mark.parametrize(

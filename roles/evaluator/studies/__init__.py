@@ -1,0 +1,13 @@
+"""The studies that a config can ask for. A new one is a file beside these, and its class in :data:`StudyConfig`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from roles.evaluator.studies.collusion import Collusion
+from roles.evaluator.studies.curious import Curious
+from roles.evaluator.studies.inversion import Inversion
+from roles.evaluator.studies.retrieval import Retrieval
+from roles.evaluator.studies.transfer import Transfer
+
+StudyConfig = Annotated[Collusion | Curious | Inversion | Retrieval | Transfer, Field(discriminator="kind")]

@@ -1,0 +1,133 @@
+"""Collusion: users pool pairs of their own to attack one outside the coalition whose h_theta they do not have."""
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from roles.common.exchange import ImageIds, TrainingImages, Work, expect
+from roles.common.seeds import generator
+from roles.common.transform import apply_network
+from roles.evaluator.attack import attacker_ids, validation_count
+from roles.evaluator.itn import train_itn
+from roles.evaluator.study import RECONSTRUCTION_COLUMNS, Findings, Lab, Lines, Row, Study
+
+
+class Collusion(Study):
+    """An inverse network trained on the pairs of k users, and on a few of the victim's, applied to the victim's images.
+
+    In the paper h_theta is public and nobody needs a coalition. Here the victim has kept it: its protected test images
+    are seen, as the provider sees them, and with them some pairs that have leaked. A coalition of k contains that of
+    every smaller k.
+    """
+
+    kind: Literal["collusion"]
+    coalitions: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2, 4, 8)
+    """How many users collude; sizes that leave nobody to attack are left out."""
+    known_pairs: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 10, 100)
+    """Pairs of the victim's X' that have leaked. They are repeated until they are half of what is trained on."""
+    victims: Annotated[int, Field(ge=1)] = 2
+    """How many users are attacked, drawn by the run's seed."""
+    images: Annotated[int, Field(ge=1)] = 500
+    """Test images of every victim."""
+
+    columns: ClassVar[Mapping[str, str]] = {
+        "victim": "user that is attacked",
+        "coalition": "number of users who pool pairs of their own X'",
+        "known_pairs": "pairs of the victim that they have",
+        **RECONSTRUCTION_COLUMNS,
+    }
+    figure: ClassVar[Lines] = Lines("coalition", "gain_ssim", "known_pairs", "gain in SSIM over the class mean")
+
+    @field_validator("coalitions", "known_pairs")
+    @classmethod
+    def _rising(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        if list(values) != sorted(set(values)):
+            raise ValueError("must be rising numbers")
+        return values
+
+    def parts(self, users: Sequence[int], seed: int) -> list[str]:
+        """See :class:`Study`: a victim and the size of a coalition each."""
+        victims = _order(users, seed, "victims")[: self.victims]
+        return [f"{victim}-{size}" for victim in victims for size in self.coalitions if size < len(users)]
+
+    def work(self, part: str, users: Sequence[int], lab: Lab) -> Work[Findings]:
+        """See :class:`Study`."""
+        victim, size = (int(number) for number in part.split("-"))
+        others = [user for user in users if user != victim]
+        colluders = _order(others, lab.seed, "coalition", victim)[:size]
+        plain, ids = lab.test_images(self.images)
+        pools: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        for colluder in colluders:
+            pools.append((yield from self._pairs_of(colluder, size, lab)))
+        leaked: tuple[Tensor, Tensor] | None = None
+        if self.known_pairs[-1] > 0:
+            own = (yield from self._images_of(victim, lab))[: self.known_pairs[-1]]
+            leaked = ((yield from lab.protected(victim, "train", own)), lab.store.images("train")[own])
+        protected = yield from lab.protected(victim, "test", ids)
+        labels = yield from lab.predicted(victim, protected)
+
+        def attack(known: int) -> Row:
+            inputs, targets, *validation = (torch.cat(tensors) for tensors in zip(*pools, strict=True))
+            if leaked is not None and known > 0:
+                repeats = -(-len(inputs) // min(known, len(leaked[0])))
+                few = tuple(tensor[:known].repeat(repeats, 1, 1, 1)[: len(inputs)] for tensor in leaked)
+                inputs, targets = torch.cat([inputs, few[0]]), torch.cat([targets, few[1]])
+            itn, _ = train_itn(
+                lab.itn,
+                inputs,
+                targets,
+                validation[0],
+                validation[1],
+                lab.compute,
+                lab.seed,
+                flip=lab.attack_on(victim).flip,
+                progress=lab.progress,
+            )
+            estimates = apply_network(itn, protected, lab.compute)
+            found = lab.measured(estimates, plain, labels)
+            return {"victim": victim, "coalition": size, "known_pairs": known, **found}
+
+        return Findings([attack(known) for known in self.known_pairs], {})
+
+    def _pairs_of(self, colluder: int, size: int, lab: Lab) -> Work[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Return a colluder's share of the pool: protected and plain images, and the same to select an epoch by."""
+        share = max(2, (lab.attack.pairs or lab.store.counts["train"]) // size)
+        ids = (yield from self._images_of(colluder, lab))[:share]
+        held_out = attacker_ids(
+            lab.store, "validation", max(1, validation_count(len(ids) * size, lab.store) // size), lab.seed
+        )
+        protected = yield from lab.protected(colluder, "train", ids)
+        validation = yield from lab.protected(colluder, "validation", held_out)
+        images = lab.store.images
+        return protected, images("train")[ids], validation, images("validation")[held_out]
+
+    def _images_of(self, user: int, lab: Lab) -> Work[Tensor]:
+        """Return which images are a user's X', in random order."""
+        key = f"images/{user}"
+        if key not in lab.state:
+            ids = expect((yield TrainingImages(user)), ImageIds).train
+            lab.state[key] = ids[torch.randperm(len(ids), generator=generator(lab.seed, "collusion", "images", user))]
+        return lab.state[key]
+
+    def conclusion(self, rows: Sequence[Row]) -> str:
+        """See :class:`Study`."""
+        by_size: dict[int, list[float]] = {}
+        for row in rows:
+            if row["known_pairs"] == rows[0]["known_pairs"]:
+                by_size.setdefault(int(row["coalition"]), []).append(float(row["gain_ssim"]))
+        gains = ", ".join(f"{median(values):+.3f} for {size}" for size, values in by_size.items())
+        best = max(rows, key=lambda row: float(row["gain_ssim"]))
+        return (
+            f"Without h_theta and with {rows[0]['known_pairs']} known pairs, coalitions gain this much SSIM on the "
+            f"class mean (medians): {gains}. The most, {float(best['gain_ssim']):+.3f}, was had by {best['coalition']} "
+            f"users with {best['known_pairs']} known pairs."
+        )
+
+
+def _order(users: Sequence[int], seed: int, *scope: str | int) -> list[int]:
+    shuffled = torch.randperm(len(users), generator=generator(seed, "collusion", *scope)).tolist()
+    return [users[place] for place in shuffled]

@@ -1,0 +1,73 @@
+"""The curious provider: it attacks with the pairs that training itself has shown it."""
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from roles.common.exchange import Memories, Recall, Work, expect
+from roles.common.seeds import generator
+from roles.common.transform import apply_network
+from roles.evaluator.itn import train_itn
+from roles.evaluator.study import RECONSTRUCTION_COLUMNS, Findings, Lab, Lines, Row, Study
+
+
+class Curious(Study):
+    """For every user, an inverse network trained on the last (x_hat, x) that the provider was asked about.
+
+    The provider owns X' and is told the id of every image (Section III-A), so training hands it the pairs of the ITN
+    attack before anything is published. They are what it saw: x_hat of an augmented x, while h_theta still changed.
+    """
+
+    kind: Literal["curious"]
+    pairs: Annotated[int, Field(ge=18)] = 4000
+    """Protected images that the provider keeps of every user."""
+    images: Annotated[int, Field(ge=1)] = 500
+    """Test images of every user."""
+
+    columns: ClassVar[Mapping[str, str]] = {
+        "user": "who was watched in training",
+        "pairs": "pairs that the provider had; 0: the user never asked for a gradient, and there is no attack",
+        **RECONSTRUCTION_COLUMNS,
+    }
+    figure: ClassVar[Lines] = Lines("user", "gain_ssim", "", "gain in SSIM over the class mean")
+
+    def parts(self, users: Sequence[int], seed: int) -> list[str]:
+        """See :class:`Study`: one user each."""
+        return [str(user) for user in users]
+
+    def work(self, part: str, users: Sequence[int], lab: Lab) -> Work[Findings]:
+        """See :class:`Study`."""
+        user, state = int(part), lab.state
+        plain, ids = lab.test_images(self.images)
+        protected = yield from lab.protected(user, "test", ids)
+        if "pairs" not in state:
+            seen = expect((yield Recall(user)), Memories)
+            state["pairs"] = torch.tensor(len(seen.ids))
+            # A ninth to select the epoch by, as all attackers do; with fewer than 18 pairs that would be one image.
+            if len(seen.ids) >= 18:
+                order = torch.randperm(len(seen.ids), generator=generator(lab.seed, "curious", user))
+                own, held_out = order[len(order) // 9 :], order[: len(order) // 9]
+                known = lab.store.images("train")[seen.ids]
+                pairs = (seen.protected[own], known[own], seen.protected[held_out], known[held_out])
+                itn, _ = train_itn(lab.itn, *pairs, lab.compute, lab.seed, flip=lab.attack.flip, progress=lab.progress)
+                state["estimates"] = apply_network(itn, protected, lab.compute)
+        row: Row = {"user": user, "pairs": int(state["pairs"])}
+        if "estimates" not in state:
+            return Findings([row], {})
+        labels = yield from lab.predicted(user, protected)
+        row |= lab.measured(state["estimates"], plain, labels)
+        shown = {"plain": plain, "protected": protected, "curious provider": state["estimates"]}
+        return Findings([row], {name: images[: lab.attack.pictures].clone() for name, images in shown.items()})
+
+    def conclusion(self, rows: Sequence[Row]) -> str:
+        """See :class:`Study`."""
+        gains = [float(row["gain_ssim"]) for row in rows if "gain_ssim" in row]
+        if not gains:
+            return "No user asked for a gradient: the provider has seen no pair."
+        return (
+            f"With pairs from training alone, the provider gains {median(gains):.2f} SSIM on the class mean in the "
+            f"median over {len(gains)} users."
+        )

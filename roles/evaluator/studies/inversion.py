@@ -1,0 +1,96 @@
+"""Inversion: the plain image searched for by gradient descent through the public h_theta, without any training."""
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from roles.common.exchange import Work
+from roles.common.images import to_bitmap, to_unit
+from roles.evaluator.attack import attacker_ids
+from roles.evaluator.baselines import mean_image
+from roles.evaluator.study import RECONSTRUCTION_COLUMNS, Findings, Lab, Lines, Row, Study
+
+_EDGE = 0.02
+"""How far from 0 and 1 the search starts, where the sigmoid still has a slope."""
+
+
+class Inversion(Study):
+    """For every user with a network, test images as the minimum of ||h_theta(x) - x_hat||^2 + smoothness * TV(x).
+
+    Adam on the logits of x, from the mean image, with h_theta in eval mode (Mahendran and Vedaldi, 2015, for features).
+    It needs no pair, so it is what an attacker without data can do; a user whose protection is a key has no part in it.
+    """
+
+    kind: Literal["inversion"]
+    images: Annotated[int, Field(ge=1)] = 64
+    """Test images of every user."""
+    steps: Annotated[int, Field(ge=1)] = 300
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    smoothness: Annotated[float, Field(ge=0)] = 1e-3
+    """Weight of the total variation, the mean absolute difference of neighbouring pixels."""
+
+    columns: ClassVar[Mapping[str, str]] = {
+        "user": "whose h_theta and protected images are used",
+        "distance": "mean squared distance of h_theta(estimate) to x_hat that is left, in [0, 1]",
+        **RECONSTRUCTION_COLUMNS,
+    }
+    figure: ClassVar[Lines] = Lines("user", "gain_ssim", "", "gain in SSIM over the class mean")
+
+    def parts(self, users: Sequence[int], seed: int) -> list[str]:
+        """See :class:`Study`: one user each."""
+        return [str(user) for user in users]
+
+    def work(self, part: str, users: Sequence[int], lab: Lab) -> Work[Findings]:
+        """See :class:`Study`."""
+        user, state = int(part), lab.state
+        plain, ids = lab.test_images(self.images)
+        if "estimates" not in state:
+            theta = yield from lab.theta_of(user)
+            h = lab.network(user, theta)
+            if h is None:
+                return Findings([], {})
+            state["protected"] = lab.protection(user, theta)(plain, "test", ids)
+            start = mean_image(lab.store.images("train")[attacker_ids(lab.store, "train", lab.attack.pairs, lab.seed)])
+            state["estimates"], state["distance"] = self._search(h, state["protected"], start, lab)
+        labels = yield from lab.predicted(user, state["protected"])
+        estimates = state["estimates"]
+        row: Row = {"user": user, "distance": float(state["distance"]), **lab.measured(estimates, plain, labels)}
+        shown = {"plain": plain, "protected": state["protected"], "inversion": estimates}
+        return Findings([row], {name: images[: lab.attack.pictures].clone() for name, images in shown.items()})
+
+    def _search(self, h: nn.Module, protected: Tensor, start: Tensor, lab: Lab) -> tuple[Tensor, Tensor]:
+        """Return the estimates, uint8, and the distance that is left, float32 ``()``."""
+        target = lab.compute.batch(to_unit(protected))
+        logits = lab.compute.batch(start.clamp(_EDGE, 1 - _EDGE).logit().expand_as(protected)).detach().clone()
+        logits.requires_grad_()
+        optimiser = torch.optim.Adam([logits], lr=self.lr)
+        h.eval().requires_grad_(False)
+        distance = torch.zeros(())
+        for step in range(self.steps):
+            x = logits.sigmoid()
+            with lab.compute.autocast():
+                distance = F.mse_loss(h(x), target)
+            # Sums over the batch: how many images are searched for at once must not change the steps of one.
+            loss = len(protected) * (distance + self.smoothness * _variation(x))
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            lab.progress(step + 1, self.steps, distance.item())
+        return to_bitmap(logits.detach().sigmoid()).cpu().contiguous(), distance.detach().cpu()
+
+    def conclusion(self, rows: Sequence[Row]) -> str:
+        """See :class:`Study`."""
+        ssims, gains = ([float(row[name]) for row in rows] for name in ("ssim", "gain_ssim"))
+        return (
+            f"Descent through h_theta reaches SSIM {median(ssims):.2f} in the median over {len(rows)} users, "
+            f"{median(gains):+.2f} on the class mean, without a single pair."
+        )
+
+
+def _variation(x: Tensor) -> Tensor:
+    return (x.diff(dim=2).abs().mean() + x.diff(dim=3).abs().mean()) / 2

@@ -1,0 +1,68 @@
+"""What a curious provider keeps: the protected images that it has computed gradients for, each with its plain image."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from roles.common.exchange import Memories
+from roles.common.images import to_bitmap
+
+_COUNTER_BYTES = 8
+
+
+class Memory:
+    """The last ``capacity`` protected images of every user, with the ids that say which images of X' they show.
+
+    One file a user, which any process of the provider may write to and read from; a user asks one thing at a time, so
+    nobody else writes at the same time.
+
+    Args:
+        folder: where the files are.
+        capacity: images kept of each user, at least 1.
+        side: height and width of the images in pixels.
+    """
+
+    def __init__(self, folder: Path, capacity: int, side: int) -> None:
+        self._folder, self._capacity, self._side = folder, capacity, side
+
+    def note(self, user: int, protected: Tensor, ids: Tensor) -> None:
+        """Keep a batch as 8-bit images, in place of the oldest.
+
+        Args:
+            protected: float32 ``(N, 3, H, W)`` in [0, 1].
+            ids: int64 ``(N,)``, positions in the train set.
+        """
+        counter, ring_ids, ring = self._open(user)
+        last = slice(-self._capacity, None)
+        bitmaps, ids = to_bitmap(protected.detach().cpu()[last]), ids[last]
+        places = (int(counter[0]) + np.arange(len(ids))) % self._capacity
+        ring_ids[places], ring[places] = ids.numpy(), bitmaps.numpy()
+        counter[0] += len(ids)
+
+    def recall(self, user: int) -> Memories:
+        """Return what is kept of a user."""
+        if not self._file(user).is_file():
+            side = self._side
+            return Memories(torch.empty(0, 3, side, side, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
+        counter, ids, images = self._open(user)
+        known = min(int(counter[0]), self._capacity)
+        return Memories(torch.from_numpy(images[:known].copy()), torch.from_numpy(ids[:known].copy()))
+
+    def _file(self, user: int) -> Path:
+        return self._folder / f"user-{user}.bin"
+
+    def _open(self, user: int) -> "tuple[np.memmap[Any, Any], np.memmap[Any, Any], np.memmap[Any, Any]]":
+        path, shape = self._file(user), (self._capacity, 3, self._side, self._side)
+        ids_at, images_at = _COUNTER_BYTES, _COUNTER_BYTES * (1 + self._capacity)
+        if not path.is_file():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                file.truncate(images_at + int(np.prod(shape)))
+        return (
+            np.memmap(path, np.int64, "r+", 0, (1,)),
+            np.memmap(path, np.int64, "r+", ids_at, (self._capacity,)),
+            np.memmap(path, np.uint8, "r+", images_at, shape),
+        )

@@ -1,0 +1,251 @@
+"""Studies against users whose protections are known functions, and a provider that is a function call away."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from roles.common.compute import Compute
+from roles.common.data import ImageStore, Split
+from roles.common.exchange import (
+    Answer,
+    Classify,
+    ImageIds,
+    Memories,
+    Predictions,
+    Published,
+    Recall,
+    Request,
+    Theta,
+    TrainingImages,
+    drive,
+)
+from roles.common.images import to_bitmap, to_unit
+from roles.common.labels import load_labels
+from roles.common.weights import State
+from roles.evaluator.attack import AttackConfig, Protect
+from roles.evaluator.itn import ItnConfig
+from roles.evaluator.studies import Collusion, Curious, Inversion, Retrieval, Transfer
+from roles.evaluator.studies.retrieval import hits
+from roles.evaluator.study import Findings, Lab, Study
+
+USERS = [0, 1, 2]
+
+
+class Scaled(nn.Module):
+    """An h_theta of one number: it darkens, or inverts where the number is negative."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images * self.factor if self.factor > 0 else 1 + images * self.factor
+
+
+def factor_of(theta: State) -> float:
+    return float(theta["factor"])
+
+
+def protection(user: int, theta: State) -> Protect:
+    def protect(images: Tensor, split: Split, positions: Tensor) -> Tensor:
+        return to_bitmap(Scaled(factor_of(theta))(to_unit(images)))
+
+    return protect
+
+
+class Provider:
+    """Answers as a provider and a ServerApp would; psi looks at the test labels, in the order of the images."""
+
+    def __init__(self, store: ImageStore, factors: list[float]) -> None:
+        self._store, self._factors = store, factors
+        self.requests: list[Request] = []
+
+    def __call__(self, request: Request) -> Answer:
+        self.requests.append(request)
+        match request:
+            case Published():
+                return Theta({"factor": torch.tensor(self._factors[request.user])})
+            case Classify():
+                return Predictions(load_labels(self._store.folder, "test")[: len(request.images)])
+            case TrainingImages():
+                return ImageIds(torch.arange(50) + 50 * request.user, torch.arange(10))
+            case Recall():
+                ids = torch.arange(40)
+                plain = self._store.images("train")[ids]
+                theta = {"factor": torch.tensor(self._factors[request.user])}
+                return Memories(protection(request.user, theta)(plain, "train", ids), ids)
+            case _:
+                raise AssertionError(request)
+
+
+@pytest.fixture
+def lab(store: ImageStore, compute: Compute, small_itn: ItnConfig) -> Lab:
+    training = small_itn.training.model_copy(update={"epochs": 8})
+    attack = AttackConfig(
+        itns=(small_itn.model_copy(update={"training": training}),), pairs=200, test_images=20, pictures=2, flip=False
+    )
+    return Lab(
+        store,
+        attack,
+        compute,
+        seed=0,
+        protection=protection,
+        network=lambda user, theta: Scaled(factor_of(theta)),
+        keyed=lambda user: False,
+        state={},
+        progress=lambda step, total, loss: None,
+    )
+
+
+STUDIES: dict[str, Study] = {
+    "transfer": Transfer(kind="transfer", images=20),
+    "collusion": Collusion(kind="collusion", coalitions=(1, 2), known_pairs=(0, 5), victims=1, images=20),
+    "retrieval": Retrieval(kind="retrieval", candidates=20),
+    "inversion": Inversion(kind="inversion", images=5, steps=30),
+    "curious": Curious(kind="curious", images=20),
+}
+
+
+def findings(study: Study, lab: Lab, provider: Callable[[Request], Answer]) -> dict[str, Findings]:
+    return {
+        part: drive(study.work(part, USERS, replace(lab, state={})), provider) for part in study.parts(USERS, lab.seed)
+    }
+
+
+@pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
+def test_every_row_has_the_columns_that_the_study_describes_and_they_amount_to_a_sentence(
+    study: Study, lab: Lab, store: ImageStore
+) -> None:
+    found = findings(study, lab, Provider(store, [0.5, 0.5, -1.0]))
+    rows = [row for part in found.values() for row in part.rows]
+    assert rows
+    assert all(list(row) == list(study.columns) for row in rows)
+    assert study.conclusion(rows).endswith(".")
+    figure = study.figure
+    assert {figure.x, figure.value} <= set(study.columns)
+    for part in found.values():
+        assert all(p.dtype == torch.uint8 and len(p) == 2 for p in part.pictures.values())
+
+
+@pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
+def test_a_part_that_is_started_anew_at_every_request_finds_the_same(study: Study, lab: Lab, store: ImageStore) -> None:
+    provider = Provider(store, [0.5, 0.8, -1.0])
+    part = study.parts(USERS, lab.seed)[0]
+    undisturbed = drive(study.work(part, USERS, replace(lab, state={})), provider)
+    asked, provider.requests = [type(request) for request in provider.requests], []
+
+    state: State = {}
+    work = study.work(part, USERS, replace(lab, state=state))
+    request = next(work)
+    while True:
+        # As after a message: this generator is gone, and its state has been to disk and back.
+        state = {name: value.clone() for name, value in state.items()}
+        work = study.work(part, USERS, replace(lab, state=state))
+        assert type(next(work)) is type(request)
+        try:
+            request = work.send(provider(request))
+        except StopIteration as end:
+            again: Findings = end.value
+            break
+    assert again.rows == undisturbed.rows
+    assert [type(request) for request in provider.requests] == asked
+
+
+def test_an_inverse_network_transfers_wholly_between_users_of_one_theta_and_not_to_one_that_inverts(
+    lab: Lab, store: ImageStore
+) -> None:
+    found = findings(STUDIES["transfer"], lab, Provider(store, [0.5, 0.5, -1.0]))
+    gain = {(row["attacker"], row["victim"]): float(row["gain_ssim"]) for f in found.values() for row in f.rows}
+    assert gain[0, 0] == gain[0, 1] == gain[1, 0] == gain[1, 1]
+    assert gain[0, 0] > 0.05
+    assert gain[0, 2] < 0
+
+
+def test_a_coalition_never_holds_its_victim_and_grows_by_adding_to_the_smaller_one(lab: Lab, store: ImageStore) -> None:
+    study = STUDIES["collusion"]
+    members: dict[str, list[int]] = {}
+    for part in study.parts(USERS, lab.seed):
+        provider = Provider(store, [0.5, 0.8, -1.0])
+        drive(study.work(part, USERS, replace(lab, state={})), provider)
+        victim = int(part.split("-")[0])
+        asked = [request.user for request in provider.requests if isinstance(request, TrainingImages)]
+        members[part] = [user for user in asked if user != victim]
+    (small, large) = members.values()
+    assert len(small) == 1
+    assert len(large) == 2
+    assert large[0] == small[0]
+
+
+def test_a_coalition_that_leaves_nobody_to_attack_is_left_out() -> None:
+    study = Collusion(kind="collusion", coalitions=(1, 2, 3, 8), victims=1)
+    assert [part.split("-")[1] for part in study.parts(USERS, seed=0)] == ["1", "2"]
+
+
+def test_pairs_of_the_victim_help_a_coalition_whose_own_protection_is_another(lab: Lab, store: ImageStore) -> None:
+    study = Collusion(kind="collusion", coalitions=(2,), known_pairs=(0, 40), victims=3, images=20)
+    rows = findings(study, lab, Provider(store, [0.5, 0.6, -1.0]))["2-2"].rows
+    assert float(rows[1]["ssim"]) > float(rows[0]["ssim"])
+
+
+def test_retrieval_finds_every_plain_image_and_every_protected_one_by_the_public_network(
+    lab: Lab, store: ImageStore
+) -> None:
+    found = findings(STUDIES["retrieval"], lab, Provider(store, [0.5, 0.5, -1.0]))
+    at_1 = {(row["user"], row["by"]): row["at_1"] for f in found.values() for row in f.rows}
+    assert all(at_1[user, "plain image"] == 1.0 for user in USERS)
+    assert all(at_1[user, "h_theta of candidates"] == 1.0 for user in USERS)
+    # The nearest candidate of a negative is no better than chance would have it.
+    assert float(at_1[2, "protected image"]) < 0.5
+
+
+@given(st.integers(1, 30), st.integers(1, 5))
+def test_retrieval_by_a_constant_is_a_guess(count: int, k: int) -> None:
+    found = hits(torch.zeros(count, count), torch.eye(count, dtype=torch.bool), k)
+    assert found == pytest.approx(min(1.0, k / count))
+
+
+def test_retrieval_counts_any_copy_of_an_image_as_right() -> None:
+    distances = torch.tensor([[0.0, 0.0, 1.0]])
+    assert hits(distances, torch.tensor([[True, True, False]]), 1) == 1.0
+    assert hits(distances, torch.tensor([[True, False, False]]), 1) == 0.5
+
+
+def test_inversion_undoes_what_a_network_keeps(lab: Lab, store: ImageStore) -> None:
+    study = Inversion(kind="inversion", images=5, steps=150, smoothness=0)
+    found = findings(study, lab, Provider(store, [0.5, 0.9, -1.0]))
+    rows = [row for part in found.values() for row in part.rows]
+    assert all(float(row["ssim"]) > 0.9 for row in rows)
+    assert all(float(row["distance"]) < 1e-3 for row in rows)
+
+
+def test_inversion_leaves_out_users_without_a_network(lab: Lab, store: ImageStore) -> None:
+    keyed = replace(lab, network=lambda user, theta: None)
+    found = findings(STUDIES["inversion"], keyed, Provider(store, [0.5, 0.5, -1.0]))
+    assert all(not part.rows for part in found.values())
+
+
+def test_a_provider_that_was_never_asked_has_nothing_to_attack_with(lab: Lab, store: ImageStore) -> None:
+    provider = Provider(store, [0.5, 0.5, -1.0])
+
+    def forgetful(request: Request) -> Answer:
+        empty = Memories(torch.empty(0, 3, 32, 32, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
+        return empty if isinstance(request, Recall) else provider(request)
+
+    study = STUDIES["curious"]
+    rows = [row for part in findings(study, lab, forgetful).values() for row in part.rows]
+    assert rows == [{"user": user, "pairs": 0} for user in USERS]
+    assert "seen no pair" in study.conclusion(rows)
+
+
+def test_images_of_a_user_with_a_key_are_classified_by_its_own_classifier(lab: Lab, store: ImageStore) -> None:
+    provider = Provider(store, [0.5, 0.5, -1.0])
+    study = STUDIES["transfer"]
+    keyed = replace(lab, keyed=lambda user: user == 1)
+    drive(study.work("0", USERS, keyed), provider)
+    assert [request.user for request in provider.requests if isinstance(request, Classify)] == [-1, 1, -1]
+    assert keyed.attack_on(1).flip is False

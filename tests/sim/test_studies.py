@@ -1,0 +1,164 @@
+"""Studies in whole runs: the real ServerApp and ClientApp in this process."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from flwr.app import Error, Message
+from hypothesis import given
+from hypothesis import strategies as st
+
+from roles.evaluator.studies import StudyConfig
+from roles.evaluator.study import Findings, HeatMap, Lines
+from sim.config import Experiment
+from sim.messages import MessageError, decode_findings, encode_findings
+from sim.runs import RunFolder
+from sim.study_figures import draw_study
+from tests.sim.test_server_app import Tamper, run_in
+
+STUDIES = [
+    {"kind": "transfer", "images": 6},
+    {"kind": "collusion", "coalitions": [1], "known_pairs": [0, 2], "victims": 1, "images": 6},
+    {"kind": "retrieval", "candidates": 6},
+    {"kind": "inversion", "images": 2, "steps": 2},
+    {"kind": "curious", "pairs": 18, "images": 6},
+]
+
+
+@pytest.fixture
+def studied(experiment: Experiment) -> Experiment:
+    return Experiment.model_validate(
+        experiment.model_dump()
+        | {
+            "classifier": {"crop_padding": 0, "training": {"epochs": 0.2, "lr": 0.01}},
+            "attack": {
+                "pairs": 8,
+                "test_images": 6,
+                "pictures": 2,
+                "blur_sigma": 0.5,
+                "itns": [{"name": "itn", "width": 1, "depth": 2, "training": {"epochs": 1}}],
+            },
+            "studies": STUDIES,
+            "runtime": experiment.runtime.model_dump() | {"evaluators": 1},
+        }
+    )
+
+
+def tables_of(run: RunFolder) -> dict[str, pd.DataFrame]:
+    return {path.stem: pd.read_parquet(path) for path in sorted((run.path / "studies").glob("*.parquet"))}
+
+
+def assert_same(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        pd.testing.assert_frame_equal(one[name], other[name])
+
+
+def failing(subject: str) -> Tamper:
+    def tamper(message: Message, reply: Message) -> Message:
+        asked = message.content.config_records.get("config", {}).get("subject")
+        return Message(Error(0, "no more disk"), reply_to=message) if asked == subject else reply
+
+    return tamper
+
+
+def test_every_study_ends_with_a_table_a_picture_and_a_sentence(studied: Experiment, tmp_path: Path) -> None:
+    run, _ = run_in(tmp_path / "run", studied)
+    tables = tables_of(run)
+    assert list(tables) == ["collusion", "curious", "inversion", "retrieval", "transfer"]
+    users = ["user-0000", "user-0001"]
+    assert list(tables["transfer"]["attacker"]) == [users[0], users[0], users[1], users[1]]
+    assert list(tables["transfer"]["victim"]) == users * 2
+    assert list(tables["curious"]["pairs"]) == [18, 18]
+    assert list(tables["collusion"]["known_pairs"]) == [0, 2]
+    for study in studied.studies:
+        table = tables[study.kind]
+        assert list(table) == list(study.columns)
+        assert table.notna().all(axis=None)
+        assert list(pd.read_csv(run.path / "studies" / f"{study.kind}.csv")) == list(study.columns)
+        assert (run.path / "figures" / f"study-{study.kind}.pdf").is_file()
+        assert f"- {study.kind}: " in (run.path / "summary.md").read_text()
+
+
+def test_a_part_that_fails_is_named_and_done_alone_when_the_run_is_resumed(studied: Experiment, tmp_path: Path) -> None:
+    unbroken, _ = run_in(tmp_path / "unbroken", studied)
+    run, _ = run_in(tmp_path / "run", studied, failing("transfer/1"))
+    assert list(tables_of(run)["transfer"]["attacker"]) == ["user-0000", "user-0000"]
+    assert "transfer: 1 of 2 parts failed; the first: 1 (no more disk)" in (run.path / "summary.md").read_text()
+
+    run, grid = run_in(tmp_path / "run", studied)
+    assert_same(tables_of(run), tables_of(unbroken))
+    assert len(grid.of_type("evaluate.study")) == 1
+    assert "failed" not in (run.path / "summary.md").read_text()
+
+
+def test_users_who_have_not_published_are_left_out_of_studies(studied: Experiment, tmp_path: Path) -> None:
+    def tamper(message: Message, reply: Message) -> Message:
+        lost = message.metadata.message_type == "train" and message.metadata.dst_node_id == 201
+        return Message(Error(0, "no more disk"), reply_to=message) if lost else reply
+
+    tables = tables_of(run_in(tmp_path / "run", studied, tamper)[0])
+    assert list(tables["transfer"]["victim"]) == ["user-0001"]
+    assert tables["collusion"].empty  # nobody is left to collude
+
+
+def test_the_provider_keeps_nothing_where_no_study_is_about_what_it_sees(studied: Experiment, tmp_path: Path) -> None:
+    others = studied.model_copy(update={"studies": tuple(s for s in studied.studies if s.kind != "curious")})
+    run, _ = run_in(tmp_path / "run", others)
+    assert not list(run.path.rglob("*.bin"))
+
+
+def test_watching_users_changes_nothing_of_what_they_publish(studied: Experiment, tmp_path: Path) -> None:
+    watched, _ = run_in(tmp_path / "watched", studied)
+    alone, _ = run_in(tmp_path / "alone", studied.model_copy(update={"studies": ()}))
+    for user in range(2):
+        one, other = watched.theta(user), alone.theta(user)
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+ROWS = st.lists(st.dictionaries(st.text(max_size=5), st.one_of(st.text(max_size=5), st.integers(), st.floats(-9, 9))))
+
+
+@given(ROWS)
+def test_findings_arrive_as_they_were_sent(rows: list[dict[str, str | int | float]]) -> None:
+    pictures = {"plain": torch.arange(24, dtype=torch.uint8).view(1, 3, 2, 4)}
+    arrived = decode_findings(encode_findings(Findings(rows, pictures)))
+    assert arrived.rows == rows
+    assert torch.equal(arrived.pictures["plain"], pictures["plain"])
+
+
+@pytest.mark.parametrize("rows", ["{", "3", "[1]"])
+def test_findings_that_make_no_sense_are_refused_in_one_line(rows: str) -> None:
+    content = encode_findings(Findings([], {}))
+    content.config_records["findings"]["rows"] = rows
+    with pytest.raises(MessageError, match="rows of a study"):
+        decode_findings(content)
+
+
+def names(count: int) -> list[str]:
+    return [f"user-{number:04d}" for number in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 8, 40])
+def test_a_heat_map_is_drawn_of_any_number_of_users(tmp_path: Path, count: int) -> None:
+    rows = [{"a": one, "b": other, "value": 0.1} for one in names(count) for other in names(count)]
+    draw_study(tmp_path / "map", HeatMap("b", "a", "value", "gain"), pd.DataFrame(rows))
+    assert (tmp_path / "map.png").is_file()
+
+
+def test_a_hole_in_a_heat_map_is_left_blank(tmp_path: Path) -> None:
+    rows = [{"a": "user-0000", "b": name, "value": value} for name, value in zip(names(2), [0.1, None], strict=True)]
+    draw_study(tmp_path / "map", HeatMap("b", "a", "value", "gain"), pd.DataFrame(rows).convert_dtypes())
+    assert (tmp_path / "map.pdf").is_file()
+
+
+def test_more_lines_than_can_be_told_apart_are_refused(tmp_path: Path) -> None:
+    table = pd.DataFrame({"x": range(9), "value": range(9), "by": range(9)})
+    with pytest.raises(ValueError, match="at most 8"):
+        draw_study(tmp_path / "lines", Lines("x", "value", "by", "gain"), table)
+
+
+def test_a_study_is_described_column_by_column(studied: Experiment) -> None:
+    studies: tuple[StudyConfig, ...] = studied.studies
+    assert all(text and not text.endswith(".") for study in studies for text in study.columns.values())
