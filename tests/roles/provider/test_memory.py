@@ -16,17 +16,13 @@ def batch(ids: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
     return (numbers.float() / 255).view(-1, 1, 1, 1).expand(-1, 3, SIDE, SIDE), numbers
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(
-    batches=st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=12), max_size=5), number=st.integers(0, 9**9)
-)
-def test_the_last_images_are_kept_with_their_ids_whatever_the_batches(
-    tmp_path: Path, batches: list[list[int]], number: int
-) -> None:
-    folder = tmp_path / str(number) / str(len(list(tmp_path.iterdir())))
-    for ids in batches:
-        Memory(folder, CAPACITY, SIDE).note(3, *batch(ids))  # a new object each time, as in another process
-    kept = Memory(folder, CAPACITY, SIDE).recall(3)
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=12), max_size=5))
+def test_the_last_images_are_kept_with_their_ids_whatever_the_batches(batches: list[list[int]]) -> None:
+    with TemporaryDirectory() as folder:
+        for ids in batches:
+            Memory(Path(folder), CAPACITY, SIDE).note(3, *batch(ids))  # a new object each time, as in another process
+        kept = Memory(Path(folder), CAPACITY, SIDE).recall(3)
     everything = [identifier for ids in batches for identifier in ids]
     assert sorted(kept.ids.tolist()) == sorted(everything[-CAPACITY:])
     assert torch.equal(kept.protected, kept.ids.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, SIDE, SIDE))
