@@ -130,6 +130,9 @@ class Experiment(Frozen):
     seed: Annotated[int, Field(ge=0)] = 0
     data: DataConfig = DataConfig()
     classifier: ClassifierConfig = ClassifierConfig()
+    other_classifiers: tuple[ClassifierConfig, ...] = ()
+    """Further classifiers of plain images that the provider has, which no user trains against; for the study of
+    utility."""
     users: UsersConfig = UsersConfig()
     user: UserConfig = UserConfig()
     strategy: StrategyConfig = StrategyConfig()
@@ -154,6 +157,8 @@ class Experiment(Frozen):
         kinds = [study.kind for study in self.studies]
         if len(set(kinds)) < len(kinds):
             raise ValueError(f"studies asks for a kind twice: they are {', '.join(kinds)}")
+        if "utility" in kinds and not self.other_classifiers:
+            raise ValueError("studies asks for utility, and other_classifiers names none: add one, such as {seed: 1}")
         return self
 
     def resolved(self) -> "Experiment":
@@ -408,8 +413,11 @@ def _prepared(experiment: Experiment) -> ImageStore:
     for index, itn in enumerate(experiment.attack.itns):
         if store.side % 2 ** (itn.depth - 1):
             raise ConfigError(f"attack.itns.{index}.depth: got {itn.depth}: too deep for images of {store.side} pixels")
-    if experiment.classifier.name == "vgg16_bn" and store.side < 32:
-        raise ConfigError(f"classifier.name: got 'vgg16_bn': it needs images of 32 pixels, these have {store.side}")
+    named = {"classifier": experiment.classifier}
+    named |= {f"other_classifiers.{number}": config for number, config in enumerate(experiment.other_classifiers)}
+    for key, config in named.items():
+        if config.name == "vgg16_bn" and store.side < 32:
+            raise ConfigError(f"{key}.name: got 'vgg16_bn': it needs images of 32 pixels, these have {store.side}")
     _check_counts(experiment, store)
     return store
 

@@ -12,7 +12,7 @@ type                      to         carries                              reply
 ``evaluate.itn``          evaluator  the job, theta, predicted labels     measures per image, curves, pictures
 ``evaluate.study``        evaluator  the job, who has published           rows of a study's table, pictures
 ``query.images``          provider   user index                           ids of X' and of validation images
-``query.loss_gradient``   provider   x_hat, ids, user                     dL_class/dx_hat, loss, number correct
+``query.loss_gradient``   provider   x_hat, ids, user, images before      dL_class/dx_hat, loss, number correct
 ``query.loss``            provider   x_hat, ids                           loss, number correct
 ``query.lesson``          provider   user, number, bitmaps, ids           loss, number correct
 ``query.exam``            provider   user, number, bitmaps, ids           loss, number correct
@@ -91,7 +91,7 @@ _Schema = dict[str, _Shape | type]
 
 _REQUESTS: dict[type[Request], tuple[str, _Schema]] = {
     TrainingImages: ("query.images", {"user": int}),
-    LossGradient: ("query.loss_gradient", {"protected": _IMAGES, "ids": _INDICES, "user": int}),
+    LossGradient: ("query.loss_gradient", {"protected": _IMAGES, "ids": _INDICES, "user": int, "asked": int}),
     Losses: ("query.loss", {"protected": _IMAGES, "ids": _INDICES}),
     Lesson: ("query.lesson", {"user": int, "number": int, "images": _BITMAPS, "ids": _INDICES}),
     Exam: ("query.exam", {"user": int, "number": int, "images": _BITMAPS, "ids": _INDICES}),

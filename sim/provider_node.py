@@ -18,7 +18,7 @@ from roles.provider.classifiers import Adaptation, Classifier
 from roles.provider.memory import Memory
 from roles.provider.provider import Provider
 from roles.provider.pupils import Pupils
-from roles.provider.training import predict, train_classifier
+from roles.provider.training import ClassifierConfig, predict, train_classifier
 from roles.user.config import UserConfig
 from roles.user.conventional import PixelConfig, TanakaConfig
 from sim.config import Experiment, available_cpus, cache_folder
@@ -42,25 +42,39 @@ class ClassifierRecord:
     """Whether it was found in the cache."""
 
 
-def _psi_folder(job: Job) -> Path:
-    experiment = job.experiment
+def _folder_of(config: ClassifierConfig, experiment: Experiment) -> Path:
     recipe = {
-        "classifier": experiment.classifier.model_dump(),
+        "classifier": config.model_dump(),
         "data": store_of(experiment).fingerprint,
         "precision": experiment.runtime.precision,
         "torch": torch.__version__.split("+")[0],
     }
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    return cache_folder() / "psi" / f"{experiment.classifier.name}-{key[:16]}"
+    return cache_folder() / "psi" / f"{config.name}-{key[:16]}"
 
 
 def trained_classifier(job: Job, heart: Heart) -> ClassifierRecord:
     """Train psi as the experiment says, or find the one trained earlier with the same recipe, data and precision.
 
+    The provider's other classifiers are trained, or found, after it.
+
     Raises:
         ValueError: training diverged, or the kept weights are damaged.
     """
-    folder, experiment = _psi_folder(job), job.experiment
+    record = _trained(job, job.experiment.classifier, "psi", heart)
+    for number, config in enumerate(job.experiment.other_classifiers):
+        _trained(job, config, _other_name(number), heart)
+    return record
+
+
+def _other_name(number: int) -> str:
+    return f"other-{number}"
+
+
+def _trained(job: Job, config: ClassifierConfig, name: str, heart: Heart) -> ClassifierRecord:
+    """Train one classifier, or find it, and put its weights into the run's folder under ``name``."""
+    experiment = job.experiment
+    folder = _folder_of(config, experiment)
     weights, facts = folder / "psi.safetensors", folder / "psi.json"
     reused = facts.is_file()
     if not reused:
@@ -68,14 +82,14 @@ def trained_classifier(job: Job, heart: Heart) -> ClassifierRecord:
         # Nobody else works while psi is trained.
         torch.set_num_threads(available_cpus())
         trained = train_classifier(
-            experiment.classifier,
+            config,
             store_of(experiment),
             compute,
-            lambda step, total, loss: heart.beat(job.run, "classifier", "psi", step, total, loss),
+            lambda step, total, loss: heart.beat(job.run, "classifier", name, step, total, loss),
         )
         save(weights, trained.state)
         known = {
-            "classifier": experiment.classifier.model_dump(),
+            "classifier": config.model_dump(),
             "test_accuracy": trained.test_accuracy,
             "selected_epoch": trained.selected_epoch,
             "digest": digest(trained.state),
@@ -86,15 +100,14 @@ def trained_classifier(job: Job, heart: Heart) -> ClassifierRecord:
     state, _ = load(weights)
     if digest(state) != known["digest"]:
         raise ValueError(f"{weights}: damaged (its digest is not the one noted when it was trained); delete its folder")
-    save(job.run / "provider" / "psi.safetensors", state)
+    save(job.run / "provider" / f"{name}.safetensors", state)
     fields = {name: known[name] for name in ("test_accuracy", "selected_epoch", "digest", "curve")}
-    return ClassifierRecord(**fields, plain_accuracy=_plain_accuracy(job, state), reused=reused)
+    return ClassifierRecord(**fields, plain_accuracy=_plain_accuracy(experiment, config, state), reused=reused)
 
 
-def _plain_accuracy(job: Job, state: State) -> float:
-    experiment, store = job.experiment, store_of(job.experiment)
-    compute = compute_of(experiment)
-    classifier = Classifier(experiment.classifier.name, len(store.classes))
+def _plain_accuracy(experiment: Experiment, config: ClassifierConfig, state: State) -> float:
+    store, compute = store_of(experiment), compute_of(experiment)
+    classifier = Classifier(config.name, len(store.classes))
     load_into(classifier, state, "psi")
     labels = load_labels(store.folder, "test")[: experiment.attack.test_images]
     logits = predict(compute.module(classifier), store.images("test")[: len(labels)], compute)
@@ -132,6 +145,10 @@ def build_provider(job: Job) -> Provider:
     compute = compute_of(experiment)
     assignment, validation = assign_images(job), validation_ids(experiment, store)
     state, _ = load(job.run / "provider" / "psi.safetensors")
+    others = [
+        (config.name, load(job.run / "provider" / f"{_other_name(number)}.safetensors")[0])
+        for number, config in enumerate(experiment.other_classifiers)
+    ]
     pupils = Pupils(
         state_folder(job) / "provider",
         experiment.classifier,
@@ -142,7 +159,7 @@ def build_provider(job: Job) -> Provider:
     )
     remembered = experiment.remembered
     memory = Memory(state_folder(job) / "provider" / "memory", remembered, store.side) if remembered else None
-    return Provider(experiment.classifier.name, state, store, compute, assignment, validation, pupils, memory)
+    return Provider(experiment.classifier.name, state, store, compute, assignment, validation, pupils, memory, others)
 
 
 def _adaptation(user: UserConfig) -> Adaptation | None:

@@ -22,6 +22,15 @@ PSI = -1
 """In place of a user's number: psi, which serves all."""
 
 
+def other_classifier(number: int) -> int:
+    """Return what stands in place of a user's number for the other classifiers of the provider, counted from 0.
+
+    >>> other_classifier(0), other_classifier(1)
+    (-2, -3)
+    """
+    return PSI - 1 - number
+
+
 class ExchangeError(ValueError):
     """A request or an answer that does not make sense; the message says what and what would be right."""
 
@@ -46,12 +55,14 @@ class LossGradient:
     """Ask for L_class of protected training images and its gradient.
 
     ``protected`` is float32 ``(N, 3, H, W)`` in [0, 1]; ``ids`` int64 ``(N,)`` are positions in the train set; ``user``
-    is who asks: no answer depends on it, but a curious provider takes note.
+    is who asks, and ``asked`` for how many images it has had gradients before. No answer depends on these two, but a
+    curious provider takes note; after an interruption the same request may come again.
     """
 
     protected: Tensor
     ids: Tensor
     user: int
+    asked: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +130,8 @@ class Exam:
 class Classify:
     """Ask for the service itself: the predicted labels of bitmaps, uint8 ``(N, 3, H, W)``, protected or plain.
 
-    ``user`` names whose own classifier is to be used, the one with the best exam; ``PSI`` is psi.
+    ``user`` names whose own classifier is to be used, the one with the best exam; ``PSI`` is psi, and what
+    :func:`other_classifier` returns is another that the provider has trained on plain images.
     """
 
     images: Tensor

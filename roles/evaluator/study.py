@@ -73,6 +73,8 @@ class Lab:
     """From a user and its published theta to what it does to images."""
     network: Callable[[int, State], nn.Module | None]
     """The same as a network; None where the user publishes none."""
+    others: Sequence[str]
+    """Names of the provider's other classifiers, in their order."""
     keyed: Callable[[int], bool]
     """Whether a user's protection is a key, and its images are classified by a classifier of its own."""
     state: State

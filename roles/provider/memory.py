@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from roles.common.exchange import Memories
+from roles.common.exchange import LossGradient, Memories
 from roles.common.images import to_bitmap
 
 _COUNTER_BYTES = 8
@@ -28,19 +27,18 @@ class Memory:
     def __init__(self, folder: Path, capacity: int, side: int) -> None:
         self._folder, self._capacity, self._side = folder, capacity, side
 
-    def note(self, user: int, protected: Tensor, ids: Tensor) -> None:
-        """Keep a batch as 8-bit images, in place of the oldest.
+    def note(self, request: LossGradient) -> None:
+        """Keep the images of a request as 8-bit images, in place of the oldest.
 
-        Args:
-            protected: float32 ``(N, 3, H, W)`` in [0, 1].
-            ids: int64 ``(N,)``, positions in the train set.
+        A request that comes again, after an interruption, goes where it was: in the end the same is kept.
         """
-        counter, ring_ids, ring = self._open(user)
+        counter, ring_ids, ring = self._open(request.user)
+        end = request.asked + len(request.ids)
         last = slice(-self._capacity, None)
-        bitmaps, ids = to_bitmap(protected.detach().cpu()[last]), ids[last]
-        places = (int(counter[0]) + np.arange(len(ids))) % self._capacity
-        ring_ids[places], ring[places] = ids.numpy(), bitmaps.numpy()
-        counter[0] += len(ids)
+        places = np.arange(request.asked, end)[last] % self._capacity
+        ring_ids[places] = request.ids[last].numpy()
+        ring[places] = to_bitmap(request.protected[last]).numpy()
+        counter[0] = max(int(counter[0]), end)
 
     def recall(self, user: int) -> Memories:
         """Return what is kept of a user."""

@@ -44,6 +44,7 @@ class Provider:
         validation: positions in the validation set by which users select their epoch, int64.
         pupils: the classifiers of users whose protection psi cannot read.
         memory: where a curious provider keeps what it is asked about; None: it keeps nothing.
+        others: architecture and weights of further classifiers of plain images.
 
     Raises:
         ValueError: ``state`` does not fit ``name``.
@@ -59,12 +60,15 @@ class Provider:
         validation: Tensor,
         pupils: Pupils,
         memory: Memory | None = None,
+        others: Sequence[tuple[ClassifierName, State]] = (),
     ) -> None:
         self._compute = compute
         self._side = store.side
-        classifier = Classifier(name, len(store.classes))
-        load_into(classifier, state, "psi")
-        self._psi = compute.module(classifier).eval().requires_grad_(False)
+        self._psi = _frozen(name, state, "psi", store, compute)
+        self._others = [
+            _frozen(kind, weights, f"other classifier {number}", store, compute)
+            for number, (kind, weights) in enumerate(others)
+        ]
         self._pupils, self._memory = pupils, memory
         self._assignment = assignment
         self._validation = validation
@@ -115,7 +119,7 @@ class Provider:
             logits = self._psi(protected)
         loss = F.cross_entropy(logits, labels)
         if self._memory is not None:
-            self._memory.note(request.user, request.protected, request.ids)
+            self._memory.note(request)
         (gradient,) = torch.autograd.grad(loss, protected)
         return Gradient(
             gradient=gradient.float().cpu().contiguous(),
@@ -131,9 +135,14 @@ class Provider:
 
     def _classify(self, request: Classify) -> Predictions:
         self._check_images(request.images, torch.uint8)
-        if request.user != PSI:
+        if request.user >= 0:
             return Predictions(labels=self._pupils.classify(request.user, request.images))
-        return Predictions(labels=predict(self._psi, request.images, self._compute).argmax(1))
+        # psi is PSI, and the others follow it downwards.
+        shared = [self._psi, *self._others]
+        number = PSI - request.user
+        if number >= len(shared):
+            raise ExchangeError(f"other classifier {number - 1} is unknown: there are {len(self._others)}")
+        return Predictions(labels=predict(shared[number], request.images, self._compute).argmax(1))
 
     def _check_images(self, images: Tensor, dtype: torch.dtype) -> None:
         expected = (3, self._side, self._side)
@@ -154,6 +163,12 @@ class Provider:
     def _labels_of_bitmaps(self, request: Lesson | Exam, labels: Tensor) -> Tensor:
         self._check_images(request.images, torch.uint8)
         return _looked_up(request.ids, len(request.images), labels)
+
+
+def _frozen(name: ClassifierName, state: State, source: str, store: ImageStore, compute: Compute) -> Classifier:
+    classifier = Classifier(name, len(store.classes))
+    load_into(classifier, state, source)
+    return compute.module(classifier).eval().requires_grad_(False)
 
 
 def _looked_up(ids: Tensor, count: int, labels: Tensor) -> Tensor:

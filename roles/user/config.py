@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from roles.common.recipes import Frozen, Recipe
+from roles.common.seeds import derived_seed
 from roles.user.conventional import PixelConfig, TanakaConfig
 from roles.user.features import FeaturesConfig
 from roles.user.gan import GanConfig
@@ -46,6 +47,20 @@ class UserConfig(Frozen):
     training: Recipe = Recipe(epochs=200)
     crop_padding: Annotated[int, Field(ge=0)] = 4
     flip: bool = True
+    seed: Annotated[int, Field(ge=0)] | None = None
+    """Of initial weights, order, augmentation and key, together with the run's seed: users of one number draw the same.
+    By default every user draws its own."""
+
+    def own_seed(self, user: int, seed: int, *scope: str) -> int:
+        """Return the seed of one of this user's random streams.
+
+        Args:
+            user: the user's number.
+            seed: the run's seed.
+            scope: what the stream is for.
+        """
+        whose: tuple[str, int] = ("user", user) if self.seed is None else ("users of seed", self.seed)
+        return derived_seed(seed, *whose, *scope)
 
     @property
     def trains_network(self) -> bool:

@@ -34,7 +34,7 @@ def encryption_of(config: UserConfig, user: int, seed: int) -> LearnableEncrypti
     Raises:
         ValueError: the user's protection is no conventional one.
     """
-    key = derived_seed(seed, "user", user, "key")
+    key = config.own_seed(user, seed, "key")
     match config.protection:
         case TanakaConfig():
             return LearnableEncryption(config.protection, key)
@@ -78,7 +78,7 @@ class Lessons:
 
     def __init__(self, config: UserConfig, epochs: float, user: int, seed: int, store: ImageStore) -> None:
         self._config, self._user, self._store = config, user, store
-        self._seed = derived_seed(seed, "user", user)
+        self._seed = config.own_seed(user, seed)
         self._plain = config.protection.kind == "plain"
         self._epochs = 0 if self._plain else math.ceil(epochs)
         self._encryption = None if self._plain else encryption_of(config, user, seed)

@@ -90,6 +90,8 @@ class _Progress:
     """The part of a training's state that is numbers, as JSON keeps it."""
 
     step: int = 0
+    asked: int = 0
+    """Images that gradients were asked for."""
     curve: list[dict[str, float]] = field(default_factory=list)
     epoch: _Sums = field(default_factory=_Sums)
     validation: _Sums | None = None
@@ -112,7 +114,7 @@ class TransformerTraining:
     def __init__(self, config: UserConfig, user: int, seed: int, store: ImageStore, compute: Compute) -> None:
         self._config = config
         self._user = user
-        self._seed = derived_seed(seed, "user", user)
+        self._seed = config.own_seed(user, seed)
         self._store = store
         self._compute = compute
         torch.manual_seed(derived_seed(self._seed, "theta"))
@@ -197,8 +199,10 @@ class TransformerTraining:
                 yield from self._validate(progress.validation, self._ids.validation)
                 self._close_epoch(recipe.lr_at(progress.step - 1, total))
                 continue
-            yield from self._train_step(batches.ids_at(progress.step), recipe.lr_at(progress.step, total))
+            ids = batches.ids_at(progress.step)
+            yield from self._train_step(ids, recipe.lr_at(progress.step, total))
             progress.step += 1
+            progress.asked += len(ids)
             self._buffers = self._copy_buffers()
             if progress.step % batches.per_epoch == 0 or progress.step == total:
                 progress.validation = _Sums()
@@ -239,7 +243,7 @@ class TransformerTraining:
             protected = self._h(plain)
         if not all_finite(protected):
             raise ValueError(f"user {self._user} diverged at step {self._progress.step}: lower user.training.lr")
-        request = LossGradient(protected.detach().cpu().contiguous(), ids, self._user)
+        request = LossGradient(protected.detach().cpu().contiguous(), ids, self._user, self._progress.asked)
         answer = checked_gradient((yield request), protected)
         gradient = answer.gradient.to(compute.device)
         distance = math.nan
@@ -330,6 +334,7 @@ class TransformerTraining:
         validation = numbers["validation"]
         self._progress = _Progress(
             step=numbers["step"],
+            asked=numbers["asked"],
             curve=[dict(row) for row in numbers["curve"]],
             epoch=_Sums(**numbers["epoch"]),
             validation=None if validation is None else _Sums(**validation),

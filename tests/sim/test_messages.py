@@ -82,7 +82,7 @@ def tensors(arrays: st.SearchStrategy[np.ndarray]) -> st.SearchStrategy[Tensor]:
 
 REQUESTS = st.one_of(
     st.builds(TrainingImages, user=INT64),
-    st.builds(LossGradient, protected=tensors(PIXELS), ids=tensors(INDICES), user=INT64),
+    st.builds(LossGradient, protected=tensors(PIXELS), ids=tensors(INDICES), user=INT64, asked=INT64),
     st.builds(Losses, protected=tensors(PIXELS), ids=tensors(INDICES)),
     st.builds(Lesson, user=INT64, number=INT64, images=tensors(BITMAPS), ids=tensors(INDICES)),
     st.builds(Exam, user=INT64, number=INT64, images=tensors(BITMAPS), ids=tensors(INDICES)),
@@ -256,7 +256,7 @@ def test_an_answer_goes_back_with_job_and_ticket(experiment: Experiment) -> None
 
 def test_the_size_of_a_content_is_that_of_its_arrays() -> None:
     # numpy's format: a header of 128 bytes, then 2 * 3 * 4 * 5 floats of 4 bytes and 2 indices of 8.
-    _, content = encode_request(LossGradient(torch.zeros(2, 3, 4, 5), torch.zeros(2, dtype=torch.int64), 0))
+    _, content = encode_request(LossGradient(torch.zeros(2, 3, 4, 5), torch.zeros(2, dtype=torch.int64), 0, 0))
     assert content_bytes(content) == (128 + 480) + (128 + 16)
     assert content_bytes(encode_answer(LossValues(1.0, 2))) == 0
 
@@ -265,7 +265,7 @@ def test_the_size_of_a_content_is_that_of_its_arrays() -> None:
 
 
 def gradient_request() -> RecordDict:
-    return encode_request(LossGradient(torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64), 0))[1]
+    return encode_request(LossGradient(torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64), 0, 0))[1]
 
 
 def with_array(name: str, array: Array) -> RecordDict:

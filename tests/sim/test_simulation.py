@@ -42,6 +42,15 @@ TINY = {
             {"name": "strong", "width": 4, "depth": 2, "training": {"epochs": 2, "optimiser": "adam", "lr": 0.01}},
         ],
     },
+    "other_classifiers": [
+        {"flip": False, "seed": 1, "training": {"epochs": 1, "batch_size": 64, "lr": 0.05, "schedule": "one_cycle"}}
+    ],
+    "studies": [
+        {"kind": "transfer", "images": 30},
+        {"kind": "collusion", "coalitions": [1, 2], "known_pairs": [0, 10], "victims": 1, "images": 30},
+        {"kind": "curious", "pairs": 36, "images": 30},
+        {"kind": "utility", "images": 30},
+    ],
     "runtime": {"workers": 2, "evaluators": 2, "precision": "fp32"},
 }
 
@@ -90,6 +99,14 @@ def assert_same_thetas(one: Path, other: Path) -> None:
         assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def assert_same_tables(one: Path, other: Path) -> None:
+    names = ["table", *(f"studies/{kind}" for kind in ("transfer", "collusion", "curious", "utility"))]
+    for name in names:
+        pd.testing.assert_frame_equal(
+            pd.read_parquet(one / f"{name}.parquet"), pd.read_parquet(other / f"{name}.parquet")
+        )
+
+
 def test_a_run_ends_with_a_row_for_every_user_and_for_the_positive_control(direct_run: Path) -> None:
     table = pd.read_parquet(direct_run / "table.parquet")
     assert list(table["subject"]) == ["user-0000", "user-0001", "user-0002", "control-blur"]
@@ -130,9 +147,7 @@ def test_the_relay_with_one_worker_gives_the_same_thetas_and_table_with_the_psi_
 ) -> None:
     relayed = run_tiny("relay", "runtime.exchange=relay", "runtime.workers=1")
     assert_same_thetas(direct_run, relayed)
-    pd.testing.assert_frame_equal(
-        pd.read_parquet(direct_run / "table.parquet"), pd.read_parquet(relayed / "table.parquet")
-    )
+    assert_same_tables(direct_run, relayed)
     first, second = (json.loads((run / "run.json").read_text())["psi"] for run in (direct_run, relayed))
     assert second["reused"] is True
     assert second["digest"] == first["digest"]
@@ -225,9 +240,7 @@ def test_a_killed_relayed_run_on_four_workers_resumes_to_the_thetas_and_table_of
     done = veilsim("run", "--resume", resumed)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same_thetas(resumed, direct_run)
-    pd.testing.assert_frame_equal(
-        pd.read_parquet(resumed / "table.parquet"), pd.read_parquet(direct_run / "table.parquet")
-    )
+    assert_same_tables(resumed, direct_run)
 
 
 @pytest.mark.parametrize(

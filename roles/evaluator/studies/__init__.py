@@ -9,5 +9,6 @@ from roles.evaluator.studies.curious import Curious
 from roles.evaluator.studies.inversion import Inversion
 from roles.evaluator.studies.retrieval import Retrieval
 from roles.evaluator.studies.transfer import Transfer
+from roles.evaluator.studies.utility import Utility
 
-StudyConfig = Annotated[Collusion | Curious | Inversion | Retrieval | Transfer, Field(discriminator="kind")]
+StudyConfig = Annotated[Collusion | Curious | Inversion | Retrieval | Transfer | Utility, Field(discriminator="kind")]

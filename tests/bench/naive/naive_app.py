@@ -87,7 +87,7 @@ def forward(message: Message, context: Context) -> Message:
     ids, x = user.batch()
     with torch.no_grad(), user.compute.autocast():
         x_hat = user.h(x)
-    return Message(encode_request(LossGradient(x_hat.contiguous(), ids, user.number))[1], reply_to=message)
+    return Message(encode_request(LossGradient(x_hat.contiguous(), ids, user.number, 0))[1], reply_to=message)
 
 
 @client.query("gradient")

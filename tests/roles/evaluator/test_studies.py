@@ -23,13 +23,14 @@ from roles.common.exchange import (
     Theta,
     TrainingImages,
     drive,
+    other_classifier,
 )
 from roles.common.images import to_bitmap, to_unit
 from roles.common.labels import load_labels
 from roles.common.weights import State
 from roles.evaluator.attack import AttackConfig, Protect
 from roles.evaluator.itn import ItnConfig
-from roles.evaluator.studies import Collusion, Curious, Inversion, Retrieval, Transfer
+from roles.evaluator.studies import Collusion, Curious, Inversion, Retrieval, Transfer, Utility
 from roles.evaluator.studies.retrieval import hits
 from roles.evaluator.study import Findings, Lab, Study
 
@@ -71,7 +72,9 @@ class Provider:
             case Published():
                 return Theta({"factor": torch.tensor(self._factors[request.user])})
             case Classify():
-                return Predictions(load_labels(self._store.folder, "test")[: len(request.images)])
+                labels = load_labels(self._store.folder, "test")[: len(request.images)]
+                # The second of the others takes every image for a nought.
+                return Predictions(torch.zeros_like(labels) if request.user == other_classifier(1) else labels)
             case TrainingImages():
                 return ImageIds(torch.arange(50) + 50 * request.user, torch.arange(10))
             case Recall():
@@ -96,6 +99,7 @@ def lab(store: ImageStore, compute: Compute, small_itn: ItnConfig) -> Lab:
         seed=0,
         protection=protection,
         network=lambda user, theta: Scaled(factor_of(theta)),
+        others=["resnet20", "resnet20"],
         keyed=lambda user: False,
         state={},
         progress=lambda step, total, loss: None,
@@ -108,6 +112,7 @@ STUDIES: dict[str, Study] = {
     "retrieval": Retrieval(kind="retrieval", candidates=20),
     "inversion": Inversion(kind="inversion", images=5, steps=30),
     "curious": Curious(kind="curious", images=20),
+    "utility": Utility(kind="utility", images=20),
 }
 
 
@@ -249,3 +254,11 @@ def test_images_of_a_user_with_a_key_are_classified_by_its_own_classifier(lab: L
     drive(study.work("0", USERS, keyed), provider)
     assert [request.user for request in provider.requests if isinstance(request, Classify)] == [-1, 1, -1]
     assert keyed.attack_on(1).flip is False
+
+
+def test_utility_is_the_accuracy_of_every_classifier_of_plain_images(lab: Lab, store: ImageStore) -> None:
+    rows = findings(STUDIES["utility"], lab, Provider(store, [0.5, 0.5, -1.0]))["0"].rows
+    assert [row["classifier"] for row in rows] == ["psi", "other 0 (resnet20)", "other 1 (resnet20)"]
+    assert [row["accuracy"] for row in rows[:2]] == [1.0, 1.0]
+    noughts = (load_labels(store.folder, "test")[:20] == 0).double().mean().item()
+    assert rows[2]["accuracy"] == rows[2]["plain_accuracy"] == pytest.approx(noughts)

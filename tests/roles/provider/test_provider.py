@@ -66,7 +66,7 @@ def test_a_user_is_told_its_images_and_the_validation_images(provider: Provider)
 
 def test_the_gradient_of_black_images_is_what_the_formula_gives_by_hand(by_hand: Provider) -> None:
     # All logits are 0: every class has p = 1/10, L = ln 10, dL/ds = p - [y = 0], ds/dx = 2, and a mean over 2 images.
-    answer = expect(by_hand.answer(LossGradient(torch.zeros(2, 3, 8, 8), torch.tensor([0, 1]), USER)), Gradient)
+    answer = expect(by_hand.answer(LossGradient(torch.zeros(2, 3, 8, 8), torch.tensor([0, 1]), USER, 0)), Gradient)
     assert answer.loss == pytest.approx(math.log(10))
     assert answer.gradient[0].unique().tolist() == pytest.approx([0.1 * 2 / 2])
     assert answer.gradient[1].unique().tolist() == pytest.approx([(0.1 - 1) * 2 / 2])
@@ -74,15 +74,15 @@ def test_the_gradient_of_black_images_is_what_the_formula_gives_by_hand(by_hand:
 
 
 def test_the_gradient_is_that_of_the_mean_so_a_batch_twice_over_halves_it(provider: Provider) -> None:
-    once = expect(provider.answer(LossGradient(protected(), IDS, USER)), Gradient)
-    twice = expect(provider.answer(LossGradient(protected().repeat(2, 1, 1, 1), IDS.repeat(2), USER)), Gradient)
+    once = expect(provider.answer(LossGradient(protected(), IDS, USER, 0)), Gradient)
+    twice = expect(provider.answer(LossGradient(protected().repeat(2, 1, 1, 1), IDS.repeat(2), USER, 0)), Gradient)
     assert twice.loss == pytest.approx(once.loss)
     assert twice.correct == 2 * once.correct
     assert torch.allclose(2 * twice.gradient[:4], once.gradient, rtol=1e-3, atol=1e-7)
 
 
 def test_the_gradient_is_that_of_autograd_through_psi(provider: Provider, psi: State, tiny: ImageStore) -> None:
-    answer = expect(provider.answer(LossGradient(protected(), IDS, USER)), Gradient)
+    answer = expect(provider.answer(LossGradient(protected(), IDS, USER, 0)), Gradient)
     classifier, images = own_psi(psi), protected().requires_grad_()
     chances = classifier(images).softmax(1)
     labels = load_labels(tiny.folder, "train")[IDS]
@@ -98,9 +98,9 @@ def test_the_gradient_is_that_of_autograd_through_psi(provider: Provider, psi: S
 
 def test_a_small_step_against_the_gradient_lowers_the_loss(provider: Provider) -> None:
     images = 0.25 + protected() / 2
-    answer = expect(provider.answer(LossGradient(images, IDS, USER)), Gradient)
+    answer = expect(provider.answer(LossGradient(images, IDS, USER, 0)), Gradient)
     step = 0.01 * answer.gradient / answer.gradient.abs().max()
-    assert expect(provider.answer(LossGradient(images - step, IDS, USER)), Gradient).loss < answer.loss
+    assert expect(provider.answer(LossGradient(images - step, IDS, USER, 0)), Gradient).loss < answer.loss
 
 
 def test_validation_ids_are_positions_in_the_validation_set(provider: Provider, psi: State, tiny: ImageStore) -> None:
@@ -109,7 +109,7 @@ def test_validation_ids_are_positions_in_the_validation_set(provider: Provider, 
     with torch.no_grad():
         logits = own_psi(psi)(protected())
     losses = expect(provider.answer(Losses(protected(), ids)), LossValues)
-    trained = expect(provider.answer(LossGradient(protected(), ids, USER)), Gradient)
+    trained = expect(provider.answer(LossGradient(protected(), ids, USER, 0)), Gradient)
     expected = {split: nn.functional.cross_entropy(logits, labels[split][ids]).item() for split in labels}
     assert losses.loss == pytest.approx(expected["validation"], rel=1e-5)
     assert trained.loss == pytest.approx(expected["train"], rel=1e-5)
@@ -129,7 +129,7 @@ def test_no_answer_changes_psi_not_even_the_buffers_of_batch_norm(provider: Prov
     before = provider.digest()
     assert before == digest(psi)
     for seed in range(3):
-        provider.answer(LossGradient(protected(seed), IDS, USER))
+        provider.answer(LossGradient(protected(seed), IDS, USER, 0))
         provider.answer(Losses(protected(seed), IDS))
         provider.answer(Classify((255 * protected(seed)).to(torch.uint8)))
         provider.answer(TrainingImages(1))
@@ -137,10 +137,10 @@ def test_no_answer_changes_psi_not_even_the_buffers_of_batch_norm(provider: Prov
 
 
 def test_the_same_question_gets_the_same_answer_whatever_was_asked_between(provider: Provider) -> None:
-    first = expect(provider.answer(LossGradient(protected(), IDS, USER)), Gradient)
-    provider.answer(LossGradient(protected(1), IDS, USER))
+    first = expect(provider.answer(LossGradient(protected(), IDS, USER, 0)), Gradient)
+    provider.answer(LossGradient(protected(1), IDS, USER, 0))
     provider.answer(Classify((255 * protected(2)).to(torch.uint8)))
-    again = expect(provider.answer(LossGradient(protected(), IDS, USER)), Gradient)
+    again = expect(provider.answer(LossGradient(protected(), IDS, USER, 0)), Gradient)
     assert torch.equal(again.gradient, first.gradient)
     assert (again.loss, again.correct) == (first.loss, first.correct)
 
@@ -149,7 +149,7 @@ def test_the_same_question_gets_the_same_answer_whatever_was_asked_between(provi
 def test_a_request_is_left_as_it_was(provider: Provider, layout: torch.memory_format) -> None:
     images = protected().contiguous(memory_format=layout)
     kept = images.clone()
-    provider.answer(LossGradient(images, IDS, USER))
+    provider.answer(LossGradient(images, IDS, USER, 0))
     assert torch.equal(images, kept)
     assert not images.requires_grad
 
@@ -163,22 +163,28 @@ def with_value(value: float) -> Tensor:
 BAD: dict[str, tuple[Request, str]] = {
     "unknown user": (TrainingImages(2), "user 2 is unknown: users are 0 to 1"),
     "negative user": (TrainingImages(-1), "user -1 is unknown"),
-    "side": (LossGradient(torch.rand(4, 3, 8, 4), IDS, USER), r"\(4, 3, 8, 4\), expected torch.float32 \(N, 3, 8, 8\)"),
-    "flat": (LossGradient(torch.rand(4, 192), IDS, USER), r"\(4, 192\)"),
-    "one image": (LossGradient(torch.rand(3, 8, 8), IDS, USER), r"\(3, 8, 8\)"),
-    "channels": (LossGradient(torch.rand(4, 1, 8, 8), IDS, USER), r"\(4, 1, 8, 8\)"),
-    "dtype": (LossGradient(protected().double(), IDS, USER), "images are torch.float64"),
-    "bitmap": (LossGradient((255 * protected()).to(torch.uint8), IDS, USER), "images are torch.uint8"),
-    "empty": (LossGradient(torch.rand(0, 3, 8, 8), IDS[:0], USER), "with N > 0"),
-    "nan": (LossGradient(with_value(torch.nan), IDS, USER), r"finite values in \[0, 1\]"),
-    "infinite": (LossGradient(with_value(torch.inf), IDS, USER), r"finite values in \[0, 1\]"),
-    "below 0": (LossGradient(with_value(-1e-6), IDS, USER), r"finite values in \[0, 1\]"),
-    "above 1": (LossGradient(with_value(1.0001), IDS, USER), r"finite values in \[0, 1\]"),
-    "too few ids": (LossGradient(protected(), IDS[:3], USER), r"image ids are torch.int64 \(3,\), expected .*\(4,\)"),
-    "ids in a column": (LossGradient(protected(), IDS.unsqueeze(1), USER), r"image ids are torch.int64 \(4, 1\)"),
-    "float ids": (LossGradient(protected(), IDS.float(), USER), "image ids are torch.float32"),
-    "id too large": (LossGradient(protected(), IDS + 1290, USER), "image id 1297 is unknown: ids are 0 to 1292"),
-    "negative id": (LossGradient(protected(), IDS - 1, USER), "image id -1 is unknown"),
+    "side": (
+        LossGradient(torch.rand(4, 3, 8, 4), IDS, USER, 0),
+        r"\(4, 3, 8, 4\), expected torch.float32 \(N, 3, 8, 8\)",
+    ),
+    "flat": (LossGradient(torch.rand(4, 192), IDS, USER, 0), r"\(4, 192\)"),
+    "one image": (LossGradient(torch.rand(3, 8, 8), IDS, USER, 0), r"\(3, 8, 8\)"),
+    "channels": (LossGradient(torch.rand(4, 1, 8, 8), IDS, USER, 0), r"\(4, 1, 8, 8\)"),
+    "dtype": (LossGradient(protected().double(), IDS, USER, 0), "images are torch.float64"),
+    "bitmap": (LossGradient((255 * protected()).to(torch.uint8), IDS, USER, 0), "images are torch.uint8"),
+    "empty": (LossGradient(torch.rand(0, 3, 8, 8), IDS[:0], USER, 0), "with N > 0"),
+    "nan": (LossGradient(with_value(torch.nan), IDS, USER, 0), r"finite values in \[0, 1\]"),
+    "infinite": (LossGradient(with_value(torch.inf), IDS, USER, 0), r"finite values in \[0, 1\]"),
+    "below 0": (LossGradient(with_value(-1e-6), IDS, USER, 0), r"finite values in \[0, 1\]"),
+    "above 1": (LossGradient(with_value(1.0001), IDS, USER, 0), r"finite values in \[0, 1\]"),
+    "too few ids": (
+        LossGradient(protected(), IDS[:3], USER, 0),
+        r"image ids are torch.int64 \(3,\), expected .*\(4,\)",
+    ),
+    "ids in a column": (LossGradient(protected(), IDS.unsqueeze(1), USER, 0), r"image ids are torch.int64 \(4, 1\)"),
+    "float ids": (LossGradient(protected(), IDS.float(), USER, 0), "image ids are torch.float32"),
+    "id too large": (LossGradient(protected(), IDS + 1290, USER, 0), "image id 1297 is unknown: ids are 0 to 1292"),
+    "negative id": (LossGradient(protected(), IDS - 1, USER, 0), "image id -1 is unknown"),
     "validation id": (Losses(protected(), IDS + 140), "image id 147 is unknown: ids are 0 to 143"),
     "validation nan": (Losses(with_value(torch.nan), IDS), "finite values"),
     "float classify": (Classify(protected()), "images are torch.float32 .* expected torch.uint8"),
@@ -193,7 +199,7 @@ def test_a_bad_request_is_one_line_and_the_next_good_one_is_answered(name: str, 
     with pytest.raises(ExchangeError, match=reason) as caught:
         provider.answer(request)
     assert "\n" not in str(caught.value)
-    good = expect(provider.answer(LossGradient(protected(), IDS, USER)), Gradient)
+    good = expect(provider.answer(LossGradient(protected(), IDS, USER, 0)), Gradient)
     assert good.gradient.shape == (4, 3, 8, 8)
 
 
@@ -204,7 +210,7 @@ def test_images_of_any_other_shape_or_type_are_refused(
 ) -> None:
     images = torch.zeros(shape, dtype=dtype)
     assume(not (dtype == torch.float32 and len(shape) == 4 and shape[0] > 0 and shape[1:] == [3, 8, 8]))
-    for request in (LossGradient(images, IDS, USER), Losses(images, IDS), Classify(images)):
+    for request in (LossGradient(images, IDS, USER, 0), Losses(images, IDS), Classify(images)):
         with pytest.raises(ExchangeError, match="images are"):
             provider.answer(request)
 
