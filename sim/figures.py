@@ -91,7 +91,11 @@ class Panel:
 
 @dataclass(frozen=True)
 class TradeOff:
-    """What one protection costs and keeps: accuracy over plain images in points, and the best attack's gain in SSIM."""
+    """What one protection costs and keeps.
+
+    ``accuracy`` is over that on plain images, in points; ``gain`` the SSIM of the best that is to be had, the protected
+    image itself or an attack's estimate, over that of the class mean.
+    """
 
     label: str
     accuracy: float
@@ -293,7 +297,7 @@ def _pale(colour: str) -> tuple[float, float, float]:
 
 
 def draw_trade_off(path: Path, points: list[TradeOff], hidden: tuple[float, float]) -> None:
-    """Draw what protections cost against what attacks gain, one mark a user: both are best at the upper left.
+    """Draw what protections cost against what can be seen, one mark a user: both are best at the upper left.
 
     Args:
         path: where to; its suffix, if any, is replaced by ``.png`` and ``.pdf``.
@@ -311,7 +315,7 @@ def draw_trade_off(path: Path, points: list[TradeOff], hidden: tuple[float, floa
     with mpl.rc_context(STYLE | {"axes.grid.axis": "both"}):
         figure = Figure(figsize=(COLUMN, 3.0), layout="constrained")
         ax = figure.add_subplot()
-        ax.set_xlabel("best attack's gain in SSIM over the class mean")
+        ax.set_xlabel("SSIM that can be had, over the class mean")
         ax.set_ylabel("accuracy, protected - plain (points)")
         for index, group in enumerate(groups):
             own = [point for point in points if point.group == group]

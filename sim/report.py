@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from roles.evaluator.attack import FR_ATTACK, AttackResult, Measured
+from roles.evaluator.measures import PSNR_CAP
 from roles.user.config import UserConfig
 from sim.config import Experiment
 from sim.evaluator_node import BLUR
@@ -215,13 +216,14 @@ def _draw(run: RunFolder, experiment: Experiment, table: pd.DataFrame, shown: li
 
 
 def draw_table(figures: Path, table: pd.DataFrame) -> None:
-    """Draw what a table shows: accuracy against what attacks gain and, of networks of several alphas, against alpha."""
+    """Draw what a table shows: accuracy against what can be seen and, of networks of several alphas, against alpha."""
     measured = table[table["subject"] != BLUR].dropna(subset=["accuracy"]) if "accuracy" in table else table[:0]
     if measured.empty:
         return
     gaps = 100 * (measured["accuracy"] - measured["plain_accuracy"])
-    attacks = [f"{attack}_ssim" for attack in attacks_in(measured)]
-    gains = measured[attacks].max(axis=1) - measured["class_mean_ssim"]
+    # Of an image that shows what it shows, the image itself is the best attack.
+    seen = ["protected_ssim", *(f"{attack}_ssim" for attack in attacks_in(measured))]
+    gains = measured[seen].max(axis=1) - measured["class_mean_ssim"]
     kinds = (
         measured["protection"].where(measured["phi"].isna(), measured["phi"])
         if "phi" in measured
@@ -262,8 +264,10 @@ def _attack_title(name: str) -> str:
 
 
 def _boxes(label: str, result: AttackResult) -> list[Box]:
+    # A PSNR that is infinite has no place on an axis: images that nothing was done to get no box.
+    untouched = float(result.protected.psnr.min()) >= PSNR_CAP
     return [
-        Box(label, result.protected.psnr, "protected"),
+        *([] if untouched else [Box(label, result.protected.psnr, "protected")]),
         *(Box(label, estimate.psnr, _attack_title(name)) for name, estimate in result.estimates.items()),
         Box(label, result.baselines["class_mean"].psnr, "class-mean baseline"),
     ]

@@ -141,6 +141,11 @@ class SweepFolder:
         """Return whether ``path`` is the folder of a sweep."""
         return (path / _DESCRIPTION).is_file()
 
+    @property
+    def name(self) -> str:
+        """The name that its config gives it."""
+        return str(self._description()["name"])
+
     def _cell(self, name: str) -> Path:
         return self.path / "cells" / name
 
