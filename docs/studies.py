@@ -1,8 +1,8 @@
 """Writes what STUDIES.md says of runs from their folders: ``python docs/studies.py RUN [RUN ...]``.
 
 Everything between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` is replaced; nothing in there is written by hand.
-For a study of a run, NAME is ``<run>/<study>``, for the users of a run ``<run>``, for a sweep its name. Pictures are copied
-to ``docs/studies/``.
+For a study of a run, NAME is ``<run>/<study>``, for the users of a run ``<run>``, for a sweep its name. Pictures are
+copied to ``docs/studies/``.
 """
 
 import shutil
