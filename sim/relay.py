@@ -62,9 +62,9 @@ class Relay:
     """Conversations with nodes; whatever a node asks on the way is answered by the provider.
 
     Args:
-        workers: how many workers handle the nodes' messages, in a simulation. Its cost of a message grows with nodes
-            times messages under way, so no more are sent than keep the workers busy. None: every node has a machine of
-            its own, and all are sent at once.
+        under_way: how many messages to keep under way in a simulation, beside those that wait for Flower to carry them:
+            every 0.1 s it compares each of them with each node, so no more are sent than keep the workers busy. None:
+            every node has a machine of its own, and all are sent at once.
         per_node: how many messages a node may have in flight; a node that keeps state between messages: 1.
         idle: called now and then while waiting, for progress.
         own: by message type, what is answered here and not by the provider.
@@ -75,13 +75,13 @@ class Relay:
         grid: Grid,
         provider: int,
         job: ConfigRecord,
-        workers: int | None = None,
+        under_way: int | None = None,
         per_node: Callable[[int], int] = lambda node: 1,
         idle: Callable[[], None] = lambda: None,
         own: Mapping[str, Callable[[RecordDict], RecordDict]] | None = None,
     ) -> None:
         self._grid, self._provider, self._job = grid, provider, job
-        self._workers, self._per_node, self._idle = workers, per_node, idle
+        self._under_way, self._per_node, self._idle = under_way, per_node, idle
         self._own = own or {}
         self._pending: list[_Conversation] = []
         self._open: set[_Conversation] = set()
@@ -178,11 +178,10 @@ class Relay:
         return [replies[number] for number in sorted(replies)]
 
     def _room(self) -> bool:
-        if self._workers is None:
+        if self._under_way is None:
             return True
         rate = len(self._recent) / max(time.monotonic() - self._recent[0], _LATENCY_S)
-        # For each worker one that it works on, one that waits for it, and one that waits for the provider.
-        return len(self._open) < 3 * self._workers + rate * _LATENCY_S
+        return len(self._open) < self._under_way + rate * _LATENCY_S
 
     def _send_pending(self) -> None:
         if not self._pending or not self._room():

@@ -160,8 +160,11 @@ class _Roster:
         def per_node(node: int) -> int:
             return ahead if node in attackers else 1
 
+        # One for each worker and one in hand; where users are relayed, for each worker one that it works on, one that
+        # waits for it, and one that waits for the provider.
+        busy = workers + 1 if job.experiment.runtime.exchange == "direct" else 3 * workers
         own = {PUBLISHED: partial(answer_published, job.run)}
-        return Relay(grid, self.provider, encode_job(job), workers if self.simulated else None, per_node, idle, own)
+        return Relay(grid, self.provider, encode_job(job), busy if self.simulated else None, per_node, idle, own)
 
 
 def _roster(grid: Grid, job: Job) -> _Roster:
@@ -175,7 +178,7 @@ def _roster(grid: Grid, job: Job) -> _Roster:
     simulated = False
     # The first tells how to ask the others.
     for some in (nodes[:1], nodes[1:]):
-        relay = Relay(grid, 0, encode_job(job), job.experiment.runtime.worker_count if simulated else None)
+        relay = Relay(grid, 0, encode_job(job), 3 * job.experiment.runtime.worker_count if simulated else None)
         for reply in relay.exchange([Message(job_content(job), node, "query.role") for node in some]):
             if reply.has_error():
                 raise RunFailed(reason_of(reply))

@@ -4,6 +4,7 @@ A re-implementation from its published description (adversarial, classification,
 key to manage); architecture of the discriminator, weights and target are ours.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -27,6 +28,7 @@ from roles.common.weights import (
 )
 from roles.user.conventional import PixelConfig, PixelEncryption
 from roles.user.features import Features, feature_loss
+from roles.user.own_loss import OwnLoss
 
 _KEYS_A_STEP = 10**6
 
@@ -64,7 +66,7 @@ class Discriminator(nn.Module):
         return logits.float().squeeze(1)
 
 
-class Adversary:
+class Adversary(OwnLoss):
     """The user's own losses of this scheme, and the discriminator that is trained beside the network.
 
     The encrypted image that a protected one is drawn to is the plain one under pixel-based encryption with shuffled
@@ -74,6 +76,10 @@ class Adversary:
         seed: initial weights and keys follow from it.
     """
 
+    alpha = 0.0
+    # Two networks that train against each other have no objective to select by.
+    selects = False
+
     def __init__(self, config: GanConfig, phi: Features, seed: int, compute: Compute) -> None:
         self._config, self._phi, self._compute = config, phi, compute
         self._encryption = PixelEncryption(PixelConfig(kind="pixel", key="per_image", shuffle=True), seed)
@@ -81,18 +87,9 @@ class Adversary:
         self._discriminator = compute.module(Discriminator())
         self._optimiser = torch.optim.Adam(self._discriminator.parameters(), lr=config.lr, betas=(0.5, 0.999))
 
-    def step(self, plain: Tensor, protected: Tensor, number: int) -> Tensor:
-        """Train the discriminator on a batch, and return the gradient of the user's own losses.
-
-        Args:
-            plain: ``(N, 3, H, W)`` in [0, 1].
-            protected: the same images protected, detached.
-            number: the step's, from 0: the same one draws the same keys.
-
-        Returns:
-            The gradient with respect to ``protected``, float32.
-        """
-        numbers = number * _KEYS_A_STEP + torch.arange(len(plain))
+    def gradient(self, plain: Tensor, protected: Tensor, step: int) -> tuple[Tensor | None, float]:
+        """See :class:`OwnLoss`: of the losses above, after a step of the discriminator."""
+        numbers = step * _KEYS_A_STEP + torch.arange(len(plain))
         target = self._compute.batch(to_unit(self._encryption.protect(to_bitmap(plain.cpu()), numbers)))
         self._train(target, protected)
         leaf = protected.detach().requires_grad_()
@@ -107,7 +104,7 @@ class Adversary:
             + self._config.pixel * F.mse_loss(leaf, target)
         )
         (gradient,) = torch.autograd.grad(loss, leaf)
-        return gradient.float()
+        return gradient.float(), math.nan
 
     def _train(self, encrypted: Tensor, protected: Tensor) -> None:
         with self._compute.autocast():
@@ -119,16 +116,12 @@ class Adversary:
         self._optimiser.step()
 
     def checkpoint(self) -> State:
-        """Return the state as tensors."""
+        """See :class:`OwnLoss`."""
         weights = prefixed("discriminator", cpu_state(self._discriminator))
         return weights | prefixed("optimiser", optimiser_state(self._optimiser))
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up the state of a :meth:`checkpoint`.
-
-        Raises:
-            ValueError: it is not one of this discriminator.
-        """
+        """See :class:`OwnLoss`."""
         groups = groups_of(tensors)
         load_into(self._discriminator, groups["discriminator"], "checkpoint of a discriminator")
         restore_optimiser(self._optimiser, groups["optimiser"])

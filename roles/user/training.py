@@ -38,6 +38,7 @@ from roles.common.weights import (
 from roles.user.config import UserConfig
 from roles.user.features import feature_loss, shared_features
 from roles.user.gan import Adversary, GanConfig
+from roles.user.own_loss import FeatureLoss, OwnLoss
 
 _VALIDATION_BATCH = 500
 
@@ -120,9 +121,9 @@ class TransformerTraining:
         torch.manual_seed(derived_seed(self._seed, "theta"))
         self._h = compute.module(UNet(config.width, config.depth))
         self._phi = compute.module(shared_features(config.features))
-        self._adversary: Adversary | None = None
+        self._own: OwnLoss = FeatureLoss(config.alpha, self._phi, compute)
         if isinstance(config.protection, GanConfig):
-            self._adversary = Adversary(config.protection, self._phi, self._seed, compute)
+            self._own = Adversary(config.protection, self._phi, self._seed, compute)
         self._optimiser = config.training.optimiser_for(self._h)
         self._ids: ImageIds | None = None
         self._best: State = {}
@@ -246,20 +247,10 @@ class TransformerTraining:
         request = LossGradient(protected.detach().cpu().contiguous(), ids, self._user, self._progress.asked)
         answer = checked_gradient((yield request), protected)
         gradient = answer.gradient.to(compute.device)
-        distance = math.nan
-        if self._adversary is not None:
-            gradient = gradient + self._adversary.step(plain, protected.detach(), self._progress.step)
-        elif config.alpha > 0:
-            # Eq. 4: dL_trans/dx_hat = dL_class/dx_hat - alpha * dL_feat/dx_hat, the second term the user's own.
-            leaf = protected.detach().requires_grad_()
-            with torch.no_grad(), compute.autocast():
-                phi_plain = self._phi(plain)
-            with compute.autocast():
-                phi_protected = self._phi(leaf)
-            loss = feature_loss(phi_protected, phi_plain)
-            (feature_gradient,) = torch.autograd.grad(loss, leaf)
-            gradient = gradient - config.alpha * feature_gradient
-            distance = loss.item()
+        # Eq. 4: dL_trans/dx_hat = dL_class/dx_hat - alpha * dL_feat/dx_hat, the second term the user's own.
+        own, distance = self._own.gradient(plain, protected.detach(), self._progress.step)
+        if own is not None:
+            gradient = gradient + own
         set_lr(self._optimiser, lr)
         self._optimiser.zero_grad(set_to_none=True)
         protected.backward(gradient)
@@ -287,13 +278,11 @@ class TransformerTraining:
             row[f"{name}_accuracy"] = sums.correct / sums.images
             if not math.isnan(sums.feature_loss):
                 row[f"{name}_feature_loss"] = sums.feature_loss / sums.images
-        alpha = self._config.alpha if self._adversary is None else 0
-        objective = row["validation_loss"] - alpha * row["validation_feature_loss"]
+        objective = row["validation_loss"] - self._own.alpha * row["validation_feature_loss"]
         row["validation_objective"] = objective
         progress.curve.append(row)
         progress.epoch, progress.validation = _Sums(), None
-        # Two networks that train against each other have no objective to select by: the last epoch is the one.
-        if objective < progress.best_objective or self._adversary is not None:
+        if objective < progress.best_objective or not self._own.selects:
             progress.best_objective, progress.best_epoch = objective, len(progress.curve)
             self._best = self.theta()
 
@@ -310,8 +299,7 @@ class TransformerTraining:
         theta = self.theta() | {name: value.cpu().contiguous() for name, value in self._buffers.items()}
         tensors = prefixed("theta", theta) | prefixed("best", self._best)
         tensors |= prefixed("optimiser", optimiser_state(self._optimiser))
-        if self._adversary is not None:
-            tensors |= prefixed("adversary", self._adversary.checkpoint())
+        tensors |= prefixed("own", self._own.checkpoint())
         if self._ids is not None:
             tensors |= {"ids/train": self._ids.train, "ids/validation": self._ids.validation}
         return tensors, asdict(self._progress)
@@ -326,8 +314,7 @@ class TransformerTraining:
         load_into(self._h, groups["theta"], f"checkpoint of user {self._user}")
         self._buffers = self._copy_buffers()
         self._best = groups["best"]
-        if self._adversary is not None:
-            self._adversary.restore(groups["adversary"])
+        self._own.restore(groups["own"])
         if groups["ids"]:
             self._ids = ImageIds(groups["ids"]["train"], groups["ids"]["validation"])
         restore_optimiser(self._optimiser, groups["optimiser"])

@@ -190,7 +190,7 @@ def test_a_node_that_may_have_more_in_flight_gets_more(job: Job, grid: InMemoryG
 def test_a_simulation_is_sent_little_more_than_its_workers_can_take(job: Job) -> None:
     users = range(300, 400)
     grid = InMemoryGrid([PROVIDER, *users], one_at_a_time=True)
-    relay = Relay(grid, PROVIDER, encode_job(job), workers=1)
+    relay = Relay(grid, PROVIDER, encode_job(job), under_way=3)
     under_way, most = set(), 0
 
     def message_to(node: int) -> Message:

@@ -1,6 +1,7 @@
 """The own losses of a user with the GAN-based transformation."""
 
 import json
+import math
 from collections.abc import Callable
 
 import pytest
@@ -17,6 +18,13 @@ from roles.user.training import TransformerTraining
 
 PHI = shared_features(FeaturesConfig(layer="relu1_2"))
 PIXELS_ALONE = {"adversarial": 0.0, "perceptual": 0.0, "pixel": 1.0}
+
+
+def gradient_of(rival: Adversary, plain: Tensor, protected: Tensor, number: int) -> Tensor:
+    gradient, distance = rival.gradient(plain, protected, number)
+    assert gradient is not None
+    assert math.isnan(distance)
+    return gradient
 
 
 def adversary(compute: Compute, seed: int = 0, **changes: float) -> Adversary:
@@ -44,7 +52,7 @@ def colours(images: Tensor) -> Tensor:
 
 
 def test_pixels_are_drawn_to_the_image_itself_encrypted(compute: Compute, plain: Tensor, protected: Tensor) -> None:
-    target = target_of(adversary(compute, **PIXELS_ALONE).step(plain, protected, 0), protected)
+    target = target_of(gradient_of(adversary(compute, **PIXELS_ALONE), plain, protected, 0), protected)
     bitmaps = (255 * plain).round()
     assert torch.equal(colours(target), colours(bitmaps))
     assert not torch.equal(target, bitmaps)
@@ -55,19 +63,20 @@ def test_every_image_has_a_new_key_at_every_step_and_the_same_in_the_same_step(
 ) -> None:
     black = torch.zeros(6, 3, 8, 8)
     steps = [
-        target_of(adversary(compute, **PIXELS_ALONE).step(black, protected, number), protected) for number in (0, 1)
+        target_of(gradient_of(adversary(compute, **PIXELS_ALONE), black, protected, number), protected)
+        for number in (0, 1)
     ]
     keys = torch.cat(steps).flatten(1)
     assert len(keys.unique(dim=0)) == 12
-    again = target_of(adversary(compute, **PIXELS_ALONE).step(black, protected, 1), protected)
+    again = target_of(gradient_of(adversary(compute, **PIXELS_ALONE), black, protected, 1), protected)
     assert torch.equal(again, steps[1])
-    other = target_of(adversary(compute, seed=1, **PIXELS_ALONE).step(black, protected, 1), protected)
+    other = target_of(gradient_of(adversary(compute, seed=1, **PIXELS_ALONE), black, protected, 1), protected)
     assert not torch.equal(other, steps[1])
 
 
 def test_features_are_drawn_to_those_of_the_encrypted_image(compute: Compute, plain: Tensor, protected: Tensor) -> None:
-    target = target_of(adversary(compute, **PIXELS_ALONE).step(plain, protected, 0), protected) / 255
-    gradient = adversary(compute, adversarial=0, perceptual=2, pixel=0).step(plain, protected, 0)
+    target = target_of(gradient_of(adversary(compute, **PIXELS_ALONE), plain, protected, 0), protected) / 255
+    gradient = gradient_of(adversary(compute, adversarial=0, perceptual=2, pixel=0), plain, protected, 0)
     leaf = protected.clone().requires_grad_()
     (expected,) = torch.autograd.grad(2 * feature_loss(PHI(leaf), PHI(target)), leaf)
     assert torch.allclose(gradient, expected, rtol=1e-3, atol=1e-7)
@@ -79,8 +88,8 @@ def test_the_discriminator_learns_to_tell_encrypted_images_from_others_and_its_g
     grey = torch.full((6, 3, 8, 8), 0.5)
     rival = adversary(compute, adversarial=1, perceptual=0, pixel=0, lr=0.005)
     for number in range(80):
-        gradient = rival.step(plain, grey, number)
-    encrypted = target_of(adversary(compute, **PIXELS_ALONE).step(plain, grey, 99), grey) / 255
+        gradient = gradient_of(rival, plain, grey, number)
+    encrypted = target_of(gradient_of(adversary(compute, **PIXELS_ALONE), plain, grey, 99), grey) / 255
     verdicts = rival._discriminator(encrypted) - rival._discriminator(grey)
     assert verdicts.min() > 1
     step = grey - 0.01 * gradient / gradient.abs().max()
@@ -89,12 +98,12 @@ def test_the_discriminator_learns_to_tell_encrypted_images_from_others_and_its_g
 
 def test_an_adversary_goes_on_from_its_state(compute: Compute, plain: Tensor, protected: Tensor) -> None:
     whole, first, second = adversary(compute), adversary(compute), adversary(compute)
-    expected = [whole.step(plain, protected, number) for number in range(4)]
+    expected = [gradient_of(whole, plain, protected, number) for number in range(4)]
     for number in range(2):
-        first.step(plain, protected, number)
+        gradient_of(first, plain, protected, number)
     second.restore(first.checkpoint())
     for number in (2, 3):
-        assert torch.equal(second.step(plain, protected, number), expected[number])
+        assert torch.equal(gradient_of(second, plain, protected, number), expected[number])
 
 
 def test_a_training_with_an_adversary_dropped_at_every_request_ends_the_same(

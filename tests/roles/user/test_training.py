@@ -153,7 +153,7 @@ def test_nothing_a_user_sends_or_gets_has_room_for_labels_of_its_images(
     exchanged = {type(message) for message in (*provider.requests, *provider.answers)}
     allowed = {
         TrainingImages: {"user"},
-        LossGradient: {"protected", "ids"},
+        LossGradient: {"protected", "ids", "user", "asked"},
         Losses: {"protected", "ids"},
         ImageIds: {"train", "validation"},
         Gradient: {"gradient", "loss", "correct"},

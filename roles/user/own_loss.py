@@ -1,0 +1,72 @@
+"""What a user adds to the gradient that the provider sends: the part of L_trans that is its own (Section III-B)."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from roles.common.compute import Compute
+from roles.common.weights import State
+from roles.user.features import Features, feature_loss
+
+
+class OwnLoss(ABC):
+    """A loss of the user's own on protected images."""
+
+    alpha: float
+    """Weight of L_feat in the objective (Eq. 4) that validation measures."""
+    selects: bool
+    """Whether the epoch with the lowest objective is published; else the last one is."""
+
+    @abstractmethod
+    def gradient(self, plain: Tensor, protected: Tensor, step: int) -> tuple[Tensor | None, float]:
+        """Return the gradient to add to dL_class/dx_hat, float32 or None for none, and L_feat or NaN.
+
+        Args:
+            plain: ``(N, 3, H, W)`` in [0, 1].
+            protected: the same images protected, detached.
+            step: its number, from 0: the same one again gives the same, from the same state.
+        """
+
+    @abstractmethod
+    def checkpoint(self) -> State:
+        """Return the state, if it has any."""
+
+    @abstractmethod
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up the state of a :meth:`checkpoint`.
+
+        Raises:
+            ValueError: it is not one of this loss.
+        """
+
+
+class FeatureLoss(OwnLoss):
+    """The paper's: protected images are to differ from plain ones in what phi sees, -alpha L_feat (Eq. 4 and 6)."""
+
+    selects = True
+
+    def __init__(self, alpha: float, phi: Features, compute: Compute) -> None:
+        self.alpha, self._phi, self._compute = alpha, phi, compute
+
+    def gradient(self, plain: Tensor, protected: Tensor, step: int) -> tuple[Tensor | None, float]:
+        """See :class:`OwnLoss`: -alpha dL_feat/dx_hat."""
+        if self.alpha == 0:
+            return None, math.nan
+        leaf = protected.detach().requires_grad_()
+        with torch.no_grad(), self._compute.autocast():
+            phi_plain = self._phi(plain)
+        with self._compute.autocast():
+            phi_protected = self._phi(leaf)
+        loss = feature_loss(phi_protected, phi_plain)
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        return -self.alpha * gradient, loss.item()
+
+    def checkpoint(self) -> State:
+        """See :class:`OwnLoss`: it has none."""
+        return {}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """See :class:`OwnLoss`."""
