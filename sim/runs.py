@@ -43,8 +43,8 @@ class Publication:
 
 
 def subject_of(experiment: Experiment, user: int) -> str:
-    """Return under which name a user's transformer is attacked: an averaged one is the same for all."""
-    return "shared" if experiment.strategy.averages else user_name(user)
+    """Return under which name a user's transformer is attacked: one that all publish has one name."""
+    return "shared" if experiment.strategy.publishes_one else user_name(user)
 
 
 class RunFolder:
@@ -58,7 +58,7 @@ class RunFolder:
     ``figures/``              PNG and PDF
     ``provider/``             psi.safetensors and its learning curve
     ``users/user-0000/``      theta.safetensors, facts and learning curve, predicted labels
-    ``attacks/user-0000/``    measures of every test image, curves, pictures (``shared``: of an averaged theta)
+    ``attacks/user-0000/``    measures of every test image, curves, pictures (``shared``: of the theta of all)
     ``failures/``             why a user or a control has no result
     ``state/``, ``progress/``  what a killed run resumes from; what it is doing
     ========================  ===================================================================
