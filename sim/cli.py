@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +20,7 @@ from sim.launch import app_folder, log_of, simulation, simulation_failed
 from sim.ownership import claim
 from sim.progress import ProgressLine, Status
 from sim.runs import RunFolder
-from sim.sweep import Cell, SweepFolder, is_sweep, load_cells
+from sim.sweep import SweepFolder, is_sweep, load_cells
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 _console = Console()
@@ -91,7 +92,7 @@ def _prepare(
         config = app_folder() / config
     if is_sweep(config, overrides):
         cells = load_cells(config, overrides)
-        resolved = [Cell(cell.values, _checked(cell.experiment, config)) for cell in cells]
+        resolved = [replace(cell, experiment=_checked(cell.experiment, config)) for cell in cells]
         name = resolved[0].experiment.name
         return SweepFolder.create(_new_folder(out, name), name, resolved)
     experiment = _checked(load_experiment(config, overrides), config)

@@ -200,9 +200,11 @@ def evaluate(message: Message, context: Context) -> Message:
 
 @app.query("publish")
 def publish(message: Message, context: Context) -> Message:
-    """Publish h_theta."""
+    """Publish h_theta: this user's own or, of a strategy that averages, the average in the message."""
     job, role = _job_for(message, context, "user")
-    return Message(publication(job, role.index), reply_to=message)
+    arrays = message.content.array_records.get(ARRAYS)
+    average = decode_tensors(arrays) if arrays else None
+    return Message(publication(job, role.index, average), reply_to=message)
 
 
 @app.evaluate("test")

@@ -94,11 +94,34 @@ class StrategyConfig(Frozen):
     name: Literal["independent", "fedavg"] = "independent"
     rounds: Annotated[int, Field(ge=1)] = 1
     """Parts that every user's training is cut into. A killed run resumes at the last finished one."""
+    batch_norm: Literal["shared", "local"] = "shared"
+    """Of a strategy that averages: what becomes of the running statistics of batch normalisation, by which a published
+    theta normalises. ``shared``: they are averaged as weights are, and all users publish one theta. ``local``: they
+    never leave their user, who goes on from the averaged weights with its own, and publishes the last average with
+    them.
+
+    ``local`` is SiloBN (Andreux et al. 2020, arXiv:2008.07424). In FedBN (Li et al. 2021, arXiv:2102.07623) the scale
+    and shift of batch normalisation stay with the users as well; here they are weights like others, and averaged."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.batch_norm == "local" and not self.averages:
+            raise ValueError(f"batch_norm local needs a name that averages thetas, such as fedavg: got {self.name!r}")
+        return self
 
     @property
     def averages(self) -> bool:
-        """Whether all users end with one theta, which the strategy makes of theirs."""
+        """Whether all users end with the same weights, which the strategy makes of theirs."""
         return self.name != "independent"
+
+    @property
+    def publishes_one(self) -> bool:
+        """Whether all users publish one theta."""
+        return self.averages and self.batch_norm == "shared"
+
+    def describe(self) -> str:
+        """Return in a few words what becomes of the thetas, for tables and summaries."""
+        return f"{self.name}, batch-norm statistics {self.batch_norm}" if self.averages else self.name
 
 
 class RuntimeConfig(Frozen):
@@ -209,7 +232,7 @@ class Experiment(Frozen):
     def setting_name(self, user: int) -> str:
         """Return how a user differs from ``user``, in a few words; empty where users do not differ."""
         settings = self.users.settings
-        return ", ".join(_named(settings[user % len(settings)])) if settings else ""
+        return ", ".join(in_words(settings[user % len(settings)])) if settings else ""
 
     @property
     def remembered(self) -> int:
@@ -305,17 +328,17 @@ def _changed(config: UserConfig, setting: dict[str, Any]) -> UserConfig:
     return UserConfig.model_validate(merged(config.model_dump(), setting))
 
 
-def _named(setting: dict[str, Any]) -> list[str]:
+def in_words(setting: dict[str, Any]) -> list[str]:
     """Return the changes of a setting in words.
 
-    >>> _named({"alpha": 0.01, "features": {"layer": "relu1_2"}, "protection": {"kind": "pixel", "shuffle": True}})
+    >>> in_words({"alpha": 0.01, "features": {"layer": "relu1_2"}, "protection": {"kind": "pixel", "shuffle": True}})
     ['alpha 0.01', 'layer relu1_2', 'pixel', 'shuffle']
     """
     names: list[str] = []
     for key, value in setting.items():
         match value:
             case dict():
-                names += _named(value)
+                names += in_words(value)
             case bool():
                 names.append(key if value else f"no {key}")
             case _:

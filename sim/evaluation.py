@@ -9,7 +9,6 @@ from typing import cast
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.common.logger import log
 
-from roles.common.weights import State
 from sim.config import one_line
 from sim.evaluator_node import BLUR
 from sim.messages import ARRAYS, METRICS, Job, decode_attack, decode_curve, decode_tensors, encode_tensors, job_content
@@ -48,24 +47,24 @@ class Evaluation:
         self._submitted: set[str] = set()
         self._attacked = sum(run.attack_path(subject).is_file() for subject in self._subjects)
 
-    def add(self, user: int, shared: State | None = None) -> None:
+    def add(self, user: int, average: ArrayRecord | None = None) -> None:
         """Take a user's transformer as far as it can be taken.
 
         Args:
-            shared: the theta that all users publish; by default the user's own.
+            average: what a strategy that averages has made of the users' thetas.
         """
         if self._run.is_published(user):
             self._test(user)
             return
 
         def keep(content: RecordDict) -> None:
-            theta = shared if shared is not None else decode_tensors(content.array_records[ARRAYS])
+            theta = decode_tensors(content.array_records[ARRAYS])
             facts = {name: float(cast(float, value)) for name, value in content.metric_records[METRICS].items()}
             curve = decode_curve(content.metric_records["curve"])
             self._run.keep_user(user, theta, Publication(facts, curve))
             self._test(user)
 
-        self._submit(user, "query.publish", self._job, False, keep)
+        self._submit(user, "query.publish", self._job, lambda: average, keep)
 
     def finish(self) -> bool:
         """Wait for everything that was added and what follows from it; return whether any user has published.
@@ -86,10 +85,16 @@ class Evaluation:
             Status("attacks", self._attacked, len(self._subjects), "attacks").write(self._run.path)
 
     def _submit(
-        self, user: int, message_type: str, job: Job, with_theta: bool, keep: Callable[[RecordDict], None]
+        self,
+        user: int,
+        message_type: str,
+        job: Job,
+        arrays: Callable[[], ArrayRecord | None],
+        keep: Callable[[RecordDict], None],
     ) -> None:
         def message_to(node: int) -> Message:
-            records = {ARRAYS: encode_tensors(self._run.theta(user))} if with_theta else {}
+            carried = arrays()
+            records = {} if carried is None else {ARRAYS: carried}
             return Message(job_content(job, **records), node, message_type)
 
         def finished(reply: Message) -> None:
@@ -119,7 +124,13 @@ class Evaluation:
             self._run.keep_predictions(user, decode_tensors(content.array_records[ARRAYS])["labels"])
             self._attack(subject, user)
 
-        self._submit(user, "evaluate.test", replace(self._job, subject="test"), True, keep)
+        self._submit(
+            user,
+            "evaluate.test",
+            replace(self._job, subject="test"),
+            lambda: encode_tensors(self._run.theta(user)),
+            keep,
+        )
 
     def _attack(self, subject: str, user: int | None) -> None:
         if self._training and not self._while_training:

@@ -59,7 +59,7 @@ def user_name(user: int) -> str:
 
 
 def user_of(subject: str) -> int:
-    """Return whose transformer a subject is; an averaged one is as much the first user's as anybody's.
+    """Return whose transformer a subject is; one of all users is as much the first's as anybody's.
 
     >>> user_of("user-0003"), user_of("shared")
     (3, 0)

@@ -106,7 +106,7 @@ def table_of(run: RunFolder, experiment: Experiment) -> pd.DataFrame:
         result = None if published is None else run.attack(subject)
         if published is not None:
             row |= {name.replace("-", "_"): int(value) for name, value in published.facts.items()}
-            if subject != user_name(user):
+            if experiment.strategy.averages:
                 del row["selected_epoch"]  # what is published is the last average
         if result is not None:
             row |= {"plain_accuracy": plain_accuracy, **_measures(result)}
@@ -297,7 +297,7 @@ def summary_of(
     lines = [
         f"# {experiment.name}",
         "",
-        f"{experiment.user_count} users ({experiment.strategy.name}, {experiment.users.partition.kind} X'), psi "
+        f"{experiment.user_count} users ({experiment.strategy.describe()}, {experiment.users.partition.kind} X'), psi "
         f"{experiment.classifier.name} on {experiment.data.name}: {100 * psi['test_accuracy']:.2f}% of plain test "
         "images"
         f"{' (trained earlier)' if psi['reused'] else ''}.",
@@ -387,8 +387,12 @@ def _verdicts(table: pd.DataFrame, experiment: Experiment) -> list[str]:
         + ". (visible: the protected images themselves resemble the plain ones; recovered: an attack's estimates do; "
         "hidden: no attack gains 1 dB or 0.05 SSIM on the class mean.)"
     ]
-    if experiment.strategy.averages:
+    if experiment.strategy.publishes_one:
         lines.append("- All users publish the same theta: it was attacked once, and every row shows that attack.")
+    elif experiment.strategy.averages:
+        lines.append(
+            "- All users publish the same weights, each with batch-norm statistics of its own: every user was attacked."
+        )
     control = table[table["subject"] == BLUR]
     if len(control):
         names = [itn.name for itn in experiment.attack.itns]

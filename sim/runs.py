@@ -54,8 +54,8 @@ class Publication:
 
 
 def subject_of(experiment: Experiment, user: int) -> str:
-    """Return under which name a user's transformer is attacked: an averaged one is the same for all."""
-    return "shared" if experiment.strategy.averages else user_name(user)
+    """Return under which name a user's transformer is attacked: one that all publish has one name."""
+    return "shared" if experiment.strategy.publishes_one else user_name(user)
 
 
 class RunFolder:
@@ -69,7 +69,7 @@ class RunFolder:
     ``figures/``              PNG and PDF
     ``provider/``             psi.safetensors and its learning curve
     ``users/user-0000/``      theta.safetensors, facts and learning curve, predicted labels
-    ``attacks/user-0000/``    measures of every test image, curves, pictures (``shared``: of an averaged theta)
+    ``attacks/user-0000/``    measures of every test image, curves, pictures (``shared``: of the theta of all)
     ``studies/``              a table a study, CSV and Parquet, and what each part of it has found
     ``failures/``             why a user, a control or a part of a study has no result
     ``state/``, ``progress/``  what a killed run resumes from; what it is doing

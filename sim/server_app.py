@@ -19,10 +19,10 @@ from flwr.serverapp import Grid, ServerApp
 
 from roles.common.seeds import derived_seed
 from roles.common.unet import UNet
-from roles.common.weights import cpu_state
+from roles.common.weights import cpu_state, without_statistics
 from sim.config import Experiment, check, load_experiment, one_line
 from sim.evaluation import Evaluation
-from sim.messages import METRICS, PUBLISHED, Job, decode_curve, decode_tensors, encode_job, encode_tensors, job_content
+from sim.messages import METRICS, PUBLISHED, Job, decode_curve, encode_job, encode_tensors, job_content
 from sim.nodes import user_name
 from sim.ownership import claim, watch_owner
 from sim.progress import ProgressLine, Status
@@ -290,13 +290,14 @@ def _train_together(
             evaluate_fn=after_round,
         )
         run.add_seconds("users_seconds", time.time() - began)
-    shared = decode_tensors(run.round_arrays())
+    average = run.round_arrays()
     for user in range(len(users)):
-        evaluation.add(user, shared)
+        evaluation.add(user, average)
 
 
 def _initial_theta(experiment: Experiment) -> ArrayRecord:
     """Return what an averaging strategy starts from."""
     torch.manual_seed(derived_seed(experiment.seed, "theta"))
     config = experiment.user_config(0)
-    return encode_tensors(cpu_state(UNet(config.width, config.depth)))
+    theta = cpu_state(UNet(config.width, config.depth))
+    return encode_tensors(theta if experiment.strategy.batch_norm == "shared" else without_statistics(theta))

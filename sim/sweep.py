@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from sim.config import ConfigError, Experiment, apply_override, experiment_of, read_config, set_value
+from sim.config import ConfigError, Experiment, apply_override, experiment_of, in_words, read_config, set_value
 from sim.evaluator_node import BLUR
 from sim.progress import Status, write_atomically
 from sim.report import draw_table
@@ -33,15 +33,11 @@ _DRAWN = ("user.alpha", "user.features.layer")
 class Cell:
     """One experiment of a sweep."""
 
+    name: str
+    """The name of its folder."""
     values: dict[str, Any]
     """What it has of each axis, by dotted key."""
     experiment: Experiment
-
-    @property
-    def name(self) -> str:
-        """The name of its folder."""
-        parts = (f"{key.rpartition('.')[2]}={value_name(value)}" for key, value in self.values.items())
-        return _file_name(",".join(parts)) or "the-only-one"
 
 
 def _file_name(text: str) -> str:
@@ -50,13 +46,30 @@ def _file_name(text: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}-{digest}"
 
 
-def value_name(value: Any) -> str:
-    """Return what tables and folders call a value of an axis: of a section, its name or kind.
+def value_names(values: Sequence[Any]) -> list[str]:
+    """Return what tables and folders call the values of an axis: of a section, its name or kind.
 
-    >>> value_name(0.005), value_name({"name": "resnet20", "flip": False})
-    ('0.005', 'resnet20')
+    Where several sections have one name or kind, it is followed by what sets each of them apart.
+
+    >>> value_names([0.005, {"name": "resnet20", "flip": False}])
+    ['0.005', 'resnet20']
+    >>> value_names([{"kind": "iid"}, {"kind": "shards", "per_user": 2}, {"kind": "shards", "per_user": 3}])
+    ['iid', 'shards per_user 2', 'shards per_user 3']
     """
+    names: list[str] = []
+    for value in values:
+        namesakes = [set(_words(other)) for other in values if _short_name(other) == _short_name(value)]
+        common = set.intersection(*namesakes)
+        names.append(" ".join([_short_name(value), *(word for word in _words(value) if word not in common)]))
+    return names
+
+
+def _short_name(value: Any) -> str:
     return str(value.get("name") or value.get("kind") or value) if isinstance(value, dict) else str(value)
+
+
+def _words(value: Any) -> list[str]:
+    return in_words(value) if isinstance(value, dict) else []
 
 
 def is_sweep(path: Path, overrides: Sequence[str]) -> bool:
@@ -90,18 +103,21 @@ def load_cells(path: Path, overrides: Sequence[str] = ()) -> list[Cell]:
     axes = {key: values for key, values in axes.items() if key not in overridden}
     beneath = [override for key, override in overridden.items() if any(key.startswith(f"{axis}.") for axis in axes)]
     cells: list[Cell] = []
-    for combination in itertools.product(*axes.values()):
-        values, own = dict(zip(axes, combination, strict=True)), copy.deepcopy(content)
+    named = [list(zip(values, value_names(values), strict=True)) for values in axes.values()]
+    for combination in itertools.product(*named):
+        pairs, own = dict(zip(axes, combination, strict=True)), copy.deepcopy(content)
+        values = {key: value for key, (value, _) in pairs.items()}
+        name = ",".join(f"{key.rpartition('.')[2]}={name}" for key, (_, name) in pairs.items())
         for key, value in values.items():
             set_value(own, str(key), copy.deepcopy(value), f"{path}: sweep.{key}")
         for override in beneath:
             apply_override(own, override)
         try:
-            cells.append(Cell(values, experiment_of(own, path)))
+            cells.append(Cell(_file_name(name) or "the-only-one", values, experiment_of(own, path)))
         except ConfigError as error:
             raise ConfigError(f"{error} (in the cell {values})") from error
     if len({cell.name for cell in cells}) < len(cells):
-        raise ConfigError(f"{path}: sweep: two cells have one name; give every value once, and sections a name or kind")
+        raise ConfigError(f"{path}: sweep: two cells have one name; give every value once")
     return cells
 
 
@@ -160,17 +176,18 @@ class SweepFolder:
     def write_report(self) -> str:
         """Write the table and the summary of all cells that are complete, and return the summary."""
         description, tables = self._description(), []
-        for name, values in description["cells"].items():
+        axes = list(next(iter(description["cells"].values())))
+        names = {axis: value_names([values[axis] for values in description["cells"].values()]) for axis in axes}
+        for number, name in enumerate(description["cells"]):
             if Status.read(self._cell(name)).phase == "complete":
                 table = pd.read_parquet(self._cell(name) / "table.parquet")
-                for position, (key, value) in enumerate(values.items()):
-                    table.insert(position, key, value_name(value))
+                for position, axis in enumerate(axes):
+                    table.insert(position, axis, names[axis][number])
                 tables.append(table)
         if not tables:
             return "No cell is complete."
         whole = pd.concat(tables, ignore_index=True)
         write_table(self.path, whole)
-        axes = list(next(iter(description["cells"].values())))
         if by := [axis for axis in _but_seeds(axes) if axis not in _DRAWN]:
             for key, group in whole.groupby(by, sort=False):
                 draw_table(self.path / "figures" / _file_name(",".join(map(str, key))), group)

@@ -22,7 +22,7 @@ from roles.common.exchange import (
     Work,
     expect,
 )
-from roles.common.weights import State, groups_of, load, prefixed, save
+from roles.common.weights import State, groups_of, load, prefixed, save, without_statistics
 from roles.user.lessons import Lessons, taught
 from roles.user.training import TransformerTraining, trained_transformer
 from sim.messages import ARRAYS, METRICS, Job, MessageError, decode_tensors, encode_curve, encode_tensors
@@ -128,7 +128,10 @@ class TrainSession(Session):
         )
         if not self._averaged:
             return RecordDict({METRICS: metrics})
-        return RecordDict({ARRAYS: encode_tensors(training.theta()), METRICS: metrics})
+        theta = training.theta()
+        if job.experiment.strategy.batch_norm == "local":
+            theta = without_statistics(theta)
+        return RecordDict({ARRAYS: encode_tensors(theta), METRICS: metrics})
 
     def _noting(self, work: Work[None]) -> Work[None]:
         """Pass on what ``work`` asks and is answered, with the state of lessons kept before each question."""
@@ -175,7 +178,7 @@ def train_session(job: Job, user: int, content: RecordDict, heart: Heart) -> Tra
     # An averaged theta belongs to the end of the round before; a user's own training goes on from wherever it is.
     training = training_after(job, user, job.round - 1 if arrays else job.round + job.rounds - 1)
     if arrays:
-        _network_of(training).adopt(decode_tensors(arrays))
+        _adopt(job, training, decode_tensors(arrays))
     return TrainSession(job, user, training, heart, averaged=bool(arrays))
 
 
@@ -185,13 +188,17 @@ def _network_of(training: UserTraining) -> TransformerTraining:
     return training
 
 
+def _adopt(job: Job, training: UserTraining, theta: State) -> None:
+    _network_of(training).adopt(theta, own_statistics=job.experiment.strategy.batch_norm == "local")
+
+
 class ValidateSession(Session):
     """Loss and accuracy of a theta on a user's validation images (message ``evaluate``)."""
 
     def __init__(self, job: Job, user: int, theta: State | None) -> None:
         self._training = _network_of(training_after(job, user, job.round))
         if theta is not None:
-            self._training.adopt(theta)
+            _adopt(job, self._training, theta)
 
     def work(self) -> Work[RecordDict]:
         """Ask for the losses of all validation images."""
@@ -251,8 +258,12 @@ class TestSession(Session):
         self._theta = groups["theta"]
 
 
-def publication(job: Job, user: int) -> RecordDict:
+def publication(job: Job, user: int, average: State | None = None) -> RecordDict:
     """Return what a user makes public after its last round, and what its training has cost (message ``query.publish``).
+
+    Args:
+        average: what the strategy has made of the thetas, which the user makes public with what it has not shared;
+            by default a theta of its own.
 
     Raises:
         ValueError: the user has not finished its training.
@@ -274,4 +285,5 @@ def publication(job: Job, user: int) -> RecordDict:
             "received-bytes": trained.traffic.received_bytes,
         }
     )
-    return RecordDict({ARRAYS: encode_tensors(trained.theta), METRICS: facts, "curve": encode_curve(trained.curve)})
+    theta = trained.theta if average is None else groups_of(tensors)["theta"] | average
+    return RecordDict({ARRAYS: encode_tensors(theta), METRICS: facts, "curve": encode_curve(trained.curve)})

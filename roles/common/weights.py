@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 State = dict[str, Tensor]
 
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
 
 def cpu_state(module: nn.Module) -> State:
     """Return a detached, contiguous copy of the parameters and buffers on the CPU."""
@@ -20,6 +22,15 @@ def cpu_state(module: nn.Module) -> State:
         name: value.detach().to("cpu", copy=True).contiguous(memory_format=torch.contiguous_format)
         for name, value in module.state_dict().items()
     }
+
+
+def without_statistics(state: Mapping[str, Tensor]) -> State:
+    """Return a network's state without the running statistics of its batch normalisation.
+
+    >>> list(without_statistics(nn.BatchNorm2d(2).state_dict()))
+    ['weight', 'bias']
+    """
+    return {name: value for name, value in state.items() if name.rpartition(".")[2] not in _STATISTICS}
 
 
 def digest(state: Mapping[str, Tensor]) -> str:

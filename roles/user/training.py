@@ -173,13 +173,18 @@ class TransformerTraining:
         """Return the weights with the lowest validation value of the objective so far (Section IV-A)."""
         return self._best or self.theta()
 
-    def adopt(self, theta: Mapping[str, Tensor]) -> None:
+    def adopt(self, theta: Mapping[str, Tensor], own_statistics: bool = False) -> None:
         """Go on from other weights, as a round of federated averaging does; the optimiser starts afresh.
+
+        Args:
+            own_statistics: whether batch normalisation keeps the running statistics that it has, and ``theta`` needs
+                none.
 
         Raises:
             ValueError: ``theta`` does not fit this user's network.
         """
-        load_into(self._h, theta, f"theta sent to user {self._user}")
+        kept = self._buffers if own_statistics else {}
+        load_into(self._h, {**theta, **kept}, f"theta sent to user {self._user}")
         self._optimiser = self._config.training.optimiser_for(self._h)
         self._buffers = self._copy_buffers()
 

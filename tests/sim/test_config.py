@@ -1,10 +1,13 @@
+import io
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 import yaml
+from flwr.cli.build import build_fab_from_disk
 
 from sim.config import (
     ConfigError,
@@ -17,13 +20,14 @@ from sim.config import (
     load_experiment,
     read_config,
 )
+from sim.launch import app_folder
 from sim.sweep import Cell, is_sweep, load_cells
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
 EXPERIMENTS = {
     f"{path.stem} {cell.name}": cell.experiment
     for path in CONFIGS
-    for cell in (load_cells(path) if is_sweep(path, []) else [Cell({}, load_experiment(path))])
+    for cell in (load_cells(path) if is_sweep(path, []) else [Cell("", {}, load_experiment(path))])
 }
 SMALL = """
 name: small
@@ -59,6 +63,11 @@ def refusal(path: Path, *overrides: str) -> str:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_that_is_shipped_loads_and_is_named_after_its_file(path: Path) -> None:
     assert read_config(path)["name"] == path.stem
+
+
+def test_every_config_that_is_shipped_travels_with_the_flower_app() -> None:
+    with zipfile.ZipFile(io.BytesIO(build_fab_from_disk(app_folder()))) as bundle:
+        assert {str(path.relative_to(app_folder())) for path in CONFIGS} <= set(bundle.namelist())
 
 
 def test_an_override_reaches_into_sections_and_lists(config: Path) -> None:
@@ -221,6 +230,8 @@ BAD = {
     "users.partition={kind: sizes, sizes: [9, 9, 1, 9]}": "users.partition.sizes.2: got 1: must be greater",
     "users.partition={kind: sizes, sizes: []}": "users.partition.sizes: got []: ",
     "classifier.name=resnet50": "classifier.name: got 'resnet50': must be 'resnet20' or 'vgg16_bn'",
+    "strategy.batch_norm=local": "strategy: batch_norm local needs a name that averages thetas, such as fedavg: got '",
+    "strategy.batch_norm=own": "strategy.batch_norm: got 'own': must be 'shared' or 'local'",
     "strategy.name=fedprox": "strategy.name: got 'fedprox': must be 'independent' or 'fedavg'",
     "runtime.precision=fp64": "runtime.precision: got 'fp64': must be 'fp32' or 'bf16', or 'auto'",
     "runtime.workers=0": "runtime.workers: got 0: must be greater than or equal to 1, or 'auto'",

@@ -9,9 +9,12 @@ from flwr.app import Array, ConfigRecord, Context, Error, Message, MetricRecord,
 from flwr.serverapp.strategy import FedAvg
 from torch import Tensor
 
+from roles.common.exchange import drive
 from roles.common.unet import UNet
-from roles.common.weights import cpu_state
+from roles.common.weights import cpu_state, without_statistics
+from roles.user.training import TransformerTraining
 from sim.client_app import app
+from sim.config import StrategyConfig
 from sim.messages import ARRAYS, JOB, METRICS, REQUEST, Job, decode_tensors, encode_job, encode_tensors, split
 from sim.progress import Heart
 from sim.provider_node import answer_one, build_provider
@@ -417,6 +420,50 @@ def test_flowers_own_fedavg_averages_the_users_by_their_images(job: Job, grid: I
     assert [metrics["num-examples"] for metrics in evaluated] == [20] * 4
     mean = (evaluated[2]["loss"] + evaluated[3]["loss"]) / 2
     assert result.evaluate_metrics_clientapp[2]["loss"] == pytest.approx(mean)
+
+
+@pytest.mark.parametrize("sat_out", [None, 2], ids=["all take part", "user 0 sits out round 2"])
+def test_with_local_batch_norm_fedavg_averages_weights_and_every_user_goes_on_with_its_own_statistics(
+    job: Job, sat_out: int | None
+) -> None:
+    job = with_rounds(job, 3)
+    strategy = StrategyConfig(name="fedavg", batch_norm="local", rounds=3)
+    job = replace(job, experiment=job.experiment.model_copy(update={"strategy": strategy}))
+
+    def tamper(message: Message, reply: Message) -> Message:
+        told = message.metadata.message_type == "train" and message.metadata.dst_node_id == 201
+        lost = told and message.content.config_records[JOB]["server-round"] == sat_out
+        return Message(Error(0, "no more disk"), reply_to=message) if lost else reply
+
+    grid = InMemoryGrid([PROVIDER, *USERS], tamper=tamper)
+    torch.manual_seed(0)
+    initial = without_statistics(cpu_state(UNet(2, 2)))
+    result = FedAvg().start(
+        relay_over(grid, job),
+        encode_tensors(initial),
+        num_rounds=3,
+        train_config=encode_job(job),
+        evaluate_config=encode_job(job),
+    )
+    assert len(grid.of_type("evaluate")) == 6
+    assert not any(reply.has_error() for reply in grid.final_replies("evaluate.resume"))
+    for message in grid.of_type("train") + grid.of_type("evaluate"):
+        assert theta_of(message).keys() == initial.keys()
+
+    # A user that never forgets anything, given the same averages, sends the same weights back.
+    provider, final = build_provider(job), decode_tensors(result.arrays)
+    for user, node in enumerate(USERS):
+        training = new_training(job, user)
+        assert isinstance(training, TransformerTraining)
+        told = [message for message in grid.of_type("train") if message.metadata.dst_node_id == node]
+        replies = [r for r in grid.final_replies("train.resume") if r.metadata.src_node_id == node]
+        rounds = [number for number in (1, 2, 3) if (node, number) != (201, sat_out)]
+        for number, reply in zip(rounds, replies, strict=True):
+            training.adopt(theta_of(told[number - 1]), own_statistics=True)
+            drive(training.run(number, 3), provider.answer)
+            assert_identical(theta_of(reply), without_statistics(training.theta()))
+        published = decode_tensors(publication(job, user, final).array_records[ARRAYS])
+        assert_identical(published, training.theta() | final)
 
 
 def test_independent_leaves_every_user_with_a_theta_of_its_own(job: Job, grid: InMemoryGrid, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from flwr.app import Error, Message, RecordDict
 import roles.provider.pupils
 import roles.user.lessons
 import sim.report
-from roles.common.weights import load
+from roles.common.weights import load, without_statistics
 from sim.config import Experiment
 from sim.progress import Status
 from sim.report import shown_users
@@ -44,8 +44,16 @@ def small(experiment: Experiment) -> Experiment:
     )
 
 
+STRATEGIES: dict[str, dict[str, str]] = {
+    "independent": {"name": "independent"},
+    "fedavg": {"name": "fedavg"},
+    "fedavg, local batch norm": {"name": "fedavg", "batch_norm": "local"},
+}
+
+
 def with_strategy(experiment: Experiment, name: str) -> Experiment:
-    return experiment.model_copy(update={"strategy": experiment.strategy.model_copy(update={"name": name})})
+    strategy = experiment.strategy.model_copy(update=STRATEGIES[name])
+    return experiment.model_copy(update={"strategy": strategy})
 
 
 def run_in(folder: Path, experiment: Experiment, tamper: Tamper | None = None) -> tuple[RunFolder, InMemoryGrid]:
@@ -85,7 +93,7 @@ def unbroken(small: Experiment, tmp_path: Path) -> RunFolder:
 
 
 @pytest.mark.with_figures
-@pytest.mark.parametrize("strategy", ["independent", "fedavg"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_user_and_the_control_end_with_a_row(small: Experiment, tmp_path: Path, strategy: str) -> None:
     run, grid = run_in(tmp_path / "run", with_strategy(small, strategy))
     table = table_of(run)
@@ -95,7 +103,7 @@ def test_every_user_and_the_control_end_with_a_row(small: Experiment, tmp_path: 
     assert (table["failure"].fillna("") == "").all()
     assert table["itn_itn_psnr"].notna().all()
     assert Status.read(run.path).phase == "complete"
-    subjects = {"independent": ["user-0000", "user-0001"], "fedavg": ["shared"]}[strategy]
+    subjects = ["shared"] if strategy == "fedavg" else ["user-0000", "user-0001"]
     drawn = {path.name for path in (run.path / "figures").glob("*.png")}
     assert drawn == {
         "psnr.png",
@@ -104,8 +112,28 @@ def test_every_user_and_the_control_end_with_a_row(small: Experiment, tmp_path: 
         *(f"strips-{subject}.png" for subject in [*subjects, "control-blur"]),
     }
     # An independent user is told to train once, and published theta is attacked once however many publish it.
-    messages = {"independent": (2, 3), "fedavg": (6, 2)}[strategy]
+    messages = {"independent": (2, 3), "fedavg": (6, 2), "fedavg, local batch norm": (6, 3)}[strategy]
     assert (len(grid.of_type("train")), len(grid.of_type("evaluate.itn"))) == messages
+    assert ("selected_epoch" in table) == (strategy == "independent")
+    summary = (run.path / "summary.md").read_text()
+    assert ("All users publish the same theta: it was attacked once" in summary) == (strategy == "fedavg")
+
+
+def test_with_local_batch_norm_users_publish_one_set_of_weights_with_statistics_of_their_own(
+    small: Experiment, tmp_path: Path
+) -> None:
+    run, _ = run_in(tmp_path / "run", with_strategy(small, "fedavg, local batch norm"))
+    first, second = run.theta(0), run.theta(1)
+    weights = without_statistics(first)
+    assert all(torch.equal(second[name], value) for name, value in weights.items())
+    assert first.keys() - weights.keys()
+    assert all(not torch.equal(first[name], second[name]) for name in first.keys() - weights.keys())
+    # What is published is what is tested and attacked.
+    table = table_of(run)
+    assert table.loc["user-0000", "itn_itn_psnr"] != table.loc["user-0001", "itn_itn_psnr"]
+    summary = (run.path / "summary.md").read_text()
+    assert "(fedavg, batch-norm statistics local, sizes X')" in summary
+    assert "All users publish the same weights, each with batch-norm statistics of its own" in summary
 
 
 @pytest.mark.parametrize(
@@ -208,7 +236,7 @@ def killed_after(replies: int) -> Tamper:
     return tamper
 
 
-@pytest.mark.parametrize("strategy", ["independent", "fedavg"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95])
 def test_a_run_killed_at_any_message_resumes_to_the_same_table(
     small: Experiment, tmp_path: Path, whole_runs: dict[str, Any], strategy: str, share: float

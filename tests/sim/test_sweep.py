@@ -47,6 +47,17 @@ def test_an_axis_may_reach_into_lists_and_hold_sections(tmp_path: Path) -> None:
     assert {cell.experiment.user_config(0).alpha for cell in cells} == {0.1}
 
 
+def test_sections_of_one_name_are_told_apart_by_what_differs(tmp_path: Path) -> None:
+    strategies = [{"name": "independent"}, {"name": "fedavg"}, {"name": "fedavg", "batch_norm": "local"}]
+    partitions = [{"kind": "dirichlet", "alpha": 0.5}, {"kind": "dirichlet", "alpha": 0.1}]
+    cells = load_cells(config_with(tmp_path, {"strategy": strategies, "users.partition": partitions}))
+    assert [cell.name for cell in cells] == [
+        f"strategy={strategy},partition=dirichlet_alpha_{alpha}"
+        for strategy in ("independent", "fedavg", "fedavg_batch_norm_local")
+        for alpha in (0.5, 0.1)
+    ]
+
+
 def test_an_override_of_an_axis_takes_its_place(tmp_path: Path) -> None:
     cells = load_cells(config_with(tmp_path, {"seed": [0, 1], "user.alpha": [1, 2]}), ["seed=7"])
     assert [cell.values for cell in cells] == [{"user.alpha": 1}, {"user.alpha": 2}]
@@ -171,6 +182,16 @@ def test_in_the_summary_runs_that_differ_by_a_seed_alone_are_one_row(sweep: Swee
     assert sum("control-blur" in line for line in lines) == 2
     assert lines[-1].startswith("| vgg16_bn | control-blur | 2 |")
     assert lines[-1].endswith("| 2 recovered |")
+
+
+def test_the_table_tells_sections_of_one_name_apart(tmp_path: Path) -> None:
+    axis = [{"name": "fedavg"}, {"name": "fedavg", "batch_norm": "local"}]
+    cells = load_cells(config_with(tmp_path, {"strategy": axis}))
+    sweep = SweepFolder.create(tmp_path / "out", "small", cells)
+    finish(sweep, 1, 0.7)
+    summary = sweep.write_report()
+    assert set(pd.read_parquet(sweep.path / "table.parquet")["strategy"]) == {"fedavg batch_norm local"}
+    assert "| fedavg batch_norm local | alpha 0.1 | 1 |" in summary
 
 
 def test_a_sweep_without_a_complete_cell_says_so(sweep: SweepFolder) -> None:

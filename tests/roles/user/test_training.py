@@ -29,7 +29,7 @@ from roles.common.exchange import (
 from roles.common.images import to_unit
 from roles.common.recipes import Recipe
 from roles.common.unet import UNet
-from roles.common.weights import State, digest, load, save
+from roles.common.weights import State, digest, load, save, without_statistics
 from roles.user import training as module
 from roles.user.config import UserConfig
 from roles.user.features import Features, feature_loss
@@ -385,6 +385,26 @@ def test_adopting_another_theta_starts_the_optimiser_afresh(start: StartTraining
     fresh.restore(tensors, numbers)  # the same step with an optimiser that has never stepped
     drive(fresh.run(2, 3), provider.answer)
     assert digest(fresh.theta()) == digest(training.theta())
+
+
+def test_weights_may_be_adopted_without_the_statistics_of_batch_normalisation(
+    start: StartTraining, provider: Provider
+) -> None:
+    training, weights = start(), without_statistics(start(user=2).theta())
+    drive(training.run(1, 3), provider.answer)
+    own = training.theta()
+    with pytest.raises(ValueError, match=r"^theta sent to user 1: .*missing \['down.0.1.num_batches_tracked"):
+        training.adopt(weights)
+    assert digest(training.theta()) == digest(own)
+    training.adopt(weights, own_statistics=True)
+    assert len(weights) < len(own)
+    assert digest(training.theta()) == digest(own | weights)
+    # They are those of a checkpoint and of the next step as well.
+    other = start()
+    other.restore(*training.checkpoint())
+    for each in (training, other):
+        drive(each.run(2, 3), provider.answer)
+    assert digest(training.theta()) == digest(other.theta())
 
 
 def test_a_theta_of_another_network_is_refused_and_changes_nothing(start: StartTraining) -> None:
