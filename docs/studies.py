@@ -5,6 +5,7 @@ For a study of a run, NAME is ``<run>/<study>``, for the users of a run ``<run>`
 copied to ``docs/studies/``.
 """
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -24,23 +25,29 @@ MOST_ROWS = 24
 def blocks_of(folder: Path) -> dict[str, str]:
     """Return what a run or a sweep says, by name, with its pictures copied."""
     if SweepFolder.is_one(folder):
-        name = SweepFolder(folder).name
-        tables = (folder / "summary.md").read_text().split("\n\n", 2)[2].strip()
-        return {name: f"{tables}\n\n{_picture(folder, name, 'trade-off')}".strip()}
+        sweep = SweepFolder(folder)
+        table = "\n".join(line for line in (folder / "summary.md").read_text().splitlines() if line.startswith("|"))
+        said = [f"- {run.path.name}: {conclusion}" for run in sweep.runs() for conclusion, _ in _studies(run).values()]
+        return {sweep.name: "\n\n".join(filter(None, [table, "\n".join(said), *_pictures(folder, sweep.name)]))}
     run = RunFolder.open(folder)
-    experiment = run.experiment()
-    name = experiment.name
-    blocks = {name: _users(run, {study.kind for study in experiment.studies})}
+    name, studies = run.experiment().name, _studies(run)
+    blocks = {name: _users(run, set(studies))}
+    for kind, (conclusion, table) in studies.items():
+        shown = _table(table) if len(table) <= MOST_ROWS else ""
+        picture = _picture(folder / "figures" / f"study-{kind}.png", name)
+        blocks[f"{name}/{kind}"] = "\n\n".join(filter(None, [conclusion, shown, picture]))
+    return blocks
+
+
+def _studies(run: RunFolder) -> dict[str, tuple[str, pd.DataFrame]]:
+    """Return what each study of a run amounts to, and its table."""
+    experiment, found = run.experiment(), dict[str, tuple[str, pd.DataFrame]]()
     for study in experiment.studies:
         parts = [run.findings(study.kind, part) for part in parts_of(study, run, experiment)]
         rows = [row for part in parts if part is not None for row in part.rows]
-        table = study_table(study, run, experiment)
-        lines = [study.conclusion(rows)] if rows else ["No user it could be done with."]
-        if len(table) <= MOST_ROWS:
-            lines.append(_table(table))
-        lines.append(_picture(folder, name, f"study-{study.kind}"))
-        blocks[f"{name}/{study.kind}"] = "\n\n".join(filter(None, lines))
-    return blocks
+        conclusion = study.conclusion(rows) if rows else "No user it could be done with."
+        found[study.kind] = (conclusion, study_table(study, run, experiment))
+    return found
 
 
 def _users(run: RunFolder, kinds: set[str]) -> str:
@@ -57,14 +64,19 @@ def _table(table: pd.DataFrame) -> str:
     return markdown(list(table), [[cell(value) for value in row] for row in table.itertuples(index=False)])
 
 
-def _picture(folder: Path, name: str, figure: str) -> str:
-    source = folder / "figures" / f"{figure}.png"
+def _pictures(folder: Path, name: str) -> list[str]:
+    """Return the trade-off curves of a sweep, one or one for each value of an axis."""
+    return [_picture(path, name) for path in sorted((folder / "figures").rglob("trade-off.png"))]
+
+
+def _picture(source: Path, name: str) -> str:
     if not source.is_file():
         return ""
     PICTURES.mkdir(exist_ok=True)
-    target = PICTURES / f"{name}-{figure}.png"
+    cell = "" if source.parent.name == "figures" else f"-{re.sub(r'[^A-Za-z0-9_.]+', '-', source.parent.name)}"
+    target = PICTURES / f"{name}{cell}-{source.name}"
     shutil.copyfile(source, target)
-    return f"![{figure} of {name}](studies/{target.name})"
+    return f"![{source.stem}, {name}{cell}](studies/{target.name})"
 
 
 def main() -> None:
