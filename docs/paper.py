@@ -5,17 +5,20 @@ Several sweeps or runs are one table: rows of the same method are repetitions, a
 """
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
 import pandas as pd
 
 from sim.evaluator_node import BLUR
+from sim.report import draw_table
 from sim.runs import RunFolder
 from sim.sweep import SweepFolder
 from sim.tables import attack_title, attacks_in, markdown, psnr_and_ssim, with_range
 
 PAGE = Path(__file__).parent / "PAPER.md"
+PICTURES = PAGE.parent / "paper"
 CLASSIFIERS = {"resnet20": "ResNet-20", "vgg16_bn": "VGG16-BN"}
 TABLE_1 = {
     "plain": (91.23, 92.23),
@@ -105,9 +108,22 @@ def _recognised(medians: pd.Series, name: str) -> str:
     return "" if pd.isna(share) else f"/{100 * share:.1f}"
 
 
+def draw(folders: list[Path], rows: pd.DataFrame) -> None:
+    """Draw the curves over all runs, and copy the strips over alpha and the boxes of the first: Fig. 5 and 7."""
+    for name in CLASSIFIERS:
+        draw_table(PICTURES / name, rows[rows["classifier"] == name])
+    first = SweepFolder(folders[0]).runs() if SweepFolder.is_one(folders[0]) else [RunFolder.open(folders[0])]
+    for run in first:
+        target = PICTURES / run.experiment().classifier.name
+        for picture in [*run.path.glob("figures/strips-over-alpha-*.png"), *run.path.glob("figures/psnr.png")]:
+            shutil.copyfile(picture, target / picture.name)
+
+
 def main() -> None:
-    """Replace the tables of PAPER.md."""
-    rows = pd.concat([rows_of(Path(folder)) for folder in sys.argv[1:]], ignore_index=True)
+    """Replace the tables of PAPER.md, and draw its pictures."""
+    folders = [Path(folder) for folder in sys.argv[1:]]
+    rows = pd.concat([rows_of(folder) for folder in folders], ignore_index=True)
+    draw(folders, rows)
     blocks = {"table-1": table_1(rows)} | {f"attacks-{name}": attacks(rows, name) for name in CLASSIFIERS}
     page = PAGE.read_text()
     for name, block in blocks.items():

@@ -200,6 +200,8 @@ def _draw(run: RunFolder, experiment: Experiment, table: pd.DataFrame, shown: li
         boxes += _boxes(_label(experiment, subject), result)
         if subject in with_strips:
             draw_strips(figures / f"strips-{subject}", _strips(result), _strip_title(experiment, subject))
+    for name, rows in _strips_over_alpha(run, experiment).items():
+        draw_strips(figures / f"strips-over-alpha-{name}", rows, f"{experiment.name}: {name}, over alpha")
     control = run.attack(BLUR)
     if control is not None:
         boxes += _boxes("control: blur", control)
@@ -271,6 +273,30 @@ def _boxes(label: str, result: AttackResult) -> list[Box]:
         *(Box(label, estimate.psnr, _attack_title(name)) for name, estimate in result.estimates.items()),
         Box(label, result.baselines["class_mean"].psnr, "class-mean baseline"),
     ]
+
+
+def _strips_over_alpha(run: RunFolder, experiment: Experiment) -> dict[str, list[StripRow]]:
+    """Return what Fig. 5 shows, by what the networks have in common: plain images, then protected ones by rising alpha.
+
+    Of several users with one alpha, the first is shown; where all have one, there is nothing to show.
+    """
+    found: dict[str, dict[float, AttackResult]] = {}
+    for user in range(len(experiment.user_configs())):
+        config = experiment.user_config(user)
+        if config.protection.kind != "network":
+            continue
+        of_name = found.setdefault(f"{config.features.layer}-width-{config.width}", {})
+        result = None if config.alpha in of_name else run.attack(subject_of(experiment, user))
+        if result is not None:
+            of_name[config.alpha] = result
+    return {
+        name: [
+            StripRow("plain", next(iter(by_alpha.values())).pictures["plain"], None),
+            *(StripRow(f"alpha {alpha:g}", by_alpha[alpha].pictures["protected"], None) for alpha in sorted(by_alpha)),
+        ]
+        for name, by_alpha in found.items()
+        if len(by_alpha) > 1
+    }
 
 
 def _strips(result: AttackResult) -> list[StripRow]:
