@@ -340,6 +340,15 @@ def test_users_of_every_kind_of_protection_share_a_run(mixed: Experiment, tmp_pa
     assert "Images under pixel and tanaka encryption are classified by a classifier" in summary
 
 
+@pytest.mark.with_figures
+def test_users_of_one_network_and_several_alphas_are_drawn_over_alpha(small: Experiment, tmp_path: Path) -> None:
+    settings = [{"alpha": 0.3}, {"alpha": 0.1}, {"alpha": 0.3, "width": 3}]
+    users = small.users.model_dump() | {"count": 3, "partition": {"kind": "iid"}, "images": 24, "settings": settings}
+    run, _ = run_in(tmp_path / "run", Experiment.model_validate(small.model_dump() | {"users": users}))
+    drawn = {path.name for path in (run.path / "figures").glob("strips-over-alpha-*.png")}
+    assert drawn == {"strips-over-alpha-relu1_2-width-2.png"}
+
+
 @pytest.mark.usefixtures("short_lessons")
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.9])
 def test_a_run_of_all_kinds_killed_at_any_message_resumes_to_the_same_table(
