@@ -129,6 +129,7 @@ def evaluate_protection(
     """
     lpips = Lpips(store.side) if config.lpips else None
     plain = store.images("test")[: _checked(store, "test", config.test_images, "test_images")]
+    pair_ids = attacker_ids(store, "train", config.pairs, seed)
     classes = len(store.classes)
 
     if "protected/images" not in state:
@@ -160,7 +161,7 @@ def evaluate_protection(
             accuracy=None if predicted is None else int((predicted == labels).sum()) / len(labels),
         )
 
-    known = store.images("train")[attacker_ids(store, "train", config.pairs, seed)]
+    known = store.images("train")[pair_ids]
     shown = {"plain": plain, "protected": protected, **estimated}
     return AttackResult(
         protected=measured(protected, predictions["protected"]),

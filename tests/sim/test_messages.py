@@ -141,7 +141,7 @@ def test_an_answer_arrives_as_it_was_sent(answer: Answer) -> None:
 
 
 def test_every_request_has_a_type_of_its_own() -> None:
-    names = ("images", "loss_gradient", "loss", "lesson", "exam", "classify")
+    names = ("images", "loss_gradient", "loss", "lesson", "exam", "classify", "recall", "published")
     assert tuple(f"query.{name}" for name in names) == messages.REQUEST_TYPES
 
 
@@ -460,6 +460,8 @@ def test_no_answer_to_a_training_user_has_a_field_for_labels() -> None:
         "Gradient": ["gradient", "loss", "correct"],
         "LossValues": ["loss", "correct"],
         "Predictions": ["labels"],  # of the service itself, for whatever images are sent
+        "Memories": ["protected", "ids"],
+        "Theta": ["theta"],
     }
     for kind, (_, schema) in messages._ANSWERS.items():
         assert list(schema) == fields[kind.__name__]
@@ -475,12 +477,10 @@ def test_the_labels_of_a_batch_are_nowhere_in_the_providers_reply(job: Job) -> N
     assigned = decode_answer(images)
     assert isinstance(assigned, ImageIds)
     replies = [(images, load_labels(store.folder, "train")[assigned.train])]
-    for split_name, ids, kind in (
-        ("train", assigned.train, LossGradient),
-        ("validation", assigned.validation, Losses),
-    ):
+    for split_name, ids in (("train", assigned.train), ("validation", assigned.validation)):
         batch = store.images(split_name)[ids].float() / 255  # type: ignore[index]
-        message_type, content = encode_request(kind(batch, ids))
+        request = LossGradient(batch, ids, 1, 0) if split_name == "train" else Losses(batch, ids)
+        message_type, content = encode_request(request)
         replies.append((answer_one(provider, message_type, content), load_labels(store.folder, split_name)[ids]))  # type: ignore[arg-type]
     for reply, labels in replies:
         assert labels.unique().numel() > 5
