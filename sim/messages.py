@@ -16,6 +16,7 @@ type                      to         carries                              reply
 ``query.lesson``          provider   user, number, bitmaps, ids           loss, number correct
 ``query.exam``            provider   user, number, bitmaps, ids           loss, number correct
 ``query.classify``        provider   bitmaps, user or psi                 predicted labels
+``query.psi``             provider   the job                              psi's digest; load, in direct exchange
 ``train.resume``          user       the job, ticket, provider's answer   the next request, or the final reply
 ``evaluate.resume``       user,      the job, ticket, provider's answer   the next request, or the final reply
                           evaluator
@@ -54,7 +55,7 @@ from roles.common.weights import State
 from roles.evaluator.attack import AttackResult, Measured
 from sim.config import Experiment, one_line
 
-JOB, ARRAYS, METRICS, REQUEST, ANSWER = "config", "arrays", "metrics", "request", "answer"
+JOB, ARRAYS, METRICS, REQUEST, ANSWER, LOAD = "config", "arrays", "metrics", "request", "answer", "load"
 
 
 class MessageError(ValueError):
@@ -200,6 +201,12 @@ def content_bytes(content: RecordDict) -> int:
     return sum(len(array.data) for record in content.array_records.values() for array in record.values())
 
 
+def content_images(content: RecordDict) -> int:
+    """Return the number of images in an encoded request; 0 where it asks without any."""
+    arrays = (array for record in content.array_records.values() for array in record.values())
+    return sum(array.shape[0] for array in arrays if len(array.shape) == _IMAGES.dimensions)
+
+
 # ---- many requests in one message --------------------------------------------------------------------------------
 
 
@@ -341,7 +348,7 @@ def decode_ticket(content: RecordDict) -> int:
     return cast(int, record["ticket"])
 
 
-# ---- curves and attack results -----------------------------------------------------------------------------------
+# ---- curves, load and attack results -----------------------------------------------------------------------------
 
 
 def encode_curve(curve: list[dict[str, float]]) -> MetricRecord:
@@ -363,6 +370,20 @@ def decode_curve(record: MetricRecord) -> list[dict[str, float]]:
     return [
         {key: values[row] for key, values in columns.items() if not math.isnan(values[row])} for row in range(length)
     ]
+
+
+def encode_load(rows: list[dict[str, int]]) -> MetricRecord:
+    """Encode the rows of :class:`sim.provider_load.ProviderLoad`, column by column."""
+    return MetricRecord({key: [row[key] for row in rows] for key in (rows[0] if rows else ())})
+
+
+def decode_load(record: MetricRecord) -> list[dict[str, int]]:
+    """Undo :func:`encode_load`.
+
+    Raises:
+        MessageError: the columns are no lists of one length.
+    """
+    return [{key: int(value) for key, value in row.items()} for row in decode_curve(record)]
 
 
 def encode_attack(result: AttackResult) -> RecordDict:

@@ -15,6 +15,7 @@ from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from sim.messages import JOB, MessageError, Suspension, encode_refusal, merge, resume_content, split, suspension_of
+from sim.provider_load import ProviderLoad
 
 _SHORTEST_POLL_S, _LONGEST_POLL_S = 0.02, 0.25
 _POLL_SHARE = 0.1
@@ -67,6 +68,7 @@ class Relay:
             its own, and all are sent at once.
         per_node: how many messages a node may have in flight; a node that keeps state between messages: 1.
         idle: called now and then while waiting, for progress.
+        load: told of every request that is sent on to the provider.
     """
 
     def __init__(
@@ -77,8 +79,10 @@ class Relay:
         workers: int | None = None,
         per_node: Callable[[int], int] = lambda node: 1,
         idle: Callable[[], None] = lambda: None,
+        load: ProviderLoad | None = None,
     ) -> None:
         self._grid, self._provider, self._job = grid, provider, job
+        self._load = load or ProviderLoad()
         self._workers, self._per_node, self._idle = workers, per_node, idle
         self._pending: list[_Conversation] = []
         self._open: set[_Conversation] = set()
@@ -230,6 +234,8 @@ class Relay:
         identifier = self._push_one(Message(content, self._provider, kind))
         if identifier is not None:
             self._asked = (identifier, batch)
+            for question in batch:
+                self._load.count(question.suspension.request)
             return
         for question in batch:
             self._resume(question, encode_refusal(RuntimeError(_NOT_SENT)))
