@@ -56,6 +56,7 @@ class RunFolder:
     ``table.csv``, ``.parquet``  one row a user, and one a control; ``columns.md`` says what they hold
     ``summary.md``            the same in words
     ``figures/``              PNG and PDF
+    ``tensorboard/``          event files, where they were asked for
     ``provider/``             psi.safetensors and its learning curve; load.json: what was asked of it, by the second
     ``users/user-0000/``      theta.safetensors, facts and learning curve, predicted labels
     ``attacks/user-0000/``    measures of every test image, curves, pictures (``shared``: of an averaged theta)

@@ -39,6 +39,7 @@ from sim.provider_load import ProviderLoad
 from sim.relay import Relay, RelayGrid, reason_of
 from sim.report import write_report
 from sim.runs import RunFolder
+from sim.tracking import Tracker
 from strategies import STRATEGIES
 
 app = ServerApp()
@@ -99,7 +100,8 @@ def run_experiment(grid: Grid, run: RunFolder, experiment: Experiment) -> None:
     digest = _train_classifier(relay, roster.provider, run, job)
     # A provider that evaluates as well has its users' questions to answer first.
     while_training = roster.evaluators != [roster.provider]
-    evaluation = Evaluation(relay, roster.users, roster.evaluators, run, job, while_training)
+    tracker = Tracker(run, experiment)
+    evaluation = Evaluation(relay, roster.users, roster.evaluators, run, job, while_training, tracker.published)
     if experiment.strategy.averages:
         _train_together(grid, relay, roster.users, run, job, evaluation)
     else:
@@ -117,6 +119,7 @@ def run_experiment(grid: Grid, run: RunFolder, experiment: Experiment) -> None:
     clock.note()
     for line in write_report(run, experiment).splitlines():
         log(INFO, "%s", line)
+    tracker.finished()
     Status("complete").write(run.path)
 
 
