@@ -11,6 +11,7 @@ from sim.evaluator_node import AttackSession, StudySession
 from sim.messages import (
     ARRAYS,
     JOB,
+    LOAD,
     METRICS,
     PROVIDER_TYPES,
     PUBLISHED,
@@ -22,6 +23,7 @@ from sim.messages import (
     decode_tensors,
     decode_ticket,
     encode_curve,
+    encode_load,
     merge,
     split,
 )
@@ -99,15 +101,19 @@ def train_psi(message: Message, context: Context) -> Message:
 
 @app.query("psi")
 def psi_digest(message: Message, context: Context) -> Message:
-    """Say what psi's weights hash to, as proof that training users has not changed them."""
+    """Say what psi's weights hash to, as proof that training users has not changed them, and what was asked of it.
+
+    A relayed provider may be any process, and has not seen every request: the relay has.
+    """
     job, _ = _job_for(message, context, "provider")
     if job.experiment.runtime.exchange == "direct":
-        from sim.direct import provider_digest
+        from sim.direct import provider_digest, provider_load
 
-        digest = provider_digest(job.run)
+        digest, load = provider_digest(job.run), provider_load(job.run)
     else:
-        digest = provider_of(job).digest()
-    return Message(RecordDict({"psi": ConfigRecord({"digest": digest})}), reply_to=message)
+        digest, load = provider_of(job).digest(), []
+    content = RecordDict({"psi": ConfigRecord({"digest": digest}), LOAD: encode_load(load)})
+    return Message(content, reply_to=message)
 
 
 def _answer(message: Message, context: Context) -> Message:

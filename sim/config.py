@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -146,6 +147,15 @@ class RuntimeConfig(Frozen):
         return max(1, available_cpus() // self.threads) if self.workers == "auto" else self.workers
 
 
+class TrackingConfig(Frozen):
+    """Where a run is shown beside its folder; needs the extra of the same name."""
+
+    tensorboard: bool = False
+    """Whether to write TensorBoard's event files into the run folder."""
+    mlflow: bool | Annotated[str, Field(min_length=1)] = False
+    """An MLflow tracking URI, or ``true``: the folder ``mlruns`` beside the run folder."""
+
+
 class Experiment(Frozen):
     """Everything that decides the result of a run."""
 
@@ -163,6 +173,7 @@ class Experiment(Frozen):
     studies: tuple[StudyConfig, ...] = ()
     """Questions about several users at once, asked when all have published; each kind at most once."""
     runtime: RuntimeConfig = RuntimeConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -193,6 +204,8 @@ class Experiment(Frozen):
             )
         named = [(resolved["data"], "name"), (resolved["user"]["features"], "weights")]
         named += [(setting.get("features", {}), "weights") for setting in resolved["users"]["settings"]]
+        if isinstance(self.tracking.mlflow, str):
+            named.append((resolved["tracking"], "mlflow"))
         for holder, key in named:
             if key in holder and _is_local(holder[key]):
                 holder[key] = str(Path(holder[key]).expanduser().resolve())
@@ -413,6 +426,7 @@ def check(experiment: Experiment, source: Path) -> ImageStore:
 
 
 def _prepared(experiment: Experiment) -> ImageStore:
+    _check_tracking(experiment.tracking)
     try:
         store = prepare(experiment.data, cache_folder() / "data")
         for config in experiment.user_configs():
@@ -438,11 +452,21 @@ def _prepared(experiment: Experiment) -> ImageStore:
             raise ConfigError(f"attack.itns.{index}.depth: got {itn.depth}: too deep for images of {store.side} pixels")
     named = {"classifier": experiment.classifier}
     named |= {f"other_classifiers.{number}": config for number, config in enumerate(experiment.other_classifiers)}
-    for key, config in named.items():
-        if config.name == "vgg16_bn" and store.side < 32:
+    for key, classifier in named.items():
+        if classifier.name == "vgg16_bn" and store.side < 32:
             raise ConfigError(f"{key}.name: got 'vgg16_bn': it needs images of 32 pixels, these have {store.side}")
     _check_counts(experiment, store)
     return store
+
+
+def _check_tracking(tracking: TrackingConfig) -> None:
+    for package, wanted in tracking.model_dump().items():
+        found = find_spec(package) if wanted else None
+        # Python takes any folder of that name for a package without files, such as that of a run.
+        if wanted and (found is None or found.origin is None):
+            raise ConfigError(
+                f'tracking.{package}: got {wanted!r}: the package is not installed; pip install "veilsim[{package}]"'
+            )
 
 
 def _check_protection(config: UserConfig, key: str, store: ImageStore) -> None:

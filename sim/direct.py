@@ -9,6 +9,7 @@ from flwr.app import RecordDict
 from sim.actors import close_actor, find_actor, open_actor, result_of
 from sim.messages import Job
 from sim.nodes import compute_of, settle
+from sim.provider_load import ProviderLoad
 from sim.provider_node import answer_one, build_provider
 
 _PROVIDER = "provider"
@@ -20,14 +21,19 @@ class _ProviderActor:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._provider = build_provider(job)
+        self._load = ProviderLoad()
         settle()
 
     def answer(self, message_type: str, content: RecordDict) -> RecordDict:
+        self._load.count(content)
         compute_of(self._job.experiment)  # PyTorch keeps the number of threads per thread
         return answer_one(self._provider, message_type, content)
 
     def digest(self) -> str:
         return self._provider.digest()
+
+    def load(self) -> list[dict[str, int]]:
+        return self._load.rows()
 
 
 def open_provider(job: Job) -> None:
@@ -54,3 +60,8 @@ def provider_call(run: Path) -> Callable[[str, RecordDict], RecordDict]:
 def provider_digest(run: Path) -> str:
     """Return the digest of the psi that the provider's actor holds."""
     return str(result_of(find_actor(run, _PROVIDER).digest.remote()))
+
+
+def provider_load(run: Path) -> list[dict[str, int]]:
+    """Return what the provider's actor was asked, as :meth:`ProviderLoad.rows` does; an earlier actor's is lost."""
+    return cast(list[dict[str, int]], result_of(find_actor(run, _PROVIDER).load.remote()))

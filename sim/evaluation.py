@@ -28,6 +28,7 @@ class Evaluation:
         users: node ids, in the order of the users.
         evaluators: node ids of those who attack.
         while_training: whether they attack while users still train, having nothing else to do.
+        published: called with every user that has published.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class Evaluation:
         run: RunFolder,
         job: Job,
         while_training: bool,
+        published: Callable[[int], None],
     ) -> None:
         self._relay, self._users, self._evaluators = relay, users, evaluators
-        self._run, self._job = run, job
+        self._run, self._job, self._published = run, job, published
         self._training, self._while_training = True, while_training
         self._waiting: list[tuple[str, int | None]] = []
         self._subjects = {BLUR, *(subject_of(job.experiment, user) for user in range(len(users)))}
@@ -62,6 +64,7 @@ class Evaluation:
             facts = {name: float(cast(float, value)) for name, value in content.metric_records[METRICS].items()}
             curve = decode_curve(content.metric_records["curve"])
             self._run.keep_user(user, theta, Publication(facts, curve))
+            self._published(user)
             self._test(user)
 
         self._submit(user, "query.publish", self._job, lambda: average, keep)

@@ -19,6 +19,7 @@ type                      to         carries                              reply
 ``query.classify``        provider   bitmaps, user or psi                 predicted labels
 ``query.recall``          provider   user                                 protected images that it saw, ids
 ``query.published``       ServerApp  user                                 the theta that the user has published
+``query.psi``             provider   the job                              psi's digest; load, in direct exchange
 ``train.resume``          user       the job, ticket, provider's answer   the next request, or the final reply
 ``evaluate.resume``       user,      the job, ticket, provider's answer   the next request, or the final reply
                           evaluator
@@ -65,7 +66,7 @@ from roles.evaluator.study import Findings
 from sim.config import Experiment, one_line
 
 JOB, ARRAYS, METRICS, REQUEST, ANSWER = "config", "arrays", "metrics", "request", "answer"
-FINDINGS = "findings"
+LOAD, FINDINGS = "load", "findings"
 PUBLISHED = "query.published"
 """The request that the ServerApp answers, and not the provider."""
 
@@ -227,6 +228,12 @@ def content_bytes(content: RecordDict) -> int:
     return sum(len(array.data) for record in content.array_records.values() for array in record.values())
 
 
+def content_images(content: RecordDict) -> int:
+    """Return the number of images in an encoded request; 0 where it asks without any."""
+    arrays = (array for record in content.array_records.values() for array in record.values())
+    return sum(array.shape[0] for array in arrays if len(array.shape) == _IMAGES.dimensions)
+
+
 # ---- many requests in one message --------------------------------------------------------------------------------
 
 
@@ -368,7 +375,7 @@ def decode_ticket(content: RecordDict) -> int:
     return cast(int, record["ticket"])
 
 
-# ---- curves and attack results -----------------------------------------------------------------------------------
+# ---- curves, load and attack results -----------------------------------------------------------------------------
 
 
 def encode_curve(curve: list[dict[str, float]]) -> MetricRecord:
@@ -390,6 +397,20 @@ def decode_curve(record: MetricRecord) -> list[dict[str, float]]:
     return [
         {key: values[row] for key, values in columns.items() if not math.isnan(values[row])} for row in range(length)
     ]
+
+
+def encode_load(rows: list[dict[str, int]]) -> MetricRecord:
+    """Encode the rows of :class:`sim.provider_load.ProviderLoad`, column by column."""
+    return MetricRecord({key: [row[key] for row in rows] for key in (rows[0] if rows else ())})
+
+
+def decode_load(record: MetricRecord) -> list[dict[str, int]]:
+    """Undo :func:`encode_load`.
+
+    Raises:
+        MessageError: the columns are no lists of one length.
+    """
+    return [{key: int(value) for key, value in row.items()} for row in decode_curve(record)]
 
 
 def encode_attack(result: AttackResult) -> RecordDict:

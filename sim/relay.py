@@ -15,6 +15,7 @@ from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from sim.messages import JOB, MessageError, Suspension, encode_refusal, merge, resume_content, split, suspension_of
+from sim.provider_load import ProviderLoad
 
 _SHORTEST_POLL_S, _LONGEST_POLL_S = 0.02, 0.25
 _POLL_SHARE = 0.1
@@ -68,6 +69,7 @@ class Relay:
         per_node: how many messages a node may have in flight; a node that keeps state between messages: 1.
         idle: called now and then while waiting, for progress.
         own: by message type, what is answered here and not by the provider.
+        load: told of every request that is sent on to the provider.
     """
 
     def __init__(
@@ -79,10 +81,11 @@ class Relay:
         per_node: Callable[[int], int] = lambda node: 1,
         idle: Callable[[], None] = lambda: None,
         own: Mapping[str, Callable[[RecordDict], RecordDict]] | None = None,
+        load: ProviderLoad | None = None,
     ) -> None:
         self._grid, self._provider, self._job = grid, provider, job
         self._under_way, self._per_node, self._idle = under_way, per_node, idle
-        self._own = own or {}
+        self._own, self._load = own or {}, load or ProviderLoad()
         self._pending: list[_Conversation] = []
         self._open: set[_Conversation] = set()
         self._busy: Counter[int] = Counter()
@@ -232,6 +235,8 @@ class Relay:
         identifier = self._push_one(Message(content, self._provider, kind))
         if identifier is not None:
             self._asked = (identifier, batch)
+            for question in batch:
+                self._load.count(question.suspension.request)
             return
         for question in batch:
             self._resume(question, encode_refusal(RuntimeError(_NOT_SENT)))

@@ -1,5 +1,6 @@
 """What a run found: one table, the figures of the paper, and a summary that says plainly what was hidden."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -23,8 +24,9 @@ from sim.figures import (
 from sim.nodes import user_name, user_of
 from sim.progress import write_atomically
 from sim.runs import RunFolder, subject_of
+from sim.statistics import bootstrapped_median_interval, median_interval, share_interval
 from sim.studies import report_studies
-from sim.tables import attacks_in, markdown, psnr_and_ssim, write_table
+from sim.tables import attacks_in, markdown, psnr_and_ssim, with_interval, write_table
 
 _HIDDEN_DB, _HIDDEN_SSIM = 1.0, 0.05
 _HIDDEN_POINTS = 2.0
@@ -33,6 +35,7 @@ _SEEN_SSIM = 0.5
 _CONTROL_SSIM = 0.8
 _MOST_SHOWN = 12
 """Users in figures and summary; the table has all."""
+_USERS_FOR_A_SPREAD, _WORST_NAMED = 5, 3
 
 COLUMNS = {
     "subject": "user-<index>, or control-blur: plain images blurred, which every ITN must be able to recover",
@@ -45,19 +48,23 @@ COLUMNS = {
     "steps": "training steps of h_theta; of a conventional protection, lessons and exams of its classifier",
     "selected_epoch": "epoch with the lowest validation objective, whose theta (or classifier) was used",
     "accuracy": "share of protected test images that psi, or the user's own classifier, classifies correctly",
+    "accuracy_low": "lower end of the 95% interval of accuracy over test images (Wilson)",
+    "accuracy_high": "upper end of the 95% interval of accuracy over test images (Wilson)",
     "plain_accuracy": "share of the same test images, plain, that psi classifies correctly",
     "protected_psnr": "median over test images, protected against plain, in dB",
     "protected_ssim": "median over test images, protected against plain",
     "class_mean_psnr": "median PSNR of the trivial guess: the mean image of the predicted class",
-    "class_mean_ssim": "median SSIM of the same",
+    "class_mean_ssim": "median SSIM of the trivial guess",
     "itn_<name>_psnr": "median PSNR of the inverse network's estimates",
-    "itn_<name>_ssim": "median SSIM of the same",
+    "itn_<name>_ssim": "median SSIM of the inverse network's estimates",
+    "itn_<name>_ssim_low": "lower end of the 95% interval of that median over test images (order statistics)",
+    "itn_<name>_ssim_high": "upper end of the 95% interval of that median over test images (order statistics)",
     "itn_<name>_psnr_worst1": "PSNR that 1% of the estimates reach or exceed: the images that leak most",
-    "itn_<name>_lpips": "median LPIPS of the same, where it was asked for",
+    "itn_<name>_lpips": "median LPIPS of the inverse network's estimates, where it was asked for",
     "itn_<name>_accuracy": "share of the estimates that psi classifies correctly",
     "fr_attack_psnr": "median PSNR of what FR-Attack makes of pixel-based encryption, from protected images alone",
-    "fr_attack_ssim": "median SSIM of the same",
-    "fr_attack_accuracy": "share of it that psi classifies correctly",
+    "fr_attack_ssim": "median SSIM of what FR-Attack makes of it",
+    "fr_attack_accuracy": "share of what FR-Attack makes of it that psi classifies correctly",
     "verdict": "hidden, partial, recovered or visible (see verdict_of)",
     "queries": "requests for a loss or a gradient, lessons and exams, that the user sent",
     "queried_images": "protected images in them",
@@ -65,7 +72,7 @@ COLUMNS = {
     "received_bytes": "bytes of arrays that came back",
     "failure": "why a user has no result",
 }
-"""The columns of ``table.csv`` and ``table.parquet``; accuracies are in [0, 1]."""
+"""The columns of ``table.csv`` and ``table.parquet``; accuracies are in [0, 1]. A run keeps them in ``columns.md``."""
 
 
 def _median(measured: Measured, measure: str) -> float:
@@ -136,8 +143,13 @@ def _matching(pattern: str, experiment: Experiment) -> list[str]:
 
 def _measures(result: AttackResult) -> dict[str, object]:
     trivial = result.baselines["class_mean"]
+    accuracy, count = result.protected.accuracy, len(result.protected.psnr)
+    assert accuracy is not None
+    accuracy_low, accuracy_high = share_interval(round(accuracy * count), count)
     row: dict[str, object] = {
-        "accuracy": result.protected.accuracy,
+        "accuracy": accuracy,
+        "accuracy_low": accuracy_low,
+        "accuracy_high": accuracy_high,
         "protected_psnr": _median(result.protected, "psnr"),
         "protected_ssim": _median(result.protected, "ssim"),
         "class_mean_psnr": _median(trivial, "psnr"),
@@ -153,6 +165,7 @@ def _measures(result: AttackResult) -> dict[str, object]:
         }
         if name == FR_ATTACK:
             continue
+        row[f"{prefix}_ssim_low"], row[f"{prefix}_ssim_high"] = median_interval(estimate.ssim)
         row[f"{prefix}_psnr_worst1"] = float(estimate.psnr.quantile(0.99))
         if estimate.lpips is not None:
             row[f"{prefix}_lpips"] = _median(estimate, "lpips")
@@ -163,11 +176,24 @@ def write_report(run: RunFolder, experiment: Experiment) -> str:
     """Write table, figures and summary into the run folder, and return the summary."""
     table = table_of(run, experiment)
     write_table(run.path, table)
+    write_atomically(run.path / "columns.md", columns_of(table))
     shown = shown_users(table, experiment)
     _draw(run, experiment, table, shown)
     summary = summary_of(run, experiment, table, shown, report_studies(run, experiment))
     write_atomically(run.path / "summary.md", summary)
     return summary
+
+
+def columns_of(table: pd.DataFrame) -> str:
+    """Return what each column of a run's or a sweep's table holds, in Markdown."""
+    patterns = {re.escape(column).replace("<name>", ".+"): meaning for column, meaning in COLUMNS.items()}
+
+    def meaning_of(column: str) -> str:
+        found = (meaning for pattern, meaning in patterns.items() if re.fullmatch(pattern, column))
+        return next(found, "what the run has of this axis of the sweep")
+
+    rows = [[f"`{column}`", meaning_of(str(column))] for column in table.columns]
+    return f"# Columns\n\nAccuracies are in [0, 1].\n\n{markdown(['column', 'holds'], rows)}\n"
 
 
 def shown_users(table: pd.DataFrame, experiment: Experiment) -> list[int]:
@@ -342,6 +368,7 @@ def summary_of(
         *_conventional(experiment),
         "",
         *_verdicts(table, experiment),
+        *_spread(table, experiment),
         *findings,
         "",
     ]
@@ -438,3 +465,24 @@ def _verdicts(table: pd.DataFrame, experiment: Experiment) -> list[str]:
     if len(failed) > _MOST_SHOWN:
         lines.append(f"- and {len(failed) - _MOST_SHOWN} more failed (table.csv says why)")
     return lines
+
+
+def _spread(table: pd.DataFrame, experiment: Experiment) -> list[str]:
+    """Say how users are spread and who fares worst, where they are enough and have a theta each."""
+    measured = table[table["subject"] != BLUR].dropna(subset=["accuracy"]) if "accuracy" in table else table[:0]
+    if len(measured) < _USERS_FOR_A_SPREAD or experiment.strategy.averages:
+        return []
+    users = measured.set_index("subject")
+    accuracy = 100 * users["accuracy"].astype(float)
+    ssim = users[[f"{attack}_ssim" for attack in attacks_in(users)]].max(axis=1).astype(float)
+
+    def named(worst: "pd.Series[float]", form: str) -> str:
+        return ", ".join(f"{_shown(str(subject))} ({value:{form}})" for subject, value in worst.items())
+
+    return [
+        f"- Over {len(users)} users, median [95% bootstrap interval over users]: accuracy "
+        f"{with_interval(accuracy.median(), bootstrapped_median_interval(accuracy))}, best attack's SSIM "
+        f"{with_interval(ssim.median(), bootstrapped_median_interval(ssim), '.2f')}. Recovered best: "
+        f"{named(ssim.nlargest(_WORST_NAMED), '.2f')}; least accurate: "
+        f"{named(accuracy.nsmallest(_WORST_NAMED), '.1f')}."
+    ]

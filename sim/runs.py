@@ -64,10 +64,11 @@ class RunFolder:
     ========================  ===================================================================
     ``config.yaml``           the resolved experiment: running it again gives this run again
     ``run.json``              versions, hardware, psi's digest and accuracy, times
-    ``table.csv``, ``.parquet``  one row a user, and one a control
+    ``table.csv``, ``.parquet``  one row a user, and one a control; ``columns.md`` says what they hold
     ``summary.md``            the same in words
     ``figures/``              PNG and PDF
-    ``provider/``             psi.safetensors and its learning curve
+    ``tensorboard/``          event files, where they were asked for
+    ``provider/``             psi.safetensors and its learning curve; load.json: what was asked of it, by the second
     ``users/user-0000/``      theta.safetensors, facts and learning curve, predicted labels
     ``attacks/user-0000/``    measures of every test image, curves, pictures (``shared``: of the theta of all)
     ``studies/``              a table a study, CSV and Parquet, and what each part of it has found
@@ -134,6 +135,19 @@ class RunFolder:
     def keep_classifier_curve(self, curve: list[dict[str, float]]) -> None:
         """Keep psi's learning curve."""
         self._write("provider/curve.json", json.dumps(curve, indent=1))
+
+    def keep_load(self, rows: list[dict[str, int]]) -> None:
+        """Keep what was asked of the provider, over all attempts at the run (see :class:`ProviderLoad`)."""
+        self._write("provider/load.json", json.dumps(rows))
+
+    def load(self) -> list[dict[str, int]]:
+        """Return what is known to have been asked of the provider so far.
+
+        Of an attempt that was killed, the last seconds are missing and, in direct exchange, everything: its provider
+        counts in memory and tells at the end of the run.
+        """
+        rows: list[dict[str, int]] = self._read_json("provider/load.json") or []
+        return rows
 
     # ---- rounds ------------------------------------------------------------------------------------------------
 

@@ -22,14 +22,26 @@ from roles.common.unet import UNet
 from roles.common.weights import cpu_state, without_statistics
 from sim.config import Experiment, check, load_experiment, one_line
 from sim.evaluation import Evaluation
-from sim.messages import METRICS, PUBLISHED, Job, decode_curve, encode_job, encode_tensors, job_content
+from sim.messages import (
+    LOAD,
+    METRICS,
+    PUBLISHED,
+    Job,
+    decode_curve,
+    decode_load,
+    encode_job,
+    encode_tensors,
+    job_content,
+)
 from sim.nodes import user_name
 from sim.ownership import claim, watch_owner
 from sim.progress import ProgressLine, Status
+from sim.provider_load import ProviderLoad
 from sim.relay import Relay, RelayGrid, reason_of
 from sim.report import write_report
 from sim.runs import RunFolder, answer_published
 from sim.studies import run_studies
+from sim.tracking import Tracker
 from strategies import STRATEGIES
 
 app = ServerApp()
@@ -84,12 +96,14 @@ def run_experiment(grid: Grid, run: RunFolder, experiment: Experiment) -> None:
     job = Job(experiment, run.path, first_round=run.finished_rounds() if experiment.strategy.averages else 0)
     clock = _Clock(run)
     roster = _roster(grid, job)
-    relay = roster.relay(grid, job, _progress_log(run))
+    load = ProviderLoad(run.load())
+    relay = roster.relay(grid, job, _progress_log(run, load), load)
 
     digest = _train_classifier(relay, roster.provider, run, job)
     # A provider that evaluates as well has its users' questions to answer first.
     while_training = roster.evaluators != [roster.provider]
-    evaluation = Evaluation(relay, roster.users, roster.evaluators, run, job, while_training)
+    tracker = Tracker(run, experiment)
+    evaluation = Evaluation(relay, roster.users, roster.evaluators, run, job, while_training, tracker.published)
     if experiment.strategy.averages:
         _train_together(grid, relay, roster.users, run, job, evaluation)
     else:
@@ -99,13 +113,17 @@ def run_experiment(grid: Grid, run: RunFolder, experiment: Experiment) -> None:
         raise RunFailed(f"no user finished its training; the first said: {run.failure(user_name(0))}")
     run_studies(relay, roster.evaluators, run, job)
     clock.note()
-    if _ask(relay, Message(job_content(job), roster.provider, "query.psi")).config_records["psi"]["digest"] != digest:
+    last = _ask(relay, Message(job_content(job), roster.provider, "query.psi"))
+    load.add(decode_load(last.metric_records[LOAD]))
+    run.keep_load(load.rows())
+    if last.config_records["psi"]["digest"] != digest:
         raise RunFailed("psi has changed while users trained: the results of this run mean nothing")
 
     Status("report").write(run.path)
     clock.note()
     for line in write_report(run, experiment).splitlines():
         log(INFO, "%s", line)
+    tracker.finished()
     Status("complete").write(run.path)
 
 
@@ -122,8 +140,11 @@ class _Clock:
         self._last = now
 
 
-def _progress_log(run: RunFolder) -> Callable[[], None]:
-    """Return a function that logs how far the run is, now and then: all that ``flwr run --stream`` shows of it."""
+def _progress_log(run: RunFolder, load: ProviderLoad) -> Callable[[], None]:
+    """Return a function that logs how far the run is, now and then: all that ``flwr run --stream`` shows of it.
+
+    What the provider was asked is kept at the same times, for a run that is killed.
+    """
     line, last = ProgressLine(run.path), time.monotonic()
 
     def tell() -> None:
@@ -131,6 +152,7 @@ def _progress_log(run: RunFolder) -> Callable[[], None]:
         if time.monotonic() - last >= _LOG_INTERVAL_S:
             last = time.monotonic()
             log(INFO, "%s", line.of(Status.read(run.path)))
+            run.keep_load(load.rows())
 
     return tell
 
@@ -151,7 +173,7 @@ class _Roster:
     evaluators: list[int]
     simulated: bool
 
-    def relay(self, grid: Grid, job: Job, idle: Callable[[], None]) -> Relay:
+    def relay(self, grid: Grid, job: Job, idle: Callable[[], None], load: ProviderLoad) -> Relay:
         """Return the relay to these nodes."""
         attackers, workers = set(self.evaluators), job.experiment.runtime.worker_count
         # A node that attacks keeps no state between messages: in a simulation, all workers may act for it at once.
@@ -164,7 +186,8 @@ class _Roster:
         # waits for it, and one that waits for the provider.
         busy = workers + 1 if job.experiment.runtime.exchange == "direct" else 3 * workers
         own = {PUBLISHED: partial(answer_published, job.run)}
-        return Relay(grid, self.provider, encode_job(job), busy if self.simulated else None, per_node, idle, own)
+        under_way = busy if self.simulated else None
+        return Relay(grid, self.provider, encode_job(job), under_way, per_node, idle, own, load)
 
 
 def _roster(grid: Grid, job: Job) -> _Roster:

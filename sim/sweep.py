@@ -19,12 +19,14 @@ import pandas as pd
 from sim.config import ConfigError, Experiment, apply_override, experiment_of, in_words, read_config, set_value
 from sim.evaluator_node import BLUR
 from sim.progress import Status, write_atomically
-from sim.report import draw_table
+from sim.report import columns_of, draw_table
 from sim.runs import RunFolder
-from sim.tables import attack_title, attacks_in, markdown, psnr_and_ssim, with_range, write_table
+from sim.statistics import mean_interval
+from sim.tables import attack_title, attacks_in, markdown, psnr_and_ssim, with_interval, with_range, write_table
 
 _DESCRIPTION = "sweep.json"
 _LONGEST_NAME = 100
+_SEEDS_FOR_AN_INTERVAL = 3
 _DRAWN = ("user.alpha", "user.features.layer")
 """Axes that the figures have room for within one picture."""
 
@@ -127,7 +129,7 @@ class SweepFolder:
     ========================  ===================================================================
     ``sweep.json``            name, and what each cell has of each axis
     ``cells/<name>/``         the run folder of each cell
-    ``table.csv``, ``.parquet``  the rows of all cells, the axes in front
+    ``table.csv``, ``.parquet``  the rows of all cells, the axes in front; ``columns.md`` says what they hold
     ``summary.md``            the same, rows that differ by a seed alone put together
     ``figures/``              trade-off and accuracy against alpha, PNG and PDF
     ========================  ===================================================================
@@ -188,13 +190,18 @@ class SweepFolder:
             return "No cell is complete."
         whole = pd.concat(tables, ignore_index=True)
         write_table(self.path, whole)
+        write_atomically(self.path / "columns.md", columns_of(whole))
         if by := [axis for axis in _but_seeds(axes) if axis not in _DRAWN]:
             for key, group in whole.groupby(by, sort=False):
                 draw_table(self.path / "figures" / _file_name(",".join(map(str, key))), group)
         else:
             draw_table(self.path / "figures", whole)
         done = f"{len(tables)} of {len(description['cells'])} cells"
-        summary = f"# {description['name']}\n\n{done}; axes: {', '.join(axes)}.\n\n{summary_table(whole, axes)}\n"
+        summary = (
+            f"# {description['name']}\n\n{done}; axes: {', '.join(axes)}. Medians; of acc. and to plain, of "
+            f"{_SEEDS_FOR_AN_INTERVAL} seeds or more the mean over seeds [95% interval, Student's t], else the median "
+            f"(lowest to highest).\n\n{summary_table(whole, axes)}\n"
+        )
         write_atomically(self.path / "summary.md", summary)
         return summary
 
@@ -202,7 +209,8 @@ class SweepFolder:
 def summary_table(table: pd.DataFrame, axes: Sequence[str]) -> str:
     """Return a Markdown table of the rows of several runs; rows that differ by a seed or a user alone are one.
 
-    Of several, the numbers are medians; of accuracies, lowest and highest stand behind. n counts those with a result.
+    Of several, the numbers are medians; of accuracies, lowest and highest stand behind or, with three seeds or more,
+    the mean over seeds is shown with its 95% interval. n counts those with a result.
 
     Args:
         table: as of :meth:`SweepFolder.write_report`, or several runs' tables under each other.
@@ -210,6 +218,7 @@ def summary_table(table: pd.DataFrame, axes: Sequence[str]) -> str:
     """
     attacks = attacks_in(table)
     by = _but_seeds(axes)
+    seeds = [axis for axis in axes if axis not in by]
     who = table["subject"].where(table["subject"] == BLUR, table.get("setting", "users"))
     header = [*by, "", "n", "acc.", "to plain", "protected", "class mean", *map(attack_title, attacks), "verdict"]
     rows: list[list[str]] = []
@@ -226,13 +235,24 @@ def summary_table(table: pd.DataFrame, axes: Sequence[str]) -> str:
             [
                 *names,
                 count,
-                with_range(100 * measured["accuracy"]),
-                with_range(gap),
+                _spread(100 * measured["accuracy"], measured, seeds),
+                _spread(gap, measured, seeds),
                 *(psnr_and_ssim(medians, name) for name in ("protected", "class_mean", *attacks)),
                 ", ".join(f"{count} {verdict}" for verdict, count in measured["verdict"].value_counts().items()),
             ]
         )
     return markdown(header, rows)
+
+
+def _spread(values: "pd.Series[float]", rows: pd.DataFrame, seeds: Sequence[str]) -> str:
+    """Return the middle of values, one a row, and how far they vary.
+
+    Users of one run share a psi and are no repetitions of each other: what an interval is of is each seed's mean.
+    """
+    means = values.groupby([rows[axis] for axis in seeds]).mean() if seeds else values[:0]
+    if len(means) < _SEEDS_FOR_AN_INTERVAL:
+        return with_range(values)
+    return with_interval(float(means.mean()), mean_interval(means))
 
 
 def _but_seeds(axes: Sequence[str]) -> list[str]:

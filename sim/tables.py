@@ -1,6 +1,7 @@
 """Tables of results, as files and in words: what the report of a run and that of a sweep share."""
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import pandas as pd
 
 from roles.evaluator.attack import FR_ATTACK
 from sim.progress import write_atomically
+from sim.statistics import Interval
 
 
 def write_table(folder: Path, table: pd.DataFrame, name: str = "table") -> None:
@@ -43,6 +45,16 @@ def with_range(values: "pd.Series[float]", form: str = ".1f") -> str:
     """
     middle = format(values.median(), form)
     return middle if len(values) == 1 else f"{middle} ({format(values.min(), form)} to {format(values.max(), form)})"
+
+
+def with_interval(middle: float, interval: Interval, form: str = ".1f") -> str:
+    """Return a number and, where there is one, its interval.
+
+    >>> with_interval(72.0, (67.03, 76.97)), with_interval(0.5, (math.nan, math.nan), ".2f")
+    ('72.0 [67.0 to 77.0]', '0.50')
+    """
+    low, high = interval
+    return format(middle, form) + ("" if math.isnan(low) else f" [{low:{form}} to {high:{form}}]")
 
 
 def psnr_and_ssim(row: "pd.Series[Any]", name: str) -> str:

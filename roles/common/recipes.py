@@ -1,7 +1,7 @@
 """Optimisation recipes: how a network is trained, as data."""
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -20,7 +20,9 @@ class Frozen(BaseModel):
         # pydantic would read true as 1. It is not made strict, since YAML reads 1e-3 as a text.
         for name, value in values.items() if isinstance(values, dict) else ():
             field = cls.model_fields.get(name)
-            if isinstance(value, bool) and field is not None and field.annotation is not bool:
+            if field is None or bool in (field.annotation, *get_args(field.annotation)):
+                continue
+            if isinstance(value, bool):
                 raise PydanticCustomError("truth_value", "must not be true or false", {"key": name, "value": value})
         return values
 

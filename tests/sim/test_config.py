@@ -1,5 +1,6 @@
 import io
 import re
+import sys
 import zipfile
 from pathlib import Path
 
@@ -107,6 +108,14 @@ def test_a_resolved_experiment_has_absolute_paths_and_a_precision(
     assert resolved.user.features.weights == str(tmp_path / "phi.safetensors")
     assert resolved.runtime.precision in ("fp32", "bf16")
     assert resolved.resolved() == resolved
+
+
+def test_an_mlflow_folder_becomes_absolute_and_a_uri_stays_one(config: Path) -> None:
+    folder = load_experiment(config, ["tracking.mlflow=./tracked"]).resolved()
+    assert folder.tracking.mlflow == str(Path("tracked").resolve())
+    server = load_experiment(config, ["tracking.mlflow=http://localhost:5000"]).resolved()
+    assert server.tracking.mlflow == "http://localhost:5000"
+    assert load_experiment(config, ["tracking.mlflow=true"]).resolved().tracking.mlflow is True
 
 
 def test_names_that_are_no_paths_stay_names_even_beside_a_file_of_that_name(
@@ -254,6 +263,8 @@ BAD = {
     "studies=[transfer]": "studies.0: got 'transfer': must be a section of keys and values",
     "user.seed=-1": "user.seed: got -1: must be greater than or equal to 0",
     "seed=-1": "seed: got -1: must be greater than or equal to 0",
+    "tracking.mlflow=''": "tracking.mlflow: got '': must be a valid boolean",
+    "tracking.wandb=true": "tracking.wandb: unknown key; known keys here: mlflow, tensorboard",
 }
 
 
@@ -374,6 +385,27 @@ def test_what_the_data_do_not_allow_is_refused_before_anything_starts(
 )
 def test_networks_too_deep_for_the_images_are_refused(config: Path, overrides: list[str], expected: str) -> None:
     assert objection(config, "data.size=24", *overrides).startswith(expected)
+
+
+@pytest.mark.parametrize("package", ["tensorboard", "mlflow"])
+def test_a_tracker_that_is_not_installed_is_refused_with_the_extra_that_brings_it(
+    config: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    expected = f'tracking.{package}: got True: the package is not installed; pip install "veilsim[{package}]"'
+    assert objection(config, f"tracking.{package}=true") == expected
+    assert check(load_experiment(config, [f"tracking.{package}=false"]), config)
+
+
+def test_a_folder_of_a_trackers_name_is_not_the_tracker(
+    config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "tensorboard", raising=False)
+    (tmp_path / "tensorboard" / "user-0000").mkdir(parents=True)
+    assert "tracking.tensorboard: got True: the package is not installed" in objection(
+        config, "tracking.tensorboard=true"
+    )
 
 
 def test_weights_of_phi_that_are_none_are_named(config: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A whole run in this process: the real ServerApp, the real ClientApp, and a Grid that can be made to fail anywhere."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import roles.user.lessons
 import sim.report
 from roles.common.weights import load, without_statistics
 from sim.config import Experiment
+from sim.messages import REQUEST_TYPES
 from sim.progress import Status
-from sim.report import shown_users
+from sim.report import shown_users, summary_of
 from sim.runs import RunFolder
 from sim.server_app import RunFailed, run_experiment
 from tests.sim.in_memory_grid import PROVIDER, USERS, InMemoryGrid
@@ -277,6 +279,29 @@ def test_a_user_whose_state_is_damaged_is_named_and_costs_no_other_user_its_resu
     assert table.loc["user-0000", "steps"] == 4
 
 
+def questions_in(grid: InMemoryGrid) -> int:
+    sent = [message for message in grid.sent if message.metadata.message_type in REQUEST_TYPES]
+    return sum(len({key.partition("/")[0] for key in message.content if "/" in key}) for message in sent)
+
+
+def test_what_was_asked_of_the_provider_is_kept_by_the_second_and_counts_over_all_attempts(
+    small: Experiment, tmp_path: Path
+) -> None:
+    run, grid = run_in(tmp_path / "run", small, failing("evaluate.test"))
+    load = pd.DataFrame(run.load())
+    assert list(load.columns) == ["second", "width", "requests", "images", "bytes"]
+    assert load["second"].is_monotonic_increasing and (abs(load["second"] - time.time()) < 600).all()
+    assert load["requests"].sum() == questions_in(grid)
+    # Users count what they ask for in training; there are requests for ids, and for labels of test images, as well.
+    table = table_of(run)
+    assert load["images"].sum() > table["queried_images"].sum()
+    assert load["bytes"].sum() > table["sent_bytes"].sum()
+
+    run, again = run_in(tmp_path / "run", small)
+    assert questions_in(again) > 0
+    assert sum(row["requests"] for row in run.load()) == questions_in(grid) + questions_in(again)
+
+
 @pytest.fixture(scope="module")
 def whole_runs() -> dict[str, Any]:
     return {}
@@ -388,3 +413,49 @@ def test_of_many_users_those_with_the_most_and_the_least_recovered_images_are_am
 def test_few_users_are_all_shown_and_so_are_some_of_many_without_results(small: Experiment) -> None:
     assert shown_users(*many([0.5, None, 0.1], small)) == [0, 1, 2]
     assert shown_users(*many([None] * 13, small)) == list(range(12))
+
+
+# ---- statistics --------------------------------------------------------------------------------------------------
+
+
+def test_every_accuracy_and_ssim_has_an_interval_over_the_test_images_and_every_column_is_described(
+    small: Experiment, tmp_path: Path
+) -> None:
+    run, _ = run_in(tmp_path / "run", small)
+    table = table_of(run)
+    for name in ("accuracy", "itn_itn_ssim"):
+        assert ((table[f"{name}_low"] <= table[name]) & (table[name] <= table[f"{name}_high"])).all()
+    described = (run.path / "columns.md").read_text()
+    assert all(f"| `{column}` |" in described for column in ["subject", *table.columns])
+    assert "this axis of the sweep" not in described
+
+
+def summary_with(run: RunFolder, experiment: Experiment, accuracies: list[float | None]) -> str:
+    control = {"subject": "control-blur", "accuracy": 0.3, "protected_ssim": 0.5, "itn_itn_ssim": 0.9}
+    rows = [
+        {"subject": f"user-{user:04d}", "accuracy": accuracy, "itn_itn_ssim": accuracy, "itn_itn_psnr": 20.0}
+        for user, accuracy in enumerate(accuracies)
+    ]
+    table = pd.DataFrame([*rows, control]).assign(verdict="partial", failure="", plain_accuracy=0.8)
+    psi = {"test_accuracy": 0.8, "plain_accuracy": 0.8, "reused": False}
+    run.note({"psi": psi, "processor": "none"})
+    experiment = Experiment.model_validate(experiment.model_dump() | {"users": {"count": len(accuracies)}})
+    return summary_of(run, experiment, table.assign(itn_itn_accuracy=0.5), [])
+
+
+def test_of_five_users_the_summary_tells_how_they_are_spread_and_names_the_worst(
+    small: Experiment, tmp_path: Path
+) -> None:
+    run = RunFolder.create(tmp_path / "run", small)
+    summary = summary_with(run, small, [0.5, 0.9, 0.6, None, 0.7, 0.8])
+    assert "- Over 5 users, median [95% bootstrap interval over users]: accuracy 70.0 [50.0 to 90.0], best " in summary
+    assert "attack's SSIM 0.70 [0.50 to 0.90]. Recovered best: user 1 (0.90), user 5 (0.80), user 4 (0.70); " in summary
+    assert "least accurate: user 0 (50.0), user 2 (60.0), user 4 (70.0)." in summary
+
+
+def test_of_fewer_users_or_of_users_who_share_a_theta_it_tells_nothing_of_the_kind(
+    small: Experiment, tmp_path: Path
+) -> None:
+    run = RunFolder.create(tmp_path / "run", small)
+    assert "Over " not in summary_with(run, small, [0.5, 0.9, 0.6, None, 0.7])
+    assert "Over " not in summary_with(run, with_strategy(small, "fedavg"), [0.5, 0.9, 0.6, 0.6, 0.7])

@@ -148,6 +148,12 @@ def test_the_relay_with_one_worker_gives_the_same_thetas_and_table_with_the_psi_
     relayed = run_tiny("relay", "runtime.exchange=relay", "runtime.workers=1")
     assert_same_thetas(direct_run, relayed)
     assert_same_tables(direct_run, relayed)
+    # The provider that counts for itself and the relay that counts for it have seen the same.
+    counted = [pd.read_json(run / "provider" / "load.json") for run in (direct_run, relayed)]
+    sums = [load[["requests", "images", "bytes"]].sum().to_dict() for load in counted]
+    assert sums[0] == sums[1]
+    # 24 requests a user in training, one for its images and one for the labels of its test images, and the attacks'.
+    assert sums[0]["requests"] > 3 * 26
     first, second = (json.loads((run / "run.json").read_text())["psi"] for run in (direct_run, relayed))
     assert second["reused"] is True
     assert second["digest"] == first["digest"]

@@ -194,6 +194,29 @@ def test_the_table_tells_sections_of_one_name_apart(tmp_path: Path) -> None:
     assert "| fedavg batch_norm local | alpha 0.1 | 1 |" in summary
 
 
+def test_of_three_seeds_or_more_the_mean_over_seeds_has_an_interval() -> None:
+    accuracies = {"0": (0.68, 0.72), "1": (0.72, 0.72), "2": (0.7, 0.78)}
+    rows = [row(f"user-000{u}", a, seed=seed) for seed, both in accuracies.items() for u, a in enumerate(both)]
+    # Seeds have means of 70, 72 and 74: the two users of a seed, who share its psi, are no repetitions.
+    (line,) = summary_table(pd.DataFrame(rows), ["seed"]).splitlines()[2:]
+    assert "| 6 | 72.0 [67.0 to 77.0] | -8.0 [-13.0 to -3.0] | 10.0/0.10 |" in line
+
+
+def test_runs_that_differ_by_no_seed_have_a_range_however_many_they_are() -> None:
+    rows = [row("user-0000", accuracy, size=size) for size, accuracy in (("1", 0.7), ("1", 0.72), ("1", 0.74))]
+    assert "| 3 | 72.0 (70.0 to 74.0) |" in summary_table(pd.DataFrame(rows), ["size"])
+
+
+def test_a_sweep_says_what_its_columns_hold_and_what_its_numbers_are(sweep: SweepFolder) -> None:
+    finish(sweep, 0, 0.7)
+    assert (
+        "the mean over seeds [95% interval, Student's t], else the median (lowest to highest)" in sweep.write_report()
+    )
+    columns = (sweep.path / "columns.md").read_text()
+    assert "| `classifier.name` | what the run has of this axis of the sweep |" in columns
+    assert "| `itn_strong_ssim` | median SSIM of the inverse network's estimates |" in columns
+
+
 def test_a_sweep_without_a_complete_cell_says_so(sweep: SweepFolder) -> None:
     assert sweep.write_report() == "No cell is complete."
     assert not (sweep.path / "table.csv").exists()
