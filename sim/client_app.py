@@ -19,17 +19,15 @@ from sim.messages import (
     Job,
     MessageError,
     decode_job,
-    decode_published,
     decode_tensors,
     decode_ticket,
-    encode_curve,
-    encode_load,
     merge,
     split,
 )
 from sim.nodes import Role, RoleName, role_of, settle, state_folder, user_name
 from sim.progress import Heart
 from sim.provider_node import answer_one, assign_images, facts_of, provider_of, trained_classifier
+from sim.result_messages import decode_published, encode_curve, encode_load
 from sim.runs import answer_published
 from sim.sessions import Session, resume_relayed, run_direct, start_relayed
 from sim.user_node import USER_SESSIONS, TestSession, TrainSession, ValidateSession, new_training, publication

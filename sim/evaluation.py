@@ -11,10 +11,11 @@ from flwr.common.logger import log
 
 from sim.config import one_line
 from sim.evaluator_node import BLUR
-from sim.messages import ARRAYS, METRICS, Job, decode_attack, decode_curve, decode_tensors, encode_tensors, job_content
+from sim.messages import ARRAYS, METRICS, Job, decode_tensors, encode_tensors, job_content
 from sim.nodes import user_name
 from sim.progress import Status
 from sim.relay import Relay, reason_of
+from sim.result_messages import decode_attack, decode_curve
 from sim.runs import Publication, RunFolder, subject_of
 
 

@@ -13,10 +13,11 @@ from roles.common.weights import State, groups_of, prefixed
 from roles.evaluator.attack import Protect, evaluate_protection
 from roles.evaluator.controls import blur
 from roles.evaluator.study import Lab
-from sim.messages import Job, encode_attack, encode_findings
+from sim.messages import Job
 from sim.nodes import compute_of, store_of, user_of
 from sim.progress import Heart
 from sim.protection import cipher_attacks_on, network_of, protection_of
+from sim.result_messages import encode_attack, encode_findings
 from sim.sessions import Session
 
 BLUR = "control-blur"

@@ -30,15 +30,13 @@ numbers, or one line of text where a request could not be answered. No message t
 What is asked of the ServerApp is a request like the others, answered from the run folder.
 """
 
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from torch import Tensor
 
 from roles.common.exchange import (
@@ -61,12 +59,10 @@ from roles.common.exchange import (
     TrainingImages,
 )
 from roles.common.weights import State
-from roles.evaluator.attack import AttackResult, Measured
-from roles.evaluator.study import Findings
 from sim.config import Experiment, one_line
 
 JOB, ARRAYS, METRICS, REQUEST, ANSWER = "config", "arrays", "metrics", "request", "answer"
-LOAD, FINDINGS = "load", "findings"
+LOAD = "load"
 PUBLISHED = "query.published"
 """The request that the ServerApp answers, and not the provider."""
 
@@ -373,146 +369,3 @@ def decode_ticket(content: RecordDict) -> int:
     if record is None or type(record.get("ticket")) is not int:
         raise MessageError("a resume message needs the ticket of the request it answers")
     return cast(int, record["ticket"])
-
-
-# ---- curves, load and attack results -----------------------------------------------------------------------------
-
-
-def encode_curve(curve: list[dict[str, float]]) -> MetricRecord:
-    """Encode a learning curve column by column; a value that a row lacks becomes NaN."""
-    keys = list(dict.fromkeys(key for row in curve for key in row))
-    return MetricRecord({key: [float(row.get(key, math.nan)) for row in curve] for key in keys})
-
-
-def decode_curve(record: MetricRecord) -> list[dict[str, float]]:
-    """Undo :func:`encode_curve`; NaN values are left out of their row.
-
-    Raises:
-        MessageError: the columns are no lists of one length.
-    """
-    columns = {key: values for key, values in record.items() if isinstance(values, list)}
-    length = max((len(values) for values in columns.values()), default=0)
-    if len(columns) < len(record) or any(len(values) < length for values in columns.values()):
-        raise MessageError(f"a learning curve's columns must be lists of one length: {', '.join(sorted(record))}")
-    return [
-        {key: values[row] for key, values in columns.items() if not math.isnan(values[row])} for row in range(length)
-    ]
-
-
-def encode_load(rows: list[dict[str, int]]) -> MetricRecord:
-    """Encode the rows of :class:`sim.provider_load.ProviderLoad`, column by column."""
-    return MetricRecord({key: [row[key] for row in rows] for key in (rows[0] if rows else ())})
-
-
-def decode_load(record: MetricRecord) -> list[dict[str, int]]:
-    """Undo :func:`encode_load`.
-
-    Raises:
-        MessageError: the columns are no lists of one length.
-    """
-    return [{key: int(value) for key, value in row.items()} for row in decode_curve(record)]
-
-
-def encode_attack(result: AttackResult) -> RecordDict:
-    """Encode everything that an evaluator found out about one published protection."""
-    tensors: dict[str, Tensor] = {}
-    accuracies = MetricRecord()
-    for name, measured in _measured(result).items():
-        tensors[f"{name}/psnr"] = measured.psnr
-        tensors[f"{name}/ssim"] = measured.ssim
-        if measured.lpips is not None:
-            tensors[f"{name}/lpips"] = measured.lpips
-        if measured.accuracy is not None:
-            accuracies[name] = measured.accuracy
-    tensors |= {f"picture/{name}": images for name, images in result.pictures.items()}
-    curves = {f"curve/{name}": encode_curve(curve) for name, curve in result.curves.items()}
-    return RecordDict({ARRAYS: encode_tensors(tensors), METRICS: accuracies, **curves})
-
-
-def decode_attack(content: RecordDict) -> AttackResult:
-    """Undo :func:`encode_attack`.
-
-    Raises:
-        MessageError: the reply is not an attack's.
-    """
-    if ARRAYS not in content.array_records or METRICS not in content.metric_records:
-        raise MessageError("the evaluator's reply carries no measures")
-    tensors = decode_tensors(content.array_records[ARRAYS])
-    accuracies = content.metric_records[METRICS]
-    names = [name.removesuffix("/psnr") for name in tensors if name.endswith("/psnr")]
-    needed = ["protected/psnr", *(f"{name}/ssim" for name in names)]
-    if missing := [name for name in needed if name not in tensors]:
-        raise MessageError(f"the evaluator's reply lacks {', '.join(missing)}")
-    measured = {
-        name: Measured(
-            psnr=tensors[f"{name}/psnr"],
-            ssim=tensors[f"{name}/ssim"],
-            lpips=tensors.get(f"{name}/lpips"),
-            accuracy=cast(float, accuracies[name]) if name in accuracies else None,
-        )
-        for name in names
-    }
-    return AttackResult(
-        protected=measured["protected"],
-        estimates=_group(measured, "itn/"),
-        baselines=_group(measured, "baseline/"),
-        curves={
-            name.removeprefix("curve/"): decode_curve(record)
-            for name, record in content.metric_records.items()
-            if name.startswith("curve/")
-        },
-        pictures={n.removeprefix("picture/"): t for n, t in tensors.items() if n.startswith("picture/")},
-    )
-
-
-def encode_published(users: Sequence[int]) -> ConfigRecord:
-    """Encode which users have published, for whoever studies them."""
-    return ConfigRecord({"users": list(users)})
-
-
-def decode_published(content: RecordDict) -> list[int]:
-    """Return which users have published.
-
-    Raises:
-        MessageError: the message does not say.
-    """
-    users = content.config_records.get("published", ConfigRecord()).get("users")
-    if not isinstance(users, list) or not users:
-        raise MessageError("a study needs to be told which users have published")
-    return [int(cast(int, user)) for user in users]
-
-
-def encode_findings(findings: Findings) -> RecordDict:
-    """Encode what a part of a study has found."""
-    rows = ConfigRecord({"rows": json.dumps(findings.rows)})
-    return RecordDict({FINDINGS: rows, ARRAYS: encode_tensors(findings.pictures)})
-
-
-def decode_findings(content: RecordDict) -> Findings:
-    """Undo :func:`encode_findings`.
-
-    Raises:
-        MessageError: the reply is not that of a study.
-    """
-    record = content.config_records.get(FINDINGS)
-    if record is None or ARRAYS not in content.array_records:
-        raise MessageError("the evaluator's reply carries no findings")
-    try:
-        rows = json.loads(str(record.get("rows")))
-    except ValueError as error:
-        raise MessageError(f"the rows of a study cannot be read ({one_line(error)})") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise MessageError("the rows of a study must be a list of columns and values")
-    return Findings(rows, decode_tensors(content.array_records[ARRAYS]))
-
-
-def _measured(result: AttackResult) -> dict[str, Measured]:
-    return {
-        "protected": result.protected,
-        **{f"itn/{name}": measured for name, measured in result.estimates.items()},
-        **{f"baseline/{name}": measured for name, measured in result.baselines.items()},
-    }
-
-
-def _group(measured: Mapping[str, Measured], prefix: str) -> dict[str, Measured]:
-    return {name.removeprefix(prefix): value for name, value in measured.items() if name.startswith(prefix)}

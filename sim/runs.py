@@ -18,18 +18,10 @@ from roles.common.weights import State, load, save
 from roles.evaluator.attack import AttackResult
 from roles.evaluator.study import Findings
 from sim.config import ConfigError, Experiment, load_experiment
-from sim.messages import (
-    PUBLISHED,
-    decode_attack,
-    decode_request,
-    decode_tensors,
-    encode_answer,
-    encode_attack,
-    encode_refusal,
-    encode_tensors,
-)
+from sim.messages import PUBLISHED, decode_request, decode_tensors, encode_answer, encode_refusal, encode_tensors
 from sim.nodes import user_name
 from sim.progress import write_atomically
+from sim.result_messages import decode_attack, encode_attack
 
 _PACKAGES = (
     "flwr",

@@ -22,23 +22,14 @@ from roles.common.unet import UNet
 from roles.common.weights import cpu_state, without_statistics
 from sim.config import Experiment, check, load_experiment, one_line
 from sim.evaluation import Evaluation
-from sim.messages import (
-    LOAD,
-    METRICS,
-    PUBLISHED,
-    Job,
-    decode_curve,
-    decode_load,
-    encode_job,
-    encode_tensors,
-    job_content,
-)
+from sim.messages import LOAD, METRICS, PUBLISHED, Job, encode_job, encode_tensors, job_content
 from sim.nodes import user_name
 from sim.ownership import claim, watch_owner
 from sim.progress import ProgressLine, Status
 from sim.provider_load import ProviderLoad
 from sim.relay import Relay, RelayGrid, reason_of
 from sim.report import write_report
+from sim.result_messages import decode_curve, decode_load
 from sim.runs import RunFolder, answer_published
 from sim.studies import run_studies
 from sim.tracking import Tracker

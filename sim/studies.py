@@ -14,10 +14,11 @@ from roles.common.seeds import derived_seed
 from roles.evaluator.studies import StudyConfig
 from sim.config import Experiment
 from sim.evaluation import failure_of
-from sim.messages import Job, decode_findings, encode_published, job_content
+from sim.messages import Job, job_content
 from sim.nodes import user_name
 from sim.progress import Status
 from sim.relay import Relay
+from sim.result_messages import decode_findings, encode_published
 from sim.runs import RunFolder
 from sim.study_figures import draw_study
 from sim.tables import write_table

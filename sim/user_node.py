@@ -25,10 +25,11 @@ from roles.common.exchange import (
 from roles.common.weights import State, groups_of, load, prefixed, save, without_statistics
 from roles.user.lessons import Lessons, taught
 from roles.user.training import TransformerTraining, trained_transformer
-from sim.messages import ARRAYS, METRICS, Job, MessageError, decode_tensors, encode_curve, encode_tensors
+from sim.messages import ARRAYS, METRICS, Job, MessageError, decode_tensors, encode_tensors
 from sim.nodes import compute_of, state_folder, store_of, user_name
 from sim.progress import Heart
 from sim.protection import protection_of
+from sim.result_messages import encode_curve
 from sim.sessions import Session
 
 _TEST_BATCH = 500

@@ -47,15 +47,11 @@ from sim.messages import (
     MessageError,
     content_bytes,
     decode_answer,
-    decode_attack,
-    decode_curve,
     decode_job,
     decode_request,
     decode_tensors,
     decode_ticket,
     encode_answer,
-    encode_attack,
-    encode_curve,
     encode_job,
     encode_refusal,
     encode_request,
@@ -68,6 +64,7 @@ from sim.messages import (
 )
 from sim.nodes import store_of
 from sim.provider_node import answer_one, build_provider
+from sim.result_messages import decode_attack, decode_curve, encode_attack, encode_curve
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 FINITE = st.floats(allow_nan=False)

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roles.common.exchange import Classify, LossGradient, TrainingImages
-from sim.messages import decode_load, encode_load, encode_request
+from sim.messages import encode_request
 from sim.provider_load import MOST_ROWS, ProviderLoad
+from sim.result_messages import decode_load, encode_load
 
 SECONDS = 1_700_000_000
 

@@ -13,18 +13,10 @@ from roles.common.exchange import ExchangeError
 from roles.common.unet import UNet
 from roles.common.weights import State, cpu_state, load
 from roles.provider.provider import Provider
-from sim.messages import (
-    ARRAYS,
-    METRICS,
-    REQUEST,
-    Job,
-    MessageError,
-    decode_curve,
-    decode_tensors,
-    encode_refusal,
-)
+from sim.messages import ARRAYS, METRICS, REQUEST, Job, MessageError, decode_tensors, encode_refusal
 from sim.progress import Heart
 from sim.provider_node import answer_one, build_provider
+from sim.result_messages import decode_curve
 from sim.sessions import Session, resume_relayed, run_direct, start_relayed
 from sim.user_node import TestSession as ClassifySession
 from sim.user_node import TrainSession, ValidateSession, keep_training, new_training, publication, training_after

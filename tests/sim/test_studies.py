@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from roles.evaluator.studies import StudyConfig
 from roles.evaluator.study import Findings, HeatMap, Lines
 from sim.config import Experiment
-from sim.messages import MessageError, decode_findings, encode_findings
+from sim.messages import MessageError
+from sim.result_messages import decode_findings, encode_findings
 from sim.runs import RunFolder
 from sim.study_figures import draw_study
 from tests.sim.test_server_app import Tamper, run_in
