@@ -15,7 +15,9 @@ from rich.live import Live
 from rich.markdown import Markdown
 from rich.text import Text
 
-from sim.config import ConfigError, Experiment, check, load_experiment
+from sim.checks import check
+from sim.config import ConfigError, Experiment
+from sim.config_files import load_experiment
 from sim.launch import app_folder, log_of, simulation, simulation_failed
 from sim.ownership import claim
 from sim.progress import ProgressLine, Status

@@ -1,27 +1,20 @@
-"""One YAML file is one experiment: its schema, its overrides, and what is wrong with it in one line."""
+"""The schema of an experiment: every key of a config, its type, its default and its range."""
 
-import math
 import os
-from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from roles.common.compute import Precision, native_precision
-from roles.common.data import DataConfig, ImageStore, prepare
+from roles.common.data import DataConfig
 from roles.common.recipes import Frozen
 from roles.evaluator.attack import AttackConfig
-from roles.evaluator.measures import Lpips
 from roles.evaluator.studies import StudyConfig
 from roles.evaluator.studies.curious import Curious
 from roles.provider.training import ClassifierConfig
 from roles.user.config import UserConfig
-from roles.user.features import shared_features
-from sim.mistakes import explain
 
 
 class ConfigError(ValueError):
@@ -271,58 +264,6 @@ def cache_folder() -> Path:
     return Path(os.environ.get("VEILSIM_CACHE") or f"{base}/veilsim").expanduser().resolve()
 
 
-def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
-    """Read an experiment from a YAML file, with ``key.sub=value`` overrides on top.
-
-    Raises:
-        ConfigError: no such file, not YAML, an unknown key, a value of the wrong type or out of range, or a sweep.
-    """
-    content = read_config(path, overrides)
-    if "sweep" in content:
-        raise ConfigError(f"{path}: holds a sweep of several experiments: 'veilsim run' runs it")
-    return experiment_of(content, path)
-
-
-def read_config(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a YAML file, with ``key.sub=value`` overrides on top, unchecked.
-
-    Raises:
-        ConfigError: no such file, not YAML, no mapping, or an override that cannot be applied.
-    """
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such config file")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML ({one_line(error)})") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: must hold a mapping of keys to values, found {type(content).__name__}")
-    for override in overrides:
-        apply_override(content, override)
-    return content
-
-
-def experiment_of(content: dict[str, Any], path: Path) -> Experiment:
-    """Return the experiment that the content of a config file describes.
-
-    Args:
-        path: the file, for messages.
-
-    Raises:
-        ConfigError: an unknown key, a value of the wrong type or out of range.
-    """
-    try:
-        experiment = Experiment.model_validate(content)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error, Experiment)}") from error
-    for number in range(len(experiment.users.settings)):
-        try:
-            experiment.user_config(number)
-        except ValidationError as error:
-            raise ConfigError(f"{path}: users.settings.{number}.{explain(error, UserConfig)}") from error
-    return experiment
-
-
 def one_line(error: Exception) -> str:
     """Return what an error says, without line breaks."""
     return " ".join(str(error).split())
@@ -363,161 +304,3 @@ def _is_local(name: str) -> bool:
     if name in ("digits", "imagenet", "random"):
         return False
     return name.startswith((".", "/", "~")) or Path(name).exists()
-
-
-def apply_override(content: dict[str, Any], override: str) -> None:
-    """Set what a ``key.sub=value`` override says.
-
-    Raises:
-        ConfigError: it has no such form, or cannot be applied.
-    """
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"override {override!r}: must be key=value, such as user.alpha=0.01")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: the value is not valid YAML ({one_line(error)})") from error
-    set_value(content, key, value, f"override {override!r}")
-
-
-def set_value(content: dict[str, Any], key: str, value: Any, source: str) -> None:
-    """Set the value of a dotted key.
-
-    Args:
-        source: what asks for it, for messages.
-
-    Raises:
-        ConfigError: the key leads through a value, or past the end of a list.
-    """
-    *parents, last = key.split(".")
-    holder: Any = content
-    for part in parents:
-        listed = isinstance(holder, list)
-        holder = holder[_index(holder, part, source)] if listed else holder.setdefault(part, {})
-        if not isinstance(holder, dict | list):
-            raise ConfigError(f"{source}: {part!r} holds a value, not a section")
-    if isinstance(holder, list):
-        holder[_index(holder, last, source)] = value
-    else:
-        holder[last] = value
-
-
-def _index(holder: list[Any], part: str, source: str) -> int:
-    if not part.isdecimal() or int(part) >= len(holder):
-        raise ConfigError(f"{source}: {part!r} must be a position from 0 to {len(holder) - 1}")
-    return int(part)
-
-
-def check(experiment: Experiment, source: Path) -> ImageStore:
-    """Prepare the data and check everything that can be known before anything is started.
-
-    Args:
-        experiment: what is to be run.
-        source: the config file that it comes from, for messages.
-
-    Raises:
-        ConfigError: data or weights that cannot be had, or a combination that cannot work.
-    """
-    try:
-        return _prepared(experiment)
-    except ConfigError as error:
-        raise ConfigError(f"{source}: {error}") from error
-
-
-def _prepared(experiment: Experiment) -> ImageStore:
-    _check_tracking(experiment.tracking)
-    try:
-        store = prepare(experiment.data, cache_folder() / "data")
-        for config in experiment.user_configs():
-            if config.trains_network:
-                shared_features(config.features)
-        if experiment.attack.lpips:
-            Lpips(store.side)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    if experiment.runtime.gpu_fraction and not torch.cuda.is_available():
-        raise ConfigError(
-            f"runtime.gpu_fraction: got {experiment.runtime.gpu_fraction}: PyTorch finds no GPU here; set 0"
-        )
-    for number, config in enumerate(experiment.user_configs()):
-        _check_protection(config, f"users.settings.{number}" if experiment.users.settings else "user", store)
-    _check_average(experiment)
-    if math.ceil(3 * experiment.attack.blur_sigma) >= store.side:
-        raise ConfigError(
-            f"attack.blur_sigma: got {experiment.attack.blur_sigma}: too wide for images of {store.side} pixels"
-        )
-    for index, itn in enumerate(experiment.attack.itns):
-        if store.side % 2 ** (itn.depth - 1):
-            raise ConfigError(f"attack.itns.{index}.depth: got {itn.depth}: too deep for images of {store.side} pixels")
-    named = {"classifier": experiment.classifier}
-    named |= {f"other_classifiers.{number}": config for number, config in enumerate(experiment.other_classifiers)}
-    for key, classifier in named.items():
-        if classifier.name == "vgg16_bn" and store.side < 32:
-            raise ConfigError(f"{key}.name: got 'vgg16_bn': it needs images of 32 pixels, these have {store.side}")
-    _check_counts(experiment, store)
-    return store
-
-
-def _check_tracking(tracking: TrackingConfig) -> None:
-    for package, wanted in tracking.model_dump().items():
-        found = find_spec(package) if wanted else None
-        # Python takes any folder of that name for a package without files, such as that of a run.
-        if wanted and (found is None or found.origin is None):
-            raise ConfigError(
-                f'tracking.{package}: got {wanted!r}: the package is not installed; pip install "veilsim[{package}]"'
-            )
-
-
-def _check_protection(config: UserConfig, key: str, store: ImageStore) -> None:
-    factor = 2 ** (config.depth - 1)
-    if config.trains_network and store.side % factor:
-        raise ConfigError(
-            f"{key}.depth: got {config.depth}: images of {store.side} pixels need a side divisible by "
-            f"2**(depth - 1) = {factor}; set {key}.depth or data.size"
-        )
-    if config.protection.kind == "tanaka" and store.side % 4:
-        raise ConfigError(
-            f"{key}.protection: got 'tanaka': it needs images with a side divisible by 4, these have {store.side}"
-        )
-
-
-def _check_average(experiment: Experiment) -> None:
-    if not experiment.strategy.averages:
-        return
-    name, configs = experiment.strategy.name, experiment.user_configs()
-    if other := next((c.protection.kind for c in configs if not c.trains_network), None):
-        raise ConfigError(f"strategy.name: got {name!r}: it averages networks, and protection {other!r} has none")
-    if len({(config.width, config.depth) for config in configs}) > 1:
-        raise ConfigError(f"strategy.name: got {name!r}: it needs networks of one width and depth for all users")
-
-
-def check_shares(partition: Partition, count: int, images: int) -> None:
-    """Check that ``images`` training images are enough for ``count`` users.
-
-    Raises:
-        ConfigError: they are not.
-    """
-    if isinstance(partition, SamplePartition):
-        if partition.images > images:
-            raise ConfigError(f"users.partition.images: got {partition.images}: there are {images} training images")
-    elif not isinstance(partition, AllPartition) and count * 2 > images:
-        raise ConfigError(f"users.count: got {count}: {images} training images are at most {images // 2} users")
-
-
-def _check_counts(experiment: Experiment, store: ImageStore) -> None:
-    users, partition, train = experiment.users, experiment.users.partition, store.counts["train"]
-    # However many users a federation turns out to have, it has one.
-    check_shares(partition, 1 if users.count == "auto" else users.count, train)
-    if isinstance(partition, SizesPartition) and sum(partition.sizes) > train:
-        raise ConfigError(
-            f"users.partition.sizes: got {sum(partition.sizes)} images in all: there are {train} training images"
-        )
-    limits = (
-        ("users.validation_images", users.validation_images, store.counts["validation"], "validation"),
-        ("attack.pairs", experiment.attack.pairs, train, "training"),
-        ("attack.test_images", experiment.attack.test_images, store.counts["test"], "test"),
-    )
-    for key, value, limit, split in limits:
-        if value is not None and value > limit:
-            raise ConfigError(f"{key}: got {value}: there are {limit} {split} images")

@@ -15,6 +15,7 @@ from flwr_datasets.partitioner import (
 from torch import Tensor
 
 from roles.common.seeds import derived_seed
+from sim.checks import check_shares
 from sim.config import (
     AllPartition,
     ConfigError,
@@ -24,7 +25,6 @@ from sim.config import (
     ShardsPartition,
     SizesPartition,
     UsersConfig,
-    check_shares,
     one_line,
 )
 

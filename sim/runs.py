@@ -17,7 +17,8 @@ from roles.common.exchange import Published, Theta
 from roles.common.weights import State, load, save
 from roles.evaluator.attack import AttackResult
 from roles.evaluator.study import Findings
-from sim.config import ConfigError, Experiment, load_experiment
+from sim.config import ConfigError, Experiment
+from sim.config_files import load_experiment
 from sim.messages import PUBLISHED, decode_request, decode_tensors, encode_answer, encode_refusal, encode_tensors
 from sim.nodes import user_name
 from sim.progress import write_atomically

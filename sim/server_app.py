@@ -20,7 +20,9 @@ from flwr.serverapp import Grid, ServerApp
 from roles.common.seeds import derived_seed
 from roles.common.unet import UNet
 from roles.common.weights import cpu_state, without_statistics
-from sim.config import Experiment, check, load_experiment, one_line
+from sim.checks import check
+from sim.config import Experiment, one_line
+from sim.config_files import load_experiment
 from sim.evaluation import Evaluation
 from sim.messages import LOAD, METRICS, PUBLISHED, Job, encode_job, encode_tensors, job_content
 from sim.nodes import user_name

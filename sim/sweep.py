@@ -16,7 +16,8 @@ from typing import Any
 
 import pandas as pd
 
-from sim.config import ConfigError, Experiment, apply_override, experiment_of, in_words, read_config, set_value
+from sim.config import ConfigError, Experiment, in_words
+from sim.config_files import apply_override, experiment_of, read_config, set_value
 from sim.evaluator_node import BLUR
 from sim.progress import Status, write_atomically
 from sim.report import columns_of, draw_table

@@ -14,7 +14,7 @@ import torch
 
 from roles.common.batches import Batches
 from roles.common.weights import digest, load
-from sim.config import load_experiment
+from sim.config_files import load_experiment
 from sim.messages import Job
 from sim.nodes import store_of
 from sim.provider_node import assign_images, validation_ids

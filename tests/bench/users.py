@@ -14,7 +14,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from sim.config import ConfigError, Experiment, check
+from sim.checks import check
+from sim.config import ConfigError, Experiment
 from sim.launch import simulation
 from sim.nodes import user_name
 from sim.runs import RunFolder, environment

@@ -10,17 +10,9 @@ import torch
 import yaml
 from flwr.cli.build import build_fab_from_disk
 
-from sim.config import (
-    ConfigError,
-    DirichletPartition,
-    Experiment,
-    RuntimeConfig,
-    available_cpus,
-    cache_folder,
-    check,
-    load_experiment,
-    read_config,
-)
+from sim.checks import check
+from sim.config import ConfigError, DirichletPartition, Experiment, RuntimeConfig, available_cpus, cache_folder
+from sim.config_files import load_experiment, read_config
 from sim.launch import app_folder
 from sim.sweep import Cell, is_sweep, load_cells
 

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from sim.config import ConfigError, load_experiment
+from sim.config import ConfigError
+from sim.config_files import load_experiment
 from sim.progress import Status
 from sim.sweep import SweepFolder, is_sweep, load_cells, summary_table
 

@@ -21,7 +21,7 @@ from roles.common.seeds import derived_seed, generator
 from roles.common.unet import UNet
 from roles.common.weights import digest
 from roles.user.features import Features, feature_loss
-from sim.config import load_experiment
+from sim.config_files import load_experiment
 from sim.messages import Job, content_bytes, decode_answer, decode_tensors, encode_request, encode_tensors
 from sim.nodes import compute_of, store_of
 from sim.ownership import watch_owner
