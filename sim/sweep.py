@@ -152,18 +152,27 @@ class SweepFolder:
         """Return the run of each cell, in order."""
         return [RunFolder.open(self._cell(name)) for name in self._description()["cells"]]
 
-    def write_report(self) -> str:
-        """Write the table and the summary of all cells that are complete, and return the summary."""
-        description, tables = self._description(), []
-        for name, values in description["cells"].items():
+    def cells(self) -> dict[str, dict[str, Any]]:
+        """Return what each cell has of each axis, by the cell's name."""
+        cells: dict[str, dict[str, Any]] = self._description()["cells"]
+        return cells
+
+    def table(self) -> pd.DataFrame:
+        """Return the rows of all cells that are complete, the axes in front; empty if none is."""
+        tables: list[pd.DataFrame] = []
+        for name, values in self.cells().items():
             if Status.read(self._cell(name)).phase == "complete":
                 table = pd.read_parquet(self._cell(name) / "table.parquet")
                 for position, (key, value) in enumerate(values.items()):
                     table.insert(position, key, value_name(value))
                 tables.append(table)
-        if not tables:
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+    def write_report(self) -> str:
+        """Write the table and the summary of all cells that are complete, and return the summary."""
+        description, whole = self._description(), self.table()
+        if whole.empty:
             return "No cell is complete."
-        whole = pd.concat(tables, ignore_index=True)
         write_table(self.path, whole)
         axes = list(next(iter(description["cells"].values())))
         if by := [axis for axis in _but_seeds(axes) if axis not in _DRAWN]:
@@ -171,7 +180,8 @@ class SweepFolder:
                 draw_table(self.path / "figures" / _file_name(",".join(map(str, key))), group)
         else:
             draw_table(self.path / "figures", whole)
-        done = f"{len(tables)} of {len(description['cells'])} cells"
+        complete = sum(Status.read(run.path).phase == "complete" for run in self.runs())
+        done = f"{complete} of {len(description['cells'])} cells"
         summary = f"# {description['name']}\n\n{done}; axes: {', '.join(axes)}.\n\n{summary_table(whole, axes)}\n"
         write_atomically(self.path / "summary.md", summary)
         return summary
