@@ -152,15 +152,10 @@ class SweepFolder:
         """Return the run of each cell, in order."""
         return [RunFolder.open(self._cell(name)) for name in self._description()["cells"]]
 
-    def cells(self) -> dict[str, dict[str, Any]]:
-        """Return what each cell has of each axis, by the cell's name."""
-        cells: dict[str, dict[str, Any]] = self._description()["cells"]
-        return cells
-
     def table(self) -> pd.DataFrame:
         """Return the rows of all cells that are complete, the axes in front; empty if none is."""
         tables: list[pd.DataFrame] = []
-        for name, values in self.cells().items():
+        for name, values in self._description()["cells"].items():
             if Status.read(self._cell(name)).phase == "complete":
                 table = pd.read_parquet(self._cell(name) / "table.parquet")
                 for position, (key, value) in enumerate(values.items()):
