@@ -20,6 +20,7 @@ from sim.config import ConfigError, Experiment
 from sim.config_files import load_experiment
 from sim.launch import app_folder, log_of, simulation, simulation_failed
 from sim.ownership import claim
+from sim.page import write_page
 from sim.progress import ProgressLine, Status
 from sim.runs import RunFolder
 from sim.sweep import SweepFolder, is_sweep, load_cells
@@ -75,6 +76,21 @@ def bench(context: typer.Context, name: Annotated[str, typer.Argument(help="exch
         raise typer.Exit(1) from None
     command = [sys.executable, "-m", f"tests.bench.{name}", *context.args]
     raise typer.Exit(subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, check=False).returncode)
+
+
+@cli.command()
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders of runs or sweeps; several are compared.", metavar="RUN...")
+    ],
+    out: Annotated[Path | None, typer.Option(help="The file (by default report.html in the first folder).")] = None,
+) -> None:
+    """Write what runs found as one HTML file that holds everything within itself."""
+    try:
+        _console.print(f"report: {write_page(runs, out)}", soft_wrap=True, highlight=False)
+    except ConfigError as error:
+        _errors.print(f"veilsim: {error}", markup=False)
+        raise typer.Exit(1) from None
 
 
 def _prepare(

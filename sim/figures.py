@@ -1,7 +1,8 @@
 """The figures of a run, drawn from plain data: image strips (Fig. 5 and 6), PSNR boxes (Fig. 7), curves, trade-off.
 
-Each function writes a PNG and a PDF side by side. Figures are made with matplotlib's objects, without pyplot: they
-need no display and leave no state behind. Widths are those of a two-column A4 or letter page.
+Each function writes a PNG and a PDF side by side, or an SVG into a text stream. Figures are made with matplotlib's
+objects, without pyplot: they need no display and leave no state behind. Widths are those of a two-column A4 or letter
+page.
 """
 
 import math
@@ -9,7 +10,7 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TextIO
 
 import matplotlib as mpl
 import numpy as np
@@ -61,6 +62,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 # Okabe and Ito's colours, told apart with any colour vision; a grey in place of their yellow, too pale for a line.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#888888")
 
+Target = Path | TextIO
+"""Where a figure goes: a path, whose suffix, if any, is replaced by ``.png`` and ``.pdf``, or a stream for SVG."""
+
 
 @dataclass(frozen=True, eq=False)
 class StripRow:
@@ -82,11 +86,12 @@ class Box:
 
 @dataclass(frozen=True)
 class Panel:
-    """One diagram of the learning curves: the ``key`` of the rows it shows; ``log`` for a logarithmic axis."""
+    """One diagram of curves: the ``key`` of the rows it shows, against their ``x``; ``log`` for a logarithmic axis."""
 
     key: str
     title: str
     log: bool = False
+    x: str = "epoch"
 
 
 @dataclass(frozen=True)
@@ -103,11 +108,11 @@ class TradeOff:
     group: str
 
 
-def draw_strips(path: Path, rows: list[StripRow], title: str | None = None) -> None:
+def draw_strips(to: Target, rows: list[StripRow], title: str | None = None) -> None:
     """Draw rows of small images with labels at the left, as in Fig. 5 and 6.
 
     Args:
-        path: where to; its suffix, if any, is replaced by ``.png`` and ``.pdf``.
+        to: see :data:`Target`.
         rows: from top to bottom; they may differ in K and in image size, and all images are drawn equally large.
         title: above the rows.
 
@@ -148,7 +153,7 @@ def draw_strips(path: Path, rows: list[StripRow], title: str | None = None) -> N
                 ax.set_axis_off()
                 if texts:
                     texts[index].set_position(((x + side / 2) / width, 1 - (top + side + 4) / height))
-        save_figure(figure, path)
+        save_figure(figure, to)
 
 
 def _wrap(label: str, width: int) -> str:
@@ -171,13 +176,13 @@ def _check_strips(rows: list[StripRow]) -> None:
             raise ValueError(f"strip row {row.label!r}: {len(row.captions)} captions for {len(row.images)} images")
 
 
-def draw_psnr_boxes(path: Path, boxes: list[Box]) -> None:
+def draw_psnr_boxes(to: Target, boxes: list[Box]) -> None:
     """Draw box plots of PSNR values as in Fig. 7: quartiles, median, :func:`whiskers`, no outliers.
 
     Up to 16 users have a box each in every group. Of more users, each group has one box: that of its users' medians.
 
     Args:
-        path: where to; its suffix, if any, is replaced by ``.png`` and ``.pdf``.
+        to: see :data:`Target`.
         boxes: in any order; users and groups are drawn in the order of their first box. NaN is left out, and an
             infinite PSNR (an image recovered exactly) counts as the highest finite one of its box; a box without finite
             values is not drawn.
@@ -227,7 +232,7 @@ def draw_psnr_boxes(path: Path, boxes: list[Box]) -> None:
             handles = [Patch(facecolor=_pale(c), edgecolor=c) for c in COLOURS[: len(groups)]]
             per_line = max(1, min(len(groups), int(inches / (0.45 + 0.06 * max(map(len, groups))))))
             figure.legend(handles, groups, loc="outside upper center", ncols=per_line)
-        save_figure(figure, path)
+        save_figure(figure, to)
 
 
 def whiskers(values: Tensor) -> tuple[float, float]:
@@ -296,11 +301,11 @@ def _pale(colour: str) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def draw_trade_off(path: Path, points: list[TradeOff], hidden: tuple[float, float]) -> None:
+def draw_trade_off(to: Target, points: list[TradeOff], hidden: tuple[float, float]) -> None:
     """Draw what protections cost against what can be seen, one mark a user: both are best at the upper left.
 
     Args:
-        path: where to; its suffix, if any, is replaced by ``.png`` and ``.pdf``.
+        to: see :data:`Target`.
         points: in any order; groups are drawn in the order of their first point.
         hidden: the largest loss of accuracy, in points, and the largest gain in SSIM at which a protection may be
             said to hold; the corner in which both do is marked.
@@ -332,14 +337,14 @@ def draw_trade_off(path: Path, points: list[TradeOff], hidden: tuple[float, floa
         (x_low, _), (_, y_high) = ax.get_xlim(), ax.get_ylim()
         ax.add_patch(Rectangle((x_low, -loss), gain - x_low, y_high + loss, color="0.9", zorder=0, label="both hold"))
         figure.legend(loc="outside upper center", ncols=min(3, len(groups) + 1))
-        save_figure(figure, path)
+        save_figure(figure, to)
 
 
-def draw_accuracy(path: Path, lines: dict[str, list[tuple[float, float]]], plain: float) -> None:
+def draw_accuracy(to: Target, lines: dict[str, list[tuple[float, float]]], plain: float) -> None:
     """Draw accuracy in percent against alpha, a line a kind of network, with that on plain images.
 
     Args:
-        path: where to; its suffix, if any, is replaced by ``.png`` and ``.pdf``.
+        to: see :data:`Target`.
         lines: by label, pairs of alpha and accuracy in any order; of several users at one alpha, each has a mark and
             the line goes through their mean. alpha 0 is left out: the axis is logarithmic.
         plain: accuracy on plain images, in percent.
@@ -371,18 +376,18 @@ def draw_accuracy(path: Path, lines: dict[str, list[tuple[float, float]]], plain
             ax.xaxis.set_minor_formatter(NullFormatter())
             ax.tick_params(axis="x", which="minor", length=0)
         figure.legend(loc="outside upper center", ncols=min(3, len(lines) + 1))
-        save_figure(figure, path)
+        save_figure(figure, to)
 
 
-def draw_learning_curves(path: Path, curves: dict[str, list[dict[str, float]]], panels: list[Panel]) -> None:
-    """Draw each user's measurements against the epoch, one panel a measurement.
+def draw_learning_curves(to: Target, curves: dict[str, list[dict[str, float]]], panels: list[Panel]) -> None:
+    """Draw each user's measurements against the epoch (or another ``x``), one panel a measurement.
 
     Up to 8 users are named in a legend. More than 16 are drawn thin and grey, and over them the median, at each epoch,
     of the users who have a value there.
 
     Args:
-        path: where to; its suffix, if any, is replaced by ``.png`` and ``.pdf``.
-        curves: by user, the rows in the order of training; each has an ``epoch`` and any of the panels' keys. Rows
+        to: see :data:`Target`.
+        curves: by user, the rows in the order of training; each has a panel's ``x`` and any of the panels' keys. Rows
             without the key, or with a value that is not finite (in a logarithmic panel: not positive), are left out.
         panels: from left to right and top to bottom.
 
@@ -408,12 +413,12 @@ def draw_learning_curves(path: Path, curves: dict[str, list[dict[str, float]]], 
             handles = [Line2D([], [], color=colour, linewidth=1) for colour in COLOURS[: len(curves)]]
             per_line = max(1, int(figure.get_figwidth() / (0.5 + 0.06 * max(map(len, curves)))))
             figure.legend(handles, list(curves), loc="outside upper center", ncols=min(len(curves), per_line))
-        save_figure(figure, path)
+        save_figure(figure, to)
 
 
 def _draw_panel(ax: Axes, panel: Panel, curves: dict[str, list[dict[str, float]]]) -> None:
     ax.set_title(panel.title, loc="left")
-    ax.set_xlabel("epoch")
+    ax.set_xlabel(panel.x)
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
     points = [_points(rows, panel) for rows in curves.values()]
     if not any(points):
@@ -447,7 +452,7 @@ def _draw_panel(ax: Axes, panel: Panel, curves: dict[str, list[dict[str, float]]
 
 
 def _points(rows: list[dict[str, float]], panel: Panel) -> list[tuple[float, float]]:
-    found = ((row.get("epoch", math.nan), row.get(panel.key, math.nan)) for row in rows)
+    found = ((row.get(panel.x, math.nan), row.get(panel.key, math.nan)) for row in rows)
     return [(x, y) for x, y in found if math.isfinite(x) and math.isfinite(y) and (y > 0 or not panel.log)]
 
 
@@ -463,11 +468,16 @@ def _say_no_data(ax: Axes) -> None:
     ax.text(0.5, 0.5, "no data", transform=ax.transAxes, ha="center", va="center", color="0.5")
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as ``.png`` and ``.pdf``, both or neither."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".partial-", dir=path.parent) as folder:
-        finished = [path.with_suffix(".png"), path.with_suffix(".pdf")]
+def save_figure(figure: Figure, to: Target) -> None:
+    """Write a figure as ``.png`` and ``.pdf``, both or neither, or as SVG into a stream."""
+    if not isinstance(to, Path):
+        # Without a date and with ids that chance has no part in, the same data give the same text.
+        with mpl.rc_context({"svg.hashsalt": "veilsim"}):
+            figure.savefig(to, format="svg", dpi=_PNG_DPI, metadata={"Date": None})
+        return
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".partial-", dir=to.parent) as folder:
+        finished = [to.with_suffix(".png"), to.with_suffix(".pdf")]
         partial = [Path(folder) / file.name for file in finished]
         figure.savefig(partial[0], dpi=_PNG_DPI)
         # Without a date the same data give the same file.

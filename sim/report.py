@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -29,13 +30,21 @@ from sim.studies import report_studies
 from sim.tables import attacks_in, markdown, psnr_and_ssim, with_interval, write_table
 
 _HIDDEN_DB, _HIDDEN_SSIM = 1.0, 0.05
-_HIDDEN_POINTS = 2.0
-"""How much accuracy a protection that holds may cost."""
+HIDDEN = (2.0, _HIDDEN_SSIM)
+"""How much accuracy, in points, a protection that holds may cost, and how much SSIM an attack may gain on it."""
 _SEEN_SSIM = 0.5
 _CONTROL_SSIM = 0.8
 _MOST_SHOWN = 12
 """Users in figures and summary; the table has all."""
 _USERS_FOR_A_SPREAD, _WORST_NAMED = 5, 3
+
+PANELS = [
+    Panel("train_loss", "L_class, training"),
+    Panel("validation_feature_loss", "L_feat, validation", log=True),
+    Panel("validation_objective", "objective (Eq. 4), validation"),
+    Panel("validation_accuracy", "accuracy, validation"),
+]
+"""What is drawn of every user's learning curve."""
 
 COLUMNS = {
     "subject": "user-<index>, or control-blur: plain images blurred, which every ITN must be able to recover",
@@ -223,52 +232,61 @@ def _draw(run: RunFolder, experiment: Experiment, table: pd.DataFrame, shown: li
         result = run.attack(subject)
         if result is None:
             continue
-        boxes += _boxes(_label(experiment, subject), result)
+        boxes += boxes_of(experiment, subject, result)
         if subject in with_strips:
             draw_strips(figures / f"strips-{subject}", _strips(result), _strip_title(experiment, subject))
     for name, rows in _strips_over_alpha(run, experiment).items():
         draw_strips(figures / f"strips-over-alpha-{name}", rows, f"{experiment.name}: {name}, over alpha")
     control = run.attack(BLUR)
     if control is not None:
-        boxes += _boxes("control: blur", control)
+        boxes += boxes_of(experiment, BLUR, control)
         draw_strips(figures / f"strips-{BLUR}", _strips(control), "Positive control: blurred images")
     draw_psnr_boxes(figures / "psnr", boxes)
-    panels = [
-        Panel("train_loss", "L_class, training"),
-        Panel("validation_feature_loss", "L_feat, validation", log=True),
-        Panel("validation_objective", "objective (Eq. 4), validation"),
-        Panel("validation_accuracy", "accuracy, validation"),
-    ]
-    draw_learning_curves(figures / "curves", curves, panels)
+    draw_learning_curves(figures / "curves", curves, PANELS)
     draw_table(figures, table)
 
 
 def draw_table(figures: Path, table: pd.DataFrame) -> None:
     """Draw what a table shows: accuracy against what can be seen and, of networks of several alphas, against alpha."""
-    measured = table[table["subject"] != BLUR].dropna(subset=["accuracy"]) if "accuracy" in table else table[:0]
+    measured = measured_users(table)
     if measured.empty:
         return
-    gaps = 100 * (measured["accuracy"] - measured["plain_accuracy"])
-    # Of an image that shows what it shows, the image itself is the best attack.
-    seen = ["protected_ssim", *(f"{attack}_ssim" for attack in attacks_in(measured))]
-    gains = measured[seen].max(axis=1) - measured["class_mean_ssim"]
-    kinds = (
-        measured["protection"].where(measured["phi"].isna(), measured["phi"])
-        if "phi" in measured
-        else (measured["protection"])
-    )
-    labels = measured["setting"] if "setting" in measured else measured["subject"].map(_shown)
-    points = [
-        TradeOff(str(label), float(gap), float(gain), str(kind))
-        for label, gap, gain, kind in zip(labels, gaps, gains, kinds, strict=True)
-    ]
-    draw_trade_off(figures / "trade-off", points, (_HIDDEN_POINTS, _HIDDEN_SSIM))
+    draw_trade_off(figures / "trade-off", trade_offs(measured), HIDDEN)
     if "alpha" in measured and measured["alpha"].nunique() > 1:
         lines: dict[str, list[tuple[float, float]]] = {}
         for _, row in measured.dropna(subset=["alpha"]).iterrows():
             name = str(row["phi"]) + (f", width {row['width']}" if measured["width"].nunique() > 1 else "")
             lines.setdefault(name, []).append((float(row["alpha"]), 100 * float(row["accuracy"])))
         draw_accuracy(figures / "accuracy", lines, 100 * float(measured["plain_accuracy"].iloc[0]))
+
+
+def measured_users(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of users that were attacked: neither the control's, nor those of users that failed."""
+    return table[table["subject"] != BLUR].dropna(subset=["accuracy"]) if "accuracy" in table else table[:0]
+
+
+def trade_offs(measured: pd.DataFrame) -> list[TradeOff]:
+    """Return what each protection costs and keeps; ``measured`` is as of :func:`measured_users`, not empty."""
+    gaps = 100 * (measured["accuracy"] - measured["plain_accuracy"])
+    gains = best_ssim(measured) - measured["class_mean_ssim"]
+    kinds = (
+        measured["protection"].where(measured["phi"].isna(), measured["phi"])
+        if "phi" in measured
+        else (measured["protection"])
+    )
+    labels = measured["setting"] if "setting" in measured else measured["subject"].map(_shown)
+    return [
+        TradeOff(str(label), float(gap), float(gain), str(kind))
+        for label, gap, gain, kind in zip(labels, gaps, gains, kinds, strict=True)
+    ]
+
+
+def best_ssim(measured: pd.DataFrame) -> "pd.Series[float]":
+    """Return, for each row of a table, the median SSIM of the best that is to be had.
+
+    That is an attack's estimate, or the protected image itself where it shows what it shows.
+    """
+    return measured[["protected_ssim", *(f"{attack}_ssim" for attack in attacks_in(measured))]].max(axis=1)
 
 
 def _shown(subject: str) -> str:
@@ -287,16 +305,19 @@ def _strip_title(experiment: Experiment, subject: str) -> str:
     return f"{experiment.name}, {_shown(subject)}: alpha {user.alpha:g}, {user.features.layer}"
 
 
-def _attack_title(name: str) -> str:
+def estimate_title(name: str) -> str:
+    """Return what figures call the estimates of an inverse network, by its name, or of FR-Attack."""
     return "FR-Attack" if name == FR_ATTACK else f"ITN ({name})"
 
 
-def _boxes(label: str, result: AttackResult) -> list[Box]:
+def boxes_of(experiment: Experiment, subject: str, result: AttackResult) -> list[Box]:
+    """Return the PSNR boxes of one user, or of the control: protected images, every attack, the trivial guess."""
+    label = "control: blur" if subject == BLUR else _label(experiment, subject)
     # A PSNR that is infinite has no place on an axis: images that nothing was done to get no box.
     untouched = float(result.protected.psnr.min()) >= PSNR_CAP
     return [
         *([] if untouched else [Box(label, result.protected.psnr, "protected")]),
-        *(Box(label, estimate.psnr, _attack_title(name)) for name, estimate in result.estimates.items()),
+        *(Box(label, estimate.psnr, estimate_title(name)) for name, estimate in result.estimates.items()),
         Box(label, result.baselines["class_mean"].psnr, "class-mean baseline"),
     ]
 
@@ -333,30 +354,22 @@ def _strips(result: AttackResult) -> list[StripRow]:
         StripRow("plain", result.pictures["plain"], None),
         StripRow("protected", result.pictures["protected"], captions(result.protected)),
         *(
-            StripRow(_attack_title(name), result.pictures[name], captions(estimate))
+            StripRow(estimate_title(name), result.pictures[name], captions(estimate))
             for name, estimate in result.estimates.items()
         ),
     ]
 
 
 def summary_of(
-    run: RunFolder, experiment: Experiment, table: pd.DataFrame, shown: list[int], findings: list[str]
+    run: RunFolder, experiment: Experiment, table: pd.DataFrame, shown: list[int], of_studies: list[str]
 ) -> str:
-    """Return the run in words: what was run, the table in short, whether anything was hidden, and ``findings``."""
+    """Return the run in words: what was run, the table in short, whether anything was hidden, and what studies say."""
     facts = run.facts()
     psi = facts["psi"]
-    user = experiment.user
     lines = [
         f"# {experiment.name}",
         "",
-        f"{experiment.user_count} users ({experiment.strategy.describe()}, {experiment.users.partition.kind} X'), psi "
-        f"{experiment.classifier.name} on {experiment.data.name}: {100 * psi['test_accuracy']:.2f}% of plain test "
-        "images"
-        f"{' (trained earlier)' if psi['reused'] else ''}.",
-        f"h_theta: U-Net of width {user.width}, {user.training.epochs:g} epochs; alpha {user.alpha:g}, "
-        f"phi {user.features.describe()}{'; but for what a setting changes' if experiment.users.settings else ''}.",
-        f"Exchange {experiment.runtime.exchange}, {experiment.runtime.precision}, seed {experiment.seed}; "
-        f"{facts['processor']}, {facts.get('seconds', 0):.0f} s.",
+        *introduction(facts, experiment),
         "",
         _short_table(table, experiment, shown),
         "",
@@ -367,12 +380,26 @@ def summary_of(
         "for what it has beyond that.",
         *_conventional(experiment),
         "",
-        *_verdicts(table, experiment),
-        *_spread(table, experiment),
-        *findings,
+        *findings(table, experiment),
+        *of_studies,
         "",
     ]
     return "\n".join(lines)
+
+
+def introduction(facts: dict[str, Any], experiment: Experiment) -> list[str]:
+    """Return what was run, in three sentences; ``facts`` is ``run.json``."""
+    psi, user = facts["psi"], experiment.user
+    return [
+        f"{experiment.user_count} users ({experiment.strategy.describe()}, {experiment.users.partition.kind} X'), psi "
+        f"{experiment.classifier.name} on {experiment.data.name}: {100 * psi['test_accuracy']:.2f}% of plain test "
+        "images"
+        f"{' (trained earlier)' if psi['reused'] else ''}.",
+        f"h_theta: U-Net of width {user.width}, {user.training.epochs:g} epochs; alpha {user.alpha:g}, "
+        f"phi {user.features.describe()}{'; but for what a setting changes' if experiment.users.settings else ''}.",
+        f"Exchange {experiment.runtime.exchange}, {experiment.runtime.precision}, seed {experiment.seed}; "
+        f"{facts['processor']}, {facts.get('seconds', 0):.0f} s.",
+    ]
 
 
 def _conventional(experiment: Experiment) -> list[str]:
@@ -431,7 +458,25 @@ def _short_table(table: pd.DataFrame, experiment: Experiment, shown: list[int]) 
     return markdown(header, rows)
 
 
-def _verdicts(table: pd.DataFrame, experiment: Experiment) -> list[str]:
+def control_of(table: pd.DataFrame, experiment: Experiment) -> tuple[str, float, float, bool] | None:
+    """Return what the positive control showed, or None where it has no result.
+
+    Returns:
+        the inverse network that does best on it, the median SSIM of blurred images and that of its estimates, and
+        whether this is good enough for "hidden" to mean anything.
+    """
+    control = table[table["subject"] == BLUR]
+    if control.empty:
+        return None
+    best = max(
+        (itn.name for itn in experiment.attack.itns), key=lambda name: float(control[f"itn_{name}_ssim"].iloc[0])
+    )
+    before, after = float(control["protected_ssim"].iloc[0]), float(control[f"itn_{best}_ssim"].iloc[0])
+    return best, before, after, after >= _CONTROL_SSIM and after > before
+
+
+def findings(table: pd.DataFrame, experiment: Experiment) -> list[str]:
+    """Return, as lines of a Markdown list, how many users were hidden and what weakens that: control, phi, failures."""
     users = table[table["subject"] != BLUR]
     counts = users["verdict"].value_counts() if "verdict" in users else pd.Series(dtype=int)
     lines = [
@@ -446,12 +491,9 @@ def _verdicts(table: pd.DataFrame, experiment: Experiment) -> list[str]:
         lines.append(
             "- All users publish the same weights, each with batch-norm statistics of its own: every user was attacked."
         )
-    control = table[table["subject"] == BLUR]
-    if len(control):
-        names = [itn.name for itn in experiment.attack.itns]
-        best = max(names, key=lambda name: float(control[f"itn_{name}_ssim"].iloc[0]))
-        before, after = float(control["protected_ssim"].iloc[0]), float(control[f"itn_{best}_ssim"].iloc[0])
-        works = after >= _CONTROL_SSIM and after > before
+    control = control_of(table, experiment)
+    if control is not None:
+        best, before, after, works = control
         lines.append(
             f"- Positive control: the {best} ITN brings blurred images from median SSIM {before:.3f} to {after:.3f}"
             + (", so it can recover what is there." if works else ': too weak for "hidden" to mean anything.')

@@ -176,20 +176,26 @@ class SweepFolder:
         """Return the run of each cell, in order."""
         return [RunFolder.open(self._cell(name)) for name in self._description()["cells"]]
 
-    def write_report(self) -> str:
-        """Write the table and the summary of all cells that are complete, and return the summary."""
-        description, tables = self._description(), []
-        axes = list(next(iter(description["cells"].values())))
-        names = {axis: value_names([values[axis] for values in description["cells"].values()]) for axis in axes}
-        for number, name in enumerate(description["cells"]):
+    def table(self) -> pd.DataFrame:
+        """Return the rows of all cells that are complete, the axes in front; empty if none is."""
+        tables: list[pd.DataFrame] = []
+        cells = self._description()["cells"]
+        axes = list(next(iter(cells.values())))
+        names = {axis: value_names([values[axis] for values in cells.values()]) for axis in axes}
+        for number, name in enumerate(cells):
             if Status.read(self._cell(name)).phase == "complete":
                 table = pd.read_parquet(self._cell(name) / "table.parquet")
                 for position, axis in enumerate(axes):
                     table.insert(position, axis, names[axis][number])
                 tables.append(table)
-        if not tables:
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+    def write_report(self) -> str:
+        """Write the table and the summary of all cells that are complete, and return the summary."""
+        description, whole = self._description(), self.table()
+        if whole.empty:
             return "No cell is complete."
-        whole = pd.concat(tables, ignore_index=True)
+        axes = list(next(iter(description["cells"].values())))
         write_table(self.path, whole)
         write_atomically(self.path / "columns.md", columns_of(whole))
         if by := [axis for axis in _but_seeds(axes) if axis not in _DRAWN]:
@@ -197,7 +203,8 @@ class SweepFolder:
                 draw_table(self.path / "figures" / _file_name(",".join(map(str, key))), group)
         else:
             draw_table(self.path / "figures", whole)
-        done = f"{len(tables)} of {len(description['cells'])} cells"
+        complete = sum(Status.read(run.path).phase == "complete" for run in self.runs())
+        done = f"{complete} of {len(description['cells'])} cells"
         summary = (
             f"# {description['name']}\n\n{done}; axes: {', '.join(axes)}. Medians; of acc. and to plain, of "
             f"{_SEEDS_FOR_AN_INTERVAL} seeds or more the mean over seeds [95% interval, Student's t], else the median "
