@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from sim.runs import RunFolder
-from sim.studies import parts_of, study_table
+from sim.studies import conclusion_of, study_table
 from sim.sweep import SweepFolder
 from sim.tables import markdown
 
@@ -43,10 +43,7 @@ def _studies(run: RunFolder) -> dict[str, tuple[str, pd.DataFrame]]:
     """Return what each study of a run amounts to, and its table."""
     experiment, found = run.experiment(), dict[str, tuple[str, pd.DataFrame]]()
     for study in experiment.studies:
-        parts = [run.findings(study.kind, part) for part in parts_of(study, run, experiment)]
-        rows = [row for part in parts if part is not None for row in part.rows]
-        conclusion = study.conclusion(rows) if rows else "No user it could be done with."
-        found[study.kind] = (conclusion, study_table(study, run, experiment))
+        found[study.kind] = (conclusion_of(study, run, experiment), study_table(study, run, experiment))
     return found
 
 

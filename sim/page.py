@@ -65,6 +65,7 @@ class Study:
     """What one study of a run found."""
 
     name: str
+    conclusion: str
     rows: int
     picture: Figure | None
     heat_map: dict[str, Any] | None
@@ -370,13 +371,10 @@ def _comparison_chart(sections: Sequence[Section]) -> Figure:
 def _studies(run: Run) -> list[Study]:
     studies: list[Study] = []
     for name, table in run.studies.items():
-        picture = None
-        for file, kind in (
-            (run.path / "studies" / f"{name}.svg", "image/svg+xml"),
-            (run.path / "figures" / f"study-{name}.png", "image/png"),
-        ):
-            if picture is None and file.is_file():
-                picture = Figure(_data_uri(kind, file.read_bytes()), f"Figure of the study {name}.", "")
         heat = heat_map(table) if name == "transfer" else None
-        studies.append(Study(name, len(table), picture, heat, plain_table(table)))
+        file = run.path / "figures" / f"study-{name}.png"
+        picture = None
+        if heat is None and file.is_file():
+            picture = Figure(_data_uri("image/png", file.read_bytes()), f"Figure of the study {name}.", "")
+        studies.append(Study(name, run.conclusions.get(name, ""), len(table), picture, heat, plain_table(table)))
     return studies

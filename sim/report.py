@@ -476,7 +476,7 @@ def control_of(table: pd.DataFrame, experiment: Experiment) -> tuple[str, float,
 
 
 def findings(table: pd.DataFrame, experiment: Experiment) -> list[str]:
-    """Return, as lines of a Markdown list, how many users were hidden and what weakens that: control, phi, failures."""
+    """Return, as lines of a Markdown list, how many users were hidden, what weakens that, and how users are spread."""
     users = table[table["subject"] != BLUR]
     counts = users["verdict"].value_counts() if "verdict" in users else pd.Series(dtype=int)
     lines = [
@@ -506,12 +506,12 @@ def findings(table: pd.DataFrame, experiment: Experiment) -> list[str]:
     lines += [f"- {row['subject']} failed: {row['failure']}" for _, row in failed[:_MOST_SHOWN].iterrows()]
     if len(failed) > _MOST_SHOWN:
         lines.append(f"- and {len(failed) - _MOST_SHOWN} more failed (table.csv says why)")
-    return lines
+    return [*lines, *_spread(table, experiment)]
 
 
 def _spread(table: pd.DataFrame, experiment: Experiment) -> list[str]:
     """Say how users are spread and who fares worst, where they are enough and have a theta each."""
-    measured = table[table["subject"] != BLUR].dropna(subset=["accuracy"]) if "accuracy" in table else table[:0]
+    measured = measured_users(table)
     if len(measured) < _USERS_FOR_A_SPREAD or experiment.strategy.averages:
         return []
     users = measured.set_index("subject")

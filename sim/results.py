@@ -20,6 +20,7 @@ from sim.config import ConfigError, Experiment
 from sim.nodes import user_name, user_of
 from sim.progress import Status
 from sim.runs import RunFolder, subject_of
+from sim.studies import conclusion_of
 from sim.sweep import SweepFolder
 
 _LOAD = dict.fromkeys(("second", "width", "requests", "images", "bytes"), "int64")
@@ -143,6 +144,11 @@ class Run:
     def studies(self) -> dict[str, pd.DataFrame]:
         """The tables of ``studies/``, by name; empty if the run made none."""
         return {path.stem: pd.read_parquet(path) for path in sorted((self.path / "studies").glob("*.parquet"))}
+
+    @cached_property
+    def conclusions(self) -> dict[str, str]:
+        """What each study amounts to, in a sentence or two, by its name."""
+        return {study.kind: conclusion_of(study, self._folder, self.experiment) for study in self.experiment.studies}
 
     @cached_property
     def provider_load(self) -> pd.DataFrame:

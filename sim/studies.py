@@ -86,22 +86,26 @@ def study_table(study: StudyConfig, run: RunFolder, experiment: Experiment) -> p
     return table.convert_dtypes()
 
 
+def conclusion_of(study: StudyConfig, run: RunFolder, experiment: Experiment) -> str:
+    """Say what the finished parts of a study amount to, and how many failed."""
+    parts = parts_of(study, run, experiment)
+    found = [findings for part in parts if (findings := run.findings(study.kind, part)) is not None]
+    rows = [row for findings in found for row in findings.rows]
+    failed = [(part, run.failure(f"study-{study.kind}-{part}")) for part in parts]
+    reasons = [f"{part} ({reason})" for part, reason in failed if reason]
+    said = [study.conclusion(rows)] if rows else []
+    if reasons:
+        said.append(f"{len(reasons)} of {len(parts)} parts failed; the first: {reasons[0]}.")
+    return " ".join(said) or "There was no user it could be done with."
+
+
 def report_studies(run: RunFolder, experiment: Experiment) -> list[str]:
     """Write the table and the picture of every study, and return what they say as lines of a summary."""
     lines: list[str] = []
     for study in experiment.studies:
-        parts = parts_of(study, run, experiment)
-        found = [findings for part in parts if (findings := run.findings(study.kind, part)) is not None]
-        rows = [row for findings in found for row in findings.rows]
         table = study_table(study, run, experiment)
         write_table(run.path / "studies", table, study.kind)
-        if rows:
+        if len(table):
             draw_study(run.path / "figures" / f"study-{study.kind}", study.figure, table)
-            lines.append(f"- {study.kind}: {study.conclusion(rows)}")
-        failed = [(part, run.failure(f"study-{study.kind}-{part}")) for part in parts]
-        reasons = [f"{part} ({reason})" for part, reason in failed if reason]
-        if reasons:
-            lines.append(f"- {study.kind}: {len(reasons)} of {len(parts)} parts failed; the first: {reasons[0]}")
-        elif not rows:
-            lines.append(f"- {study.kind}: no user it could be done with.")
+        lines.append(f"- {study.kind}: {conclusion_of(study, run, experiment)}")
     return lines

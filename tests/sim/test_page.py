@@ -77,7 +77,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     pd.DataFrame({EVIL: range(300), "share": 0.5}).to_parquet(studies / "pooling.parquet")
     (studies / "pooling.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>")
     (run.path / "provider").mkdir(exist_ok=True)
-    load = [{"second": 1_764_000_000 + 2 * at, "requests": 5, "images": 160, "bytes": 10**6} for at in range(30)]
+    load = [
+        {"second": 1_764_000_000 + 2 * at, "width": 1, "requests": 5, "images": 160, "bytes": 10**6} for at in range(30)
+    ]
     (run.path / "provider" / "load.json").write_text(json.dumps(load))
     return run
 

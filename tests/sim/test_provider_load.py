@@ -28,7 +28,7 @@ def test_requests_are_counted_by_the_second_with_their_images_and_bytes() -> Non
     times = iter([SECONDS + 0.1, SECONDS + 0.9, SECONDS + 3.5])
     load = ProviderLoad(clock=lambda: next(times))
     load.count(encode_request(TrainingImages(3))[1])
-    load.count(encode_request(LossGradient(torch.zeros(5, 3, 4, 4), torch.arange(5)))[1])
+    load.count(encode_request(LossGradient(torch.zeros(5, 3, 4, 4), torch.arange(5), 0, 0))[1])
     load.count(encode_request(Classify(torch.zeros(2, 3, 4, 4, dtype=torch.uint8)))[1])
     # 48 values an image, of 4 bytes, and ids of 8; bitmaps of 1. Each array has a header of 128 bytes.
     assert [(r["second"], r["requests"], r["images"]) for r in load.rows()] == [(SECONDS, 2, 5), (SECONDS + 3, 1, 2)]

@@ -110,7 +110,7 @@ def test_a_subject_that_was_not_attacked_is_one_line_that_says_who_was(run: Run)
 
 def test_studies_and_the_providers_load_are_empty_where_there_are_none(run: Run) -> None:
     assert run.studies == {}
-    assert list(run.provider_load.columns) == ["second", "requests", "images", "bytes"]
+    assert list(run.provider_load.columns) == ["second", "width", "requests", "images", "bytes"]
     assert run.provider_load.empty
 
 
@@ -119,7 +119,7 @@ def test_studies_and_the_providers_load_are_read_by_name(tmp_path: Path) -> None
     (path / "studies").mkdir()
     pd.DataFrame({"users": [1, 2]}).to_parquet(path / "studies" / "pooling.parquet")
     (path / "provider").mkdir()
-    rows = [{"second": 1_764_000_000, "requests": 3, "images": 96, "bytes": 1_000_000}]
+    rows = [{"second": 1_764_000_000, "width": 1, "requests": 3, "images": 96, "bytes": 1_000_000}]
     (path / "provider" / "load.json").write_text(json.dumps(rows))
     run = sim.load(path)
     assert isinstance(run, Run)
