@@ -136,9 +136,9 @@ def _value(value: Any) -> Any:
 
 
 def comparison(runs: Mapping[str, Run]) -> dict[str, Any]:
-    """Return a table with a row a run, in the form of :func:`users_table`: what differs, what it cost, what it hid."""
+    """Return a table with a row a run, in the form of :func:`users_table`: what it cost and hid, and what differs."""
     differing = differences({label: run.experiment for label, run in runs.items()})
-    rows = [{"run": label, **differing[label], **numbers(run.table)} for label, run in runs.items()]
+    rows = [{"run": label, **numbers(run.table), **differing[label]} for label, run in runs.items()]
     table = pd.DataFrame(rows).convert_dtypes()
     columns = []
     for name in table.columns:
@@ -203,13 +203,15 @@ def differences(experiments: Mapping[str, Experiment]) -> dict[str, dict[str, An
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a config by dotted keys; lists are one value.
+    """Return a config by dotted keys; of lists of sections, a position is a key, and another list is one value.
 
-    >>> _flat({"seed": 0, "user": {"alpha": 0.1, "settings": [{"a": 1}]}})
-    {'seed': 0, 'user.alpha': 0.1, 'user.settings': '[{"a": 1}]'}
+    >>> _flat({"seed": 0, "user": {"alpha": 0.1, "sizes": [1, 2], "settings": [{"a": 1}, {"a": 2}]}})
+    {'seed': 0, 'user.alpha': 0.1, 'user.sizes': '[1, 2]', 'user.settings.0.a': 1, 'user.settings.1.a': 2}
     """
     values: dict[str, Any] = {}
     for key, value in section.items():
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            value = {str(position): item for position, item in enumerate(value)}
         if isinstance(value, dict):
             values |= _flat(value, f"{prefix}{key}.")
         else:
