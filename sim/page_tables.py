@@ -60,7 +60,9 @@ def users_table(table: pd.DataFrame) -> tuple[dict[str, Any], dict[str, str]]:
     }
     common = {name.replace("_", " "): _in_words(name, value) for name, value in same.items()}
     empty = [name for name in table if table[name].dropna().astype(str).eq("").all()]
-    shown = table.drop(columns=[*same, *(name for name in empty if name not in same)])
+    # Ends of intervals would make the table half as wide again: they are in table.csv.
+    ends = [name for name in table if str(name).endswith(("_low", "_high"))]
+    shown = table.drop(columns=[*same, *ends, *(name for name in empty if name not in same)])
     groups = ["", "protected", "class mean", *map(attack_title, attacks_in(table)), "training", "traffic"]
     columns = sorted((_column(name, shown[name]) for name in map(str, shown.columns)), key=lambda c: _place(c, groups))
     return _as_json(shown, columns), common

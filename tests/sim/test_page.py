@@ -16,12 +16,14 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
+from roles.evaluator.study import Lines
 from sim.cli import cli
 from sim.config import ConfigError
 from sim.page import write_page
 from sim.page_strips import fit
 from sim.page_tables import differences, heat_map, numbers, plain_table, users_table
 from sim.runs import RunFolder
+from sim.study_figures import draw_study
 from sim.sweep import SweepFolder, load_cells
 from tests.sim import made_up_run
 
@@ -75,7 +77,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     studies.mkdir()
     pd.DataFrame(pairs).to_parquet(studies / "transfer.parquet")
     pd.DataFrame({EVIL: range(300), "share": 0.5}).to_parquet(studies / "pooling.parquet")
-    (studies / "pooling.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>")
+    for name in ("pooling", "transfer"):  # a transfer matrix is drawn in the page itself
+        draw_study(
+            run.path / "figures" / f"study-{name}", Lines("share", "share", "", ""), pd.DataFrame({"share": [1.0]})
+        )
     (run.path / "provider").mkdir(exist_ok=True)
     load = [
         {"second": 1_764_000_000 + 2 * at, "width": 1, "requests": 5, "images": 160, "bytes": 10**6} for at in range(30)
@@ -288,7 +293,7 @@ def test_several_runs_are_compared_by_what_differs(run: RunFolder, tmp_path: Pat
 
 
 def test_the_numbers_of_a_run_are_medians_over_its_users() -> None:
-    measures = {"plain_accuracy": 0.8, "class_mean_ssim": 0.2}
+    measures = {"plain_accuracy": 0.8, "class_mean_ssim": 0.2, "protected_ssim": 0.15}
     rows = [
         {
             "accuracy": 0.7,
