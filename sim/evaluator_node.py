@@ -16,7 +16,7 @@ from roles.evaluator.study import Lab
 from sim.messages import Job
 from sim.nodes import compute_of, store_of, user_of
 from sim.progress import Heart
-from sim.protection import cipher_attacks_on, network_of, protection_of
+from sim.protection import attack_on, cipher_attacks_on, network_of, protection_of
 from sim.result_messages import encode_attack, encode_findings
 from sim.sessions import Session
 
@@ -38,14 +38,10 @@ class AttackSession(Session):
     def work(self) -> Work[RecordDict]:
         """Attack, measure, and reply with everything found."""
         job, experiment = self._job, self._job.experiment
-        attack = experiment.attack
-        if job.subject != BLUR and experiment.user_config(user_of(job.subject)).needs_classifier:
-            # A key belongs to places in the image: the mirror image of an encrypted one is encrypted with another key.
-            attack = attack.model_copy(update={"flip": False})
         result = yield from evaluate_protection(
             self._protection(),
             store_of(experiment),
-            attack,
+            experiment.attack if job.subject == BLUR else attack_on(experiment, user_of(job.subject)),
             compute_of(experiment),
             derived_seed(experiment.seed, "attack"),
             self._state,
@@ -95,6 +91,7 @@ class StudySession(Session):
         lab = Lab(
             store_of(experiment),
             experiment.attack,
+            partial(attack_on, experiment),
             compute_of(experiment),
             derived_seed(experiment.seed, "attack"),
             partial(protection_of, experiment),

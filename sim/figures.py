@@ -220,7 +220,7 @@ def draw_psnr_boxes(to: Target, boxes: list[Box]) -> None:
         ax = figure.add_subplot()
         ax.set_ylabel("median PSNR of a user (dB)" if many else "PSNR (dB)")
         if many:
-            ax.set_xlabel(f"boxes: distribution of the medians of {len(users):,} users")
+            ax.set_xlabel(f"boxes: distribution of {len(users):,} medians, of users and control")
         _draw_boxes(ax, drawn)
         ax.set_xticks(range(len(slots)), slots, rotation=0 if upright else 40, ha="center" if upright else "right")
         if not upright:

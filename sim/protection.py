@@ -6,7 +6,7 @@ from roles.common.data import Split
 from roles.common.transform import apply_network
 from roles.common.unet import UNet
 from roles.common.weights import State, load_into
-from roles.evaluator.attack import FR_ATTACK, CipherAttack, Protect
+from roles.evaluator.attack import FR_ATTACK, AttackConfig, CipherAttack, Protect
 from roles.evaluator.fr_attack import fr_attack
 from roles.user.conventional import PixelConfig
 from roles.user.lessons import encryption_of, image_numbers
@@ -53,6 +53,14 @@ def network_of(experiment: Experiment, user: int, theta: State) -> UNet | None:
     h = UNet(config.width, config.depth)
     load_into(h, theta, f"published theta of user {user}")
     return compute_of(experiment).module(h)
+
+
+def attack_on(experiment: Experiment, user: int) -> AttackConfig:
+    """Return how one user's protection is attacked."""
+    if not experiment.user_config(user).needs_classifier:
+        return experiment.attack
+    # A key belongs to places in the image: the mirror image of an encrypted one is encrypted with another key.
+    return experiment.attack.model_copy(update={"flip": False})
 
 
 def cipher_attacks_on(experiment: Experiment, user: int) -> dict[str, CipherAttack]:

@@ -65,7 +65,9 @@ class Lab:
 
     store: ImageStore
     attack: AttackConfig
-    """How the run attacks single users; studies take its pairs and its last inverse network."""
+    """How the run attacks; studies take its pairs and its last inverse network."""
+    attack_on: Callable[[int], AttackConfig]
+    """The same against one user."""
     compute: Compute
     seed: int
     """Of all attacks of the run."""
@@ -84,11 +86,6 @@ class Lab:
     def itn(self) -> ItnConfig:
         """The inverse network that studies train: the last of ``attack.itns``."""
         return self.attack.itns[-1]
-
-    def attack_on(self, user: int) -> AttackConfig:
-        """Return how the run attacks one user."""
-        # A key belongs to places in the image: the mirror image of an encrypted one is encrypted with another key.
-        return self.attack.model_copy(update={"flip": False}) if self.keyed(user) else self.attack
 
     def theta_of(self, user: int) -> Work[State]:
         """Ask for the theta that a user has published."""
