@@ -86,7 +86,7 @@ def test_a_part_that_fails_is_named_and_done_alone_when_the_run_is_resumed(studi
     unbroken, _ = run_in(tmp_path / "unbroken", studied)
     run, _ = run_in(tmp_path / "run", studied, failing("transfer/1"))
     assert list(tables_of(run)["transfer"]["attacker"]) == ["user-0000", "user-0000"]
-    assert "transfer: 1 of 2 parts failed; the first: 1 (no more disk)." in (run.path / "summary.md").read_text()
+    assert "1 of 2 parts failed; the first: 1 (no more disk)." in (run.path / "summary.md").read_text()
 
     run, grid = run_in(tmp_path / "run", studied)
     assert_same(tables_of(run), tables_of(unbroken))
