@@ -33,7 +33,8 @@ def blocks_of(folder: Path) -> dict[str, str]:
     name, studies = run.experiment().name, _studies(run)
     blocks = {name: _users(run, set(studies))}
     for kind, (conclusion, table) in studies.items():
-        shown = _table(table) if len(table) <= MOST_ROWS else ""
+        # A matrix is better seen than read.
+        shown = _table(table) if len(table) <= MOST_ROWS and "attacker" not in table else ""
         picture = _picture(folder / "figures" / f"study-{kind}.png", name)
         blocks[f"{name}/{kind}"] = "\n\n".join(filter(None, [conclusion, shown, picture]))
     return blocks
@@ -56,7 +57,7 @@ def _users(run: RunFolder, kinds: set[str]) -> str:
 
 def _table(table: pd.DataFrame) -> str:
     def cell(value: object) -> str:
-        return "-" if pd.isna(value) else f"{value:.3f}" if isinstance(value, float) else str(value)
+        return "-" if pd.isna(value) else f"{value:.3g}" if isinstance(value, float) else str(value)
 
     return markdown(list(table), [[cell(value) for value in row] for row in table.itertuples(index=False)])
 

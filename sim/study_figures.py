@@ -64,6 +64,8 @@ def _lines(form: Lines, table: pd.DataFrame) -> Figure:
     ax = figure.add_subplot()
     ax.set_xlabel(form.x.replace("_", " "))
     ax.set_ylabel(form.title)
+    # Gains and shares alike are read against nought.
+    ax.axhline(0, color="0.6", linewidth=0.6)
     places = {value: place for place, value in enumerate(dict.fromkeys(table[form.x]))}
     groups = [("", table)] if not form.by else [(str(name), part) for name, part in table.groupby(form.by, sort=False)]
     if len(groups) > len(COLOURS):
