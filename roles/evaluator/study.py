@@ -119,7 +119,7 @@ class Lab:
 
     def forget(self, user: int) -> None:
         """Drop what :meth:`protected` and :meth:`predicted` keep of a user."""
-        for key in [key for key in self.state if key.startswith((f"protected/{user}/", f"labels/{user}"))]:
+        for key in [key for key in self.state if key == f"labels/{user}" or key.startswith(f"protected/{user}/")]:
             del self.state[key]
 
     def test_images(self, count: int) -> tuple[Tensor, Tensor]:
