@@ -8,6 +8,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -87,6 +88,10 @@ class Lab:
         """The inverse network that studies train: the last of ``attack.itns``."""
         return self.attack.itns[-1]
 
+    @cached_property
+    def _class_means(self) -> Tensor:
+        return class_mean_images(self.store, self.attack, self.seed)
+
     def theta_of(self, user: int) -> Work[State]:
         """Ask for the theta that a user has published."""
         return expect((yield Published(user)), Theta).theta
@@ -135,7 +140,7 @@ class Lab:
             plain: uint8 ``(N, 3, H, W)``.
             labels: int64 ``(N,)``, predicted for the protected images.
         """
-        trivial = class_mean_images(self.store, self.attack, self.seed)[labels]
+        trivial = self._class_means[labels]
         row: Row = {}
         for name, images in (("", estimates), ("class_mean_", trivial)):
             row[f"{name}psnr"] = float(psnr(images, plain).median())
