@@ -36,7 +36,7 @@ _MOST_SHOWN = 12
 _USERS_FOR_A_SPREAD, _WORST_NAMED = 5, 3
 
 COLUMNS = {
-    "subject": "user-<index>, or control-blur: plain images blurred, which every ITN must be able to recover",
+    "subject": "user-0000 and so on, or control-blur: plain images blurred, which every ITN must be able to recover",
     "setting": "how the user differs from the others, where users.settings says so",
     "protection": "network (the paper's), plain, tanaka, pixel or gan",
     "alpha": "weight of L_feat, of a network",
