@@ -47,7 +47,7 @@ PANELS = [
 """What is drawn of every user's learning curve."""
 
 COLUMNS = {
-    "subject": "user-<index>, or control-blur: plain images blurred, which every ITN must be able to recover",
+    "subject": "user-0000 and so on, or control-blur: plain images blurred, which every ITN must be able to recover",
     "setting": "how the user differs from the others, where users.settings says so",
     "protection": "network (the paper's), plain, tanaka, pixel or gan",
     "alpha": "weight of L_feat, of a network",
