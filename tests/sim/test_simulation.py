@@ -160,8 +160,8 @@ def test_the_relay_with_one_worker_gives_the_same_thetas_and_table_with_the_psi_
 
 
 def test_fedavg_with_local_batch_norm_gives_the_same_relayed_as_direct(run_tiny: RunTiny) -> None:
-    strategy = "strategy={name: fedavg, batch_norm: local, rounds: 2}"
-    direct, relayed = (run_tiny(f"local-{way}", strategy, f"runtime.exchange={way}") for way in ("direct", "relay"))
+    overrides = ("strategy={name: fedavg, batch_norm: local, rounds: 2}", "user.training.epochs=2")
+    direct, relayed = (run_tiny(way, *overrides, f"runtime.exchange={way}") for way in ("direct", "relay"))
     assert_same_thetas(direct, relayed)
     pd.testing.assert_frame_equal(pd.read_parquet(direct / "table.parquet"), pd.read_parquet(relayed / "table.parquet"))
     first, second = theta_of(direct, 0), theta_of(direct, 1)
