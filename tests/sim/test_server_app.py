@@ -440,7 +440,7 @@ def summary_with(run: RunFolder, experiment: Experiment, accuracies: list[float 
     psi = {"test_accuracy": 0.8, "plain_accuracy": 0.8, "reused": False}
     run.note({"psi": psi, "processor": "none"})
     experiment = Experiment.model_validate(experiment.model_dump() | {"users": {"count": len(accuracies)}})
-    return summary_of(run, experiment, table.assign(itn_itn_accuracy=0.5), [])
+    return summary_of(run, experiment, table.assign(itn_itn_accuracy=0.5), [], [])
 
 
 def test_of_five_users_the_summary_tells_how_they_are_spread_and_names_the_worst(
