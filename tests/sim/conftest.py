@@ -7,7 +7,9 @@ import pytest
 import torch
 
 import sim.provider_node
+import sim.report
 import sim.sessions
+import sim.studies
 from roles.common.weights import cpu_state, save
 from roles.provider.classifiers import Classifier
 from sim.config import Experiment
@@ -20,6 +22,14 @@ def fresh_process() -> Iterator[None]:
     yield
     sim.sessions._here.clear()
     sim.provider_node._providers.clear()
+
+
+@pytest.fixture
+def without_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take longer than all the rest of a run, and a test or two that draw them are enough."""
+    if "with_figures" not in request.keywords:
+        monkeypatch.setattr(sim.report, "_draw", lambda run, experiment, table, shown: None)
+        monkeypatch.setattr(sim.studies, "draw_study", lambda path, form, table: None)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from flwr.app import Error, Message, RecordDict
 
 import roles.provider.pupils
 import roles.user.lessons
-import sim.report
 from roles.common.weights import load, without_statistics
 from sim.config import Experiment
 from sim.messages import REQUEST_TYPES
@@ -22,6 +21,7 @@ from sim.runs import RunFolder
 from sim.server_app import RunFailed, run_experiment
 from tests.sim.in_memory_grid import PROVIDER, USERS, InMemoryGrid
 
+pytestmark = pytest.mark.usefixtures("without_figures")
 Tamper = Callable[[Message, Message], Message]
 EVALUATOR = 203
 
@@ -80,13 +80,6 @@ def failing(message_type: str, node: int = 201, reason: str = "no more disk") ->
         return Message(Error(0, reason), reply_to=message) if failed else reply
 
     return tamper
-
-
-@pytest.fixture(autouse=True)
-def without_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take longer than all the rest, and one test that draws them is enough."""
-    if "with_figures" not in request.keywords:
-        monkeypatch.setattr(sim.report, "_draw", lambda run, experiment, table, shown: None)
 
 
 @pytest.fixture

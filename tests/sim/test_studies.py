@@ -18,6 +18,7 @@ from sim.runs import RunFolder
 from sim.study_figures import draw_study
 from tests.sim.test_server_app import Tamper, run_in
 
+pytestmark = pytest.mark.usefixtures("without_figures")
 STUDIES = [
     {"kind": "transfer", "images": 6},
     {"kind": "collusion", "coalitions": [1], "known_pairs": [0, 2], "victims": 1, "images": 6},
@@ -64,6 +65,7 @@ def failing(subject: str) -> Tamper:
     return tamper
 
 
+@pytest.mark.with_figures
 def test_every_study_ends_with_a_table_a_picture_and_a_sentence(studied: Experiment, tmp_path: Path) -> None:
     run, _ = run_in(tmp_path / "run", studied)
     tables = tables_of(run)
