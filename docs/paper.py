@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from sim.evaluator_node import BLUR
-from sim.report import draw_table
+from sim.run_figures import draw_table
 from sim.runs import RunFolder
 from sim.sweep import SweepFolder
 from sim.tables import attack_title, attacks_in, markdown, psnr_and_ssim, with_range
@@ -48,16 +48,18 @@ def rows_of(folder: Path) -> pd.DataFrame:
 def _method(row: pd.Series) -> str:
     if row["subject"] == BLUR:
         return "control: blur"
+    setting = "" if pd.isna(row.get("setting")) else str(row["setting"])
     match row["protection"]:
         case "plain":
             return "plain"
         case "network":
-            return f"proposed, alpha {row['alpha']:g}, {row['phi']}"
+            # A width or a schedule of its own is another method, not a repetition.
+            others = [part for part in setting.split(", ") if part and not part.startswith(("alpha ", "layer "))]
+            return ", ".join([f"proposed, alpha {row['alpha']:g}, {row['phi']}", *others])
         case "tanaka":
             return "Tanaka"
         case "gan":
             return "GAN-based (ours, from its description)"
-    setting = str(row["setting"])
     keys = "a key an image" if "per_image" in setting else "one key"
     return f"pixel-based, {keys}{', shuffled' if 'shuffle' in setting else ''}"
 

@@ -1,16 +1,12 @@
 """The figures of a run, drawn from plain data: image strips (Fig. 5 and 6), PSNR boxes (Fig. 7), curves, trade-off.
 
-Each function writes a PNG and a PDF side by side, or an SVG into a text stream. Figures are made with matplotlib's
-objects, without pyplot: they need no display and leave no state behind. Widths are those of a two-column A4 or letter
-page.
+Figures are made with matplotlib's objects, without pyplot: they need no display and leave no state behind.
 """
 
 import math
 import textwrap
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, TextIO
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -25,45 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch import uint8 as torch_uint8
 
-_PNG_DPI = 200
-# Only what is not vectors, images and crowds of lines, has this resolution in a PDF: a whole multiple of the PNG's, so
-# that bitmaps enlarged to whole pixels in the one are so in the other.
-_PDF_DPI = 400
-COLUMN = 3.5
-"""Width of a column, in inches."""
-_PAGE = 7.16
+from sim.figure_style import COLOURS, COLUMN, MARKERS, PAGE, PNG_DPI, STYLE, Target, save_figure
+
 _MANY_USERS = 16
 _LONGEST_LEGEND = 8
 _LETTER = 0.065
 """Width of a letter of a label, in inches."""
-# Any: matplotlib types the keys as literals, which a dictionary's own type cannot follow.
-STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": "0.9",
-    "grid.linewidth": 0.5,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "legend.fontsize": 7,
-    "legend.frameon": False,
-    # TrueType, since publishers refuse matplotlib's default Type 3 fonts.
-    "pdf.fonttype": 42,
-}
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-# Okabe and Ito's colours, told apart with any colour vision; a grey in place of their yellow, too pale for a line.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#888888")
-
-Target = Path | TextIO
-"""Where a figure goes: a path, whose suffix, if any, is replaced by ``.png`` and ``.pdf``, or a stream for SVG."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +86,7 @@ def draw_strips(to: Target, rows: list[StripRow], title: str | None = None) -> N
     _check_strips(rows)
     columns = max(len(row.images) for row in rows)
     with mpl.rc_context(STYLE):
-        figure = Figure(dpi=_PNG_DPI)
+        figure = Figure(dpi=PNG_DPI)
         # All lengths from here on are pixels of the PNG: only then does every image pixel cover equally many of them.
         gap, margin, caption_height, title_height = 6, 8, 24, 36
         labels = [figure.text(0, 0, _wrap(row.label, 16), ha="right", va="center") for row in rows]
@@ -131,7 +94,7 @@ def draw_strips(to: Target, rows: list[StripRow], title: str | None = None) -> N
         heading = figure.text(0, 0, title or "", ha="center", va="top")
         left = margin + _widest(labels) + 2 * gap
         pixels = max(row.images.shape[-1] for row in rows)
-        room = min(160, (_PAGE * _PNG_DPI - left - margin) // columns - gap)
+        room = min(160, (PAGE * PNG_DPI - left - margin) // columns - gap)
         side = pixels * max(1, int(room // pixels))
         pitch = max(side, _widest([text for texts in captions for text in texts])) + gap
         right = left + max(columns * pitch - gap, _widest([heading]))
@@ -141,7 +104,7 @@ def draw_strips(to: Target, rows: list[StripRow], title: str | None = None) -> N
             tops.append(bottom)
             bottom += side + gap + (caption_height if row.captions else 0)
         width, height = right + margin, bottom - gap + margin
-        figure.set_size_inches(width / _PNG_DPI, height / _PNG_DPI)
+        figure.set_size_inches(width / PNG_DPI, height / PNG_DPI)
 
         heading.set_position(((left + right) / 2 / width, 1 - margin / height))
         for row, label, texts, top in zip(rows, labels, captions, tops, strict=True):
@@ -211,7 +174,7 @@ def draw_psnr_boxes(to: Target, boxes: list[Box]) -> None:
         drawn = [(users.index(box.label), groups.index(box.group), finite) for box, finite in pairs if len(finite)]
 
     with mpl.rc_context(STYLE):
-        inches = min(_PAGE, max(COLUMN, 0.8 + 0.16 * len(drawn) + 0.1 * len(slots)))
+        inches = min(PAGE, max(COLUMN, 0.8 + 0.16 * len(drawn) + 0.1 * len(slots)))
         room = inches / max(1, len(slots))
         longest = max((len(line) for slot in slots for line in slot.split("\n")), default=0) * _LETTER
         upright = longest < room
@@ -400,7 +363,7 @@ def draw_learning_curves(to: Target, curves: dict[str, list[dict[str, float]]], 
     lines = -(-len(panels) // columns)
     with mpl.rc_context(STYLE):
         figure = Figure(
-            figsize=(COLUMN if columns == 1 else _PAGE, 0.35 + (2.3 if columns < 3 else 1.9) * lines),
+            figsize=(COLUMN if columns == 1 else PAGE, 0.35 + (2.3 if columns < 3 else 1.9) * lines),
             layout="constrained",
         )
         for position, panel in enumerate(panels, 1):
@@ -466,21 +429,3 @@ def _say_no_data(ax: Axes) -> None:
     ax.set_xticks([])
     ax.set_yticks([])
     ax.text(0.5, 0.5, "no data", transform=ax.transAxes, ha="center", va="center", color="0.5")
-
-
-def save_figure(figure: Figure, to: Target) -> None:
-    """Write a figure as ``.png`` and ``.pdf``, both or neither, or as SVG into a stream."""
-    if not isinstance(to, Path):
-        # Without a date and with ids that chance has no part in, the same data give the same text.
-        with mpl.rc_context({"svg.hashsalt": "veilsim"}):
-            figure.savefig(to, format="svg", dpi=_PNG_DPI, metadata={"Date": None})
-        return
-    to.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".partial-", dir=to.parent) as folder:
-        finished = [to.with_suffix(".png"), to.with_suffix(".pdf")]
-        partial = [Path(folder) / file.name for file in finished]
-        figure.savefig(partial[0], dpi=_PNG_DPI)
-        # Without a date the same data give the same file.
-        figure.savefig(partial[1], dpi=_PDF_DPI, metadata={"CreationDate": None})
-        for source, target in zip(partial, finished, strict=True):
-            Path.replace(source, target)

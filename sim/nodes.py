@@ -67,6 +67,16 @@ def user_of(subject: str) -> int:
     return int(subject.removeprefix("user-")) if subject.startswith("user-") else 0
 
 
+def subject_title(subject: str) -> str:
+    """Return what figures and summaries call a subject of attacks.
+
+    >>> subject_title("user-0003"), subject_title("control-blur")
+    ('user 3', 'control-blur')
+    """
+    name, dash, number = subject.partition("-")
+    return f"{name} {int(number)}" if dash and number.isdecimal() else subject
+
+
 def store_of(experiment: Experiment) -> ImageStore:
     """Return this machine's copy of the data, made on first use."""
     return prepare(experiment.data, cache_folder() / "data")

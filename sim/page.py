@@ -31,19 +31,11 @@ from sim.page_tables import (
     users_table,
 )
 from sim.progress import write_atomically
-from sim.report import (
-    HIDDEN,
-    PANELS,
-    boxes_of,
-    control_of,
-    estimate_title,
-    findings,
-    introduction,
-    measured_users,
-    trade_offs,
-)
+from sim.result_table import HIDDEN, measured_users
 from sim.results import Run, Sweep, load
+from sim.run_figures import PANELS, boxes_of, estimate_title, trade_offs
 from sim.runs import subject_of
+from sim.summary import control_of, findings, introduction
 
 _BUDGET = 9_000_000
 """Characters of all pictures in a page."""

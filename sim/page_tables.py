@@ -11,7 +11,7 @@ from pandas.api.types import is_bool_dtype, is_float_dtype, is_integer_dtype
 
 from sim.config import Experiment
 from sim.evaluator_node import BLUR
-from sim.report import COLUMNS, best_ssim, measured_users
+from sim.result_table import COLUMNS, best_ssim, measured_users
 from sim.results import Run
 from sim.tables import attack_title, attacks_in
 

@@ -60,7 +60,7 @@ class Run:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row a user and one for the control; the columns are those of :data:`sim.report.COLUMNS`.
+        """One row a user and one for the control; the columns are those of :data:`sim.result_table.COLUMNS`.
 
         Raises:
             ConfigError: the run has not come to its end.

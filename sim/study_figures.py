@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from roles.evaluator.study import HeatMap, Lines
-from sim.figures import COLOURS, COLUMN, MARKERS, STYLE, save_figure
+from sim.figure_style import COLOURS, COLUMN, MARKERS, STYLE, save_figure
 
 _MOST_VALUES = 12
 """Users up to which a heat map has its values written in it."""

@@ -20,7 +20,8 @@ from sim.config import ConfigError, Experiment, in_words
 from sim.config_files import apply_override, experiment_of, read_config, set_value
 from sim.evaluator_node import BLUR
 from sim.progress import Status, write_atomically
-from sim.report import columns_of, draw_table
+from sim.result_table import columns_of
+from sim.run_figures import draw_table
 from sim.runs import RunFolder
 from sim.statistics import mean_interval
 from sim.tables import attack_title, attacks_in, markdown, psnr_and_ssim, with_interval, with_range, write_table

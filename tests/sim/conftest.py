@@ -28,7 +28,7 @@ def fresh_process() -> Iterator[None]:
 def without_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than all the rest of a run, and a test or two that draw them are enough."""
     if "with_figures" not in request.keywords:
-        monkeypatch.setattr(sim.report, "_draw", lambda run, experiment, table, shown: None)
+        monkeypatch.setattr(sim.report, "draw_run", lambda run, experiment, table, shown: None)
         monkeypatch.setattr(sim.studies, "draw_study", lambda path, form, table: None)
 
 

@@ -10,7 +10,7 @@ from sim.config import Experiment
 from sim.evaluator_node import BLUR
 from sim.nodes import user_name
 from sim.progress import Status
-from sim.report import table_of
+from sim.result_table import table_of
 from sim.runs import Publication, RunFolder, subject_of
 from sim.tables import write_table
 

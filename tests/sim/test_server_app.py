@@ -16,9 +16,9 @@ from roles.common.weights import load, without_statistics
 from sim.config import Experiment
 from sim.messages import REQUEST_TYPES
 from sim.progress import Status
-from sim.report import shown_users, summary_of
 from sim.runs import RunFolder
 from sim.server_app import RunFailed, run_experiment
+from sim.summary import shown_users, summary_of
 from tests.sim.in_memory_grid import PROVIDER, USERS, InMemoryGrid
 
 pytestmark = pytest.mark.usefixtures("without_figures")

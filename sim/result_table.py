@@ -1,0 +1,178 @@
+"""The table of a run: one row a user and one a control, what its columns mean, and how well images were hidden."""
+
+import re
+
+import pandas as pd
+
+from roles.evaluator.attack import FR_ATTACK, AttackResult, Measured
+from roles.user.config import UserConfig
+from sim.config import Experiment
+from sim.evaluator_node import BLUR
+from sim.nodes import user_name
+from sim.runs import RunFolder, subject_of
+from sim.statistics import median_interval, share_interval
+from sim.tables import attacks_in, markdown
+
+_HIDDEN_DB, _HIDDEN_SSIM = 1.0, 0.05
+HIDDEN = (2.0, _HIDDEN_SSIM)
+"""How much accuracy, in points, a protection that holds may cost, and how much SSIM an attack may gain on it."""
+_SEEN_SSIM = 0.5
+
+COLUMNS = {
+    "subject": "user-0000 and so on, or control-blur: plain images blurred, which every ITN must be able to recover",
+    "setting": "how the user differs from the others, where users.settings says so",
+    "protection": "network (the paper's), plain, tanaka, pixel or gan",
+    "alpha": "weight of L_feat, of a network",
+    "phi": "layer of VGG16 that L_feat is measured at",
+    "width": "channels of the first level of h_theta",
+    "images": "images in the user's X'",
+    "steps": "training steps of h_theta; of a conventional protection, lessons and exams of its classifier",
+    "selected_epoch": "epoch with the lowest validation objective, whose theta (or classifier) was used",
+    "accuracy": "share of protected test images that psi, or the user's own classifier, classifies correctly",
+    "accuracy_low": "lower end of the 95% interval of accuracy over test images (Wilson)",
+    "accuracy_high": "upper end of the 95% interval of accuracy over test images (Wilson)",
+    "plain_accuracy": "share of the same test images, plain, that psi classifies correctly",
+    "protected_psnr": "median over test images, protected against plain, in dB",
+    "protected_ssim": "median over test images, protected against plain",
+    "class_mean_psnr": "median PSNR of the trivial guess: the mean image of the predicted class",
+    "class_mean_ssim": "median SSIM of the trivial guess",
+    "itn_<name>_psnr": "median PSNR of the inverse network's estimates",
+    "itn_<name>_ssim": "median SSIM of the inverse network's estimates",
+    "itn_<name>_ssim_low": "lower end of the 95% interval of that median over test images (order statistics)",
+    "itn_<name>_ssim_high": "upper end of the 95% interval of that median over test images (order statistics)",
+    "itn_<name>_psnr_worst1": "PSNR that 1% of the estimates reach or exceed: the images that leak most",
+    "itn_<name>_lpips": "median LPIPS of the inverse network's estimates, where it was asked for",
+    "itn_<name>_accuracy": "share of the estimates that psi classifies correctly",
+    "fr_attack_psnr": "median PSNR of what FR-Attack makes of pixel-based encryption, from protected images alone",
+    "fr_attack_ssim": "median SSIM of what FR-Attack makes of it",
+    "fr_attack_accuracy": "share of what FR-Attack makes of it that psi classifies correctly",
+    "verdict": "hidden, partial, recovered or visible (see verdict_of)",
+    "queries": "requests for a loss or a gradient, lessons and exams, that the user sent",
+    "queried_images": "protected images in them",
+    "sent_bytes": "bytes of arrays that the user sent for them",
+    "received_bytes": "bytes of arrays that came back",
+    "failure": "why a user has no result",
+}
+"""The columns of ``table.csv`` and ``table.parquet``; accuracies are in [0, 1]. A run keeps them in ``columns.md``."""
+
+
+def verdict_of(result: AttackResult) -> str:
+    """Say in a word how well a protection hid the test images.
+
+    ``visible``: the protected image is itself like the plain one (median SSIM at least 0.5). ``recovered``: an attack's
+    estimates are. ``hidden``: the best attack gains less than 1 dB and less than 0.05 SSIM, in the median, on the mean
+    image of the predicted class, which whoever knows the label can draw. ``partial``: all between.
+    """
+    if _median(result.protected, "ssim") >= _SEEN_SSIM:
+        return "visible"
+    estimates = result.estimates.values()
+    best = {measure: max(_median(e, measure) for e in estimates) for measure in ("psnr", "ssim")}
+    if best["ssim"] >= _SEEN_SSIM:
+        return "recovered"
+    trivial = result.baselines["class_mean"]
+    hidden = (
+        best["psnr"] - _median(trivial, "psnr") < _HIDDEN_DB and best["ssim"] - _median(trivial, "ssim") < _HIDDEN_SSIM
+    )
+    return "hidden" if hidden else "partial"
+
+
+def table_of(run: RunFolder, experiment: Experiment) -> pd.DataFrame:
+    """Return one row a user and one a control, with the columns of :data:`COLUMNS`."""
+    plain_accuracy = run.facts()["psi"]["plain_accuracy"]
+    rows: list[dict[str, object]] = []
+    for user in range(experiment.user_count):
+        row: dict[str, object] = {"subject": user_name(user)}
+        if experiment.users.settings:
+            row["setting"] = experiment.setting_name(user)
+        row |= _protection(experiment.user_config(user))
+        subject = subject_of(experiment, user)
+        published = run.user(user)
+        result = None if published is None else run.attack(subject)
+        if published is not None:
+            row |= {name.replace("-", "_"): int(value) for name, value in published.facts.items()}
+            if experiment.strategy.averages:
+                del row["selected_epoch"]  # what is published is the last average
+        if result is not None:
+            row |= {"plain_accuracy": plain_accuracy, **_measures(result)}
+        row["failure"] = "" if result is not None else run.failure(user_name(user)) or run.failure(subject)
+        rows.append(row)
+    control = run.attack(BLUR)
+    if control is not None:
+        rows.append({"subject": BLUR, "plain_accuracy": plain_accuracy, **_measures(control), "failure": ""})
+    table = pd.DataFrame(rows)
+    order = [column for pattern in COLUMNS for column in _matching(pattern, experiment) if column in table]
+    return table[order].convert_dtypes()
+
+
+def columns_of(table: pd.DataFrame) -> str:
+    """Return what each column of a run's or a sweep's table holds, in Markdown."""
+    patterns = {re.escape(column).replace("<name>", ".+"): meaning for column, meaning in COLUMNS.items()}
+
+    def meaning_of(column: str) -> str:
+        found = (meaning for pattern, meaning in patterns.items() if re.fullmatch(pattern, column))
+        return next(found, "what the run has of this axis of the sweep")
+
+    rows = [[f"`{column}`", meaning_of(str(column))] for column in table.columns]
+    return f"# Columns\n\nAccuracies are in [0, 1].\n\n{markdown(['column', 'holds'], rows)}\n"
+
+
+def measured_users(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of users that were attacked: neither the control's, nor those of users that failed."""
+    return table[table["subject"] != BLUR].dropna(subset=["accuracy"]) if "accuracy" in table else table[:0]
+
+
+def best_ssim(measured: pd.DataFrame) -> "pd.Series[float]":
+    """Return, for each row of a table, the median SSIM of the best that is to be had.
+
+    That is an attack's estimate, or the protected image itself where it shows what it shows.
+    """
+    return measured[["protected_ssim", *(f"{attack}_ssim" for attack in attacks_in(measured))]].max(axis=1)
+
+
+def _protection(config: UserConfig) -> dict[str, object]:
+    row: dict[str, object] = {"protection": config.protection.kind}
+    if config.trains_network:
+        row["width"] = config.width
+    if config.protection.kind == "network":
+        row |= {"alpha": config.alpha, "phi": config.features.layer}
+    return row
+
+
+def _matching(pattern: str, experiment: Experiment) -> list[str]:
+    names = [itn.name for itn in experiment.attack.itns]
+    return [pattern.replace("<name>", name) for name in names] if "<name>" in pattern else [pattern]
+
+
+def _measures(result: AttackResult) -> dict[str, object]:
+    trivial = result.baselines["class_mean"]
+    accuracy, count = result.protected.accuracy, len(result.protected.psnr)
+    assert accuracy is not None
+    accuracy_low, accuracy_high = share_interval(round(accuracy * count), count)
+    row: dict[str, object] = {
+        "accuracy": accuracy,
+        "accuracy_low": accuracy_low,
+        "accuracy_high": accuracy_high,
+        "protected_psnr": _median(result.protected, "psnr"),
+        "protected_ssim": _median(result.protected, "ssim"),
+        "class_mean_psnr": _median(trivial, "psnr"),
+        "class_mean_ssim": _median(trivial, "ssim"),
+        "verdict": verdict_of(result),
+    }
+    for name, estimate in result.estimates.items():
+        prefix = name if name == FR_ATTACK else f"itn_{name}"
+        row |= {
+            f"{prefix}_psnr": _median(estimate, "psnr"),
+            f"{prefix}_ssim": _median(estimate, "ssim"),
+            f"{prefix}_accuracy": estimate.accuracy,
+        }
+        if name == FR_ATTACK:
+            continue
+        row[f"{prefix}_ssim_low"], row[f"{prefix}_ssim_high"] = median_interval(estimate.ssim)
+        row[f"{prefix}_psnr_worst1"] = float(estimate.psnr.quantile(0.99))
+        if estimate.lpips is not None:
+            row[f"{prefix}_lpips"] = _median(estimate, "lpips")
+    return row
+
+
+def _median(measured: Measured, measure: str) -> float:
+    return float(getattr(measured, measure).median())

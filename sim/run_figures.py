@@ -1,0 +1,152 @@
+"""What the figures of a run show: its results as the boxes, strips, curves and marks that sim/figures.py draws."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from roles.evaluator.attack import FR_ATTACK, AttackResult, Measured
+from roles.evaluator.measures import PSNR_CAP
+from sim.config import Experiment
+from sim.evaluator_node import BLUR
+from sim.figures import (
+    Box,
+    Panel,
+    StripRow,
+    TradeOff,
+    draw_accuracy,
+    draw_learning_curves,
+    draw_psnr_boxes,
+    draw_strips,
+    draw_trade_off,
+)
+from sim.nodes import subject_title, user_of
+from sim.result_table import HIDDEN, best_ssim, measured_users
+from sim.runs import RunFolder, subject_of
+
+PANELS = [
+    Panel("train_loss", "L_class, training"),
+    Panel("validation_feature_loss", "L_feat, validation", log=True),
+    Panel("validation_objective", "objective (Eq. 4), validation"),
+    Panel("validation_accuracy", "accuracy, validation"),
+]
+"""What is drawn of every user's learning curve."""
+
+
+def draw_run(run: RunFolder, experiment: Experiment, table: pd.DataFrame, shown: list[int]) -> None:
+    """Draw all users' boxes, curves and trade-off, and the strips of those ``shown``."""
+    figures, users = run.path / "figures", range(experiment.user_count)
+    boxes: list[Box] = []
+    curves = {f"user {user}": published.curve for user in users if (published := run.user(user)) is not None}
+    with_strips = {subject_of(experiment, user) for user in shown}
+    for subject in dict.fromkeys(subject_of(experiment, user) for user in users):
+        result = run.attack(subject)
+        if result is None:
+            continue
+        boxes += boxes_of(experiment, subject, result)
+        if subject in with_strips:
+            draw_strips(figures / f"strips-{subject}", _strips(result), _strip_title(experiment, subject))
+    for name, rows in _strips_over_alpha(run, experiment).items():
+        draw_strips(figures / f"strips-over-alpha-{name}", rows, f"{experiment.name}: {name}, over alpha")
+    control = run.attack(BLUR)
+    if control is not None:
+        boxes += boxes_of(experiment, BLUR, control)
+        draw_strips(figures / f"strips-{BLUR}", _strips(control), "Positive control: blurred images")
+    draw_psnr_boxes(figures / "psnr", boxes)
+    draw_learning_curves(figures / "curves", curves, PANELS)
+    draw_table(figures, table)
+
+
+def draw_table(figures: Path, table: pd.DataFrame) -> None:
+    """Draw what a table shows: accuracy against what can be seen and, of networks of several alphas, against alpha."""
+    measured = measured_users(table)
+    if measured.empty:
+        return
+    draw_trade_off(figures / "trade-off", trade_offs(measured), HIDDEN)
+    if "alpha" in measured and measured["alpha"].nunique() > 1:
+        lines: dict[str, list[tuple[float, float]]] = {}
+        for _, row in measured.dropna(subset=["alpha"]).iterrows():
+            name = str(row["phi"]) + (f", width {row['width']}" if measured["width"].nunique() > 1 else "")
+            lines.setdefault(name, []).append((float(row["alpha"]), 100 * float(row["accuracy"])))
+        draw_accuracy(figures / "accuracy", lines, 100 * float(measured["plain_accuracy"].iloc[0]))
+
+
+def trade_offs(measured: pd.DataFrame) -> list[TradeOff]:
+    """Return what each protection costs and keeps; ``measured`` is as of :func:`measured_users`, not empty."""
+    gaps = 100 * (measured["accuracy"] - measured["plain_accuracy"])
+    gains = best_ssim(measured) - measured["class_mean_ssim"]
+    kinds = (
+        measured["protection"].where(measured["phi"].isna(), measured["phi"])
+        if "phi" in measured
+        else (measured["protection"])
+    )
+    labels = measured["setting"] if "setting" in measured else measured["subject"].map(subject_title)
+    return [
+        TradeOff(str(label), float(gap), float(gain), str(kind))
+        for label, gap, gain, kind in zip(labels, gaps, gains, kinds, strict=True)
+    ]
+
+
+def boxes_of(experiment: Experiment, subject: str, result: AttackResult) -> list[Box]:
+    """Return the PSNR boxes of one user, or of the control: protected images, every attack, the trivial guess."""
+    label = "control: blur" if subject == BLUR else _label(experiment, subject)
+    # A PSNR that is infinite has no place on an axis: images that nothing was done to get no box.
+    untouched = float(result.protected.psnr.min()) >= PSNR_CAP
+    return [
+        *([] if untouched else [Box(label, result.protected.psnr, "protected")]),
+        *(Box(label, estimate.psnr, estimate_title(name)) for name, estimate in result.estimates.items()),
+        Box(label, result.baselines["class_mean"].psnr, "class-mean baseline"),
+    ]
+
+
+def estimate_title(name: str) -> str:
+    """Return what figures call the estimates of an inverse network, by its name, or of FR-Attack."""
+    return "FR-Attack" if name == FR_ATTACK else f"ITN ({name})"
+
+
+def _strips(result: AttackResult) -> list[StripRow]:
+    def captions(measured: Measured) -> list[str]:
+        return [f"{value:.2f} dB" for value in measured.psnr[: len(result.pictures["plain"])].tolist()]
+
+    return [
+        StripRow("plain", result.pictures["plain"], None),
+        StripRow("protected", result.pictures["protected"], captions(result.protected)),
+        *(
+            StripRow(estimate_title(name), result.pictures[name], captions(estimate))
+            for name, estimate in result.estimates.items()
+        ),
+    ]
+
+
+def _strips_over_alpha(run: RunFolder, experiment: Experiment) -> dict[str, list[StripRow]]:
+    """Return what Fig. 5 shows, by what the networks have in common: plain images, then protected ones by rising alpha.
+
+    Of several users with one alpha, the first is shown; where all have one, there is nothing to show.
+    """
+    found: dict[str, dict[float, AttackResult]] = {}
+    for user in range(len(experiment.user_configs())):
+        config = experiment.user_config(user)
+        if config.protection.kind != "network":
+            continue
+        of_name = found.setdefault(f"{config.features.layer}-width-{config.width}", {})
+        result = None if config.alpha in of_name else run.attack(subject_of(experiment, user))
+        if result is not None:
+            of_name[config.alpha] = result
+    return {
+        name: [
+            StripRow("plain", next(iter(by_alpha.values())).pictures["plain"], None),
+            *(StripRow(f"alpha {alpha:g}", by_alpha[alpha].pictures["protected"], None) for alpha in sorted(by_alpha)),
+        ]
+        for name, by_alpha in found.items()
+        if len(by_alpha) > 1
+    }
+
+
+def _label(experiment: Experiment, subject: str) -> str:
+    return ": ".join(filter(None, (subject_title(subject), experiment.setting_name(user_of(subject)))))
+
+
+def _strip_title(experiment: Experiment, subject: str) -> str:
+    user = experiment.user_config(user_of(subject))
+    if user.protection.kind != "network":
+        return f"{experiment.name}, {_label(experiment, subject)}"
+    return f"{experiment.name}, {subject_title(subject)}: alpha {user.alpha:g}, {user.features.layer}"
