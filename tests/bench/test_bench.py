@@ -19,33 +19,23 @@ def veilsim(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
-def test_every_way_of_the_exchange_trains_the_same_thetas_as_the_plain_loop(tmp_path: Path) -> None:
+def test_what_the_exchange_is_compared_with_trains_the_same_thetas(tmp_path: Path) -> None:
     out = tmp_path / "exchange.json"
-    options = [
-        "--points",
-        "small",
-        "--ways",
-        "limit,direct,relay,naive",
-        "--repeats",
-        "1",
-        "--users",
-        "2",
-        "--steps",
-        "2",
-    ]
+    # Direct would take another start of Flower and Ray; that it equals the relay is for test_simulation.py to show.
+    options = ["--points", "small", "--ways", "limit,relay,naive", "--repeats", "1", "--users", "2", "--steps", "2"]
     done = veilsim("bench", "exchange", *options, "--precision", "fp32", "--out", out)
     assert done.returncode == 0, done.stdout + done.stderr
     results = {way: found[0] for way, found in json.loads(out.read_text())["points"]["small"].items()}
-    assert set(results) == {"limit", "direct", "relay", "naive"}
+    assert set(results) == {"limit", "relay", "naive"}
     assert len(results["limit"]["digests"]) == 2
-    for way in ("direct", "relay", "naive"):
+    for way in ("relay", "naive"):
         assert results[way]["digests"] == results["limit"]["digests"]
     # Two steps of 32 images: x_hat there and its gradient back, and little else.
-    for way in ("direct", "relay", "naive"):
+    for way in ("relay", "naive"):
         assert 2 * 32 * 3 * 32 * 32 * 4 < results[way]["bytes_per_step"] < 2.2 * 32 * 3 * 32 * 32 * 4
         assert results[way]["peak_mb"]["driver"] > 100
     assert all(result["steps_per_s"] > 0 and result["cpu_s_per_step"] > 0 for result in results.values())
-    assert all(results[way]["request_p50_ms"] > 0 for way in ("direct", "relay"))
+    assert results["relay"]["request_p50_ms"] > 0
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,9 @@ STUDIES = [
     {"kind": "retrieval", "candidates": 6},
     {"kind": "inversion", "images": 2, "steps": 2},
     {"kind": "curious", "pairs": 18, "images": 6},
+    {"kind": "utility", "images": 6},
 ]
+CLASSIFIER = {"crop_padding": 0, "training": {"epochs": 0.2, "lr": 0.01}}
 
 
 @pytest.fixture
@@ -33,7 +35,8 @@ def studied(experiment: Experiment) -> Experiment:
     return Experiment.model_validate(
         experiment.model_dump()
         | {
-            "classifier": {"crop_padding": 0, "training": {"epochs": 0.2, "lr": 0.01}},
+            "classifier": CLASSIFIER,
+            "other_classifiers": [CLASSIFIER | {"seed": 1}],
             "attack": {
                 "pairs": 8,
                 "test_images": 6,
@@ -69,12 +72,13 @@ def failing(subject: str) -> Tamper:
 def test_every_study_ends_with_a_table_a_picture_and_a_sentence(studied: Experiment, tmp_path: Path) -> None:
     run, _ = run_in(tmp_path / "run", studied)
     tables = tables_of(run)
-    assert list(tables) == ["collusion", "curious", "inversion", "retrieval", "transfer"]
+    assert list(tables) == ["collusion", "curious", "inversion", "retrieval", "transfer", "utility"]
     users = ["user-0000", "user-0001"]
     assert list(tables["transfer"]["attacker"]) == [users[0], users[0], users[1], users[1]]
     assert list(tables["transfer"]["victim"]) == users * 2
     assert list(tables["curious"]["pairs"]) == [18, 18]
     assert list(tables["collusion"]["known_pairs"]) == [0, 2]
+    assert list(tables["utility"]["classifier"]) == ["psi", "other 0 (resnet20)"] * 2
     for study in studied.studies:
         table = tables[study.kind]
         assert list(table) == list(study.columns)
