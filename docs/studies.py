@@ -1,17 +1,21 @@
 """Writes what STUDIES.md says of runs from their folders: ``python docs/studies.py RUN [RUN ...]``.
 
 Everything between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` is replaced; nothing in there is written by hand.
-For a study of a run, NAME is ``<run>/<study>``, for the users of a run ``<run>``, for a sweep its name. Pictures are
-copied to ``docs/studies/``.
+For a study of a run, NAME is ``<run>/<study>``, for the users of a run ``<run>``; for a sweep it is its name, for its
+trade-off curves ``<sweep>/trade-off``, for the users of a cell ``<sweep>/<cell>``. Pictures are copied to
+``docs/studies/``.
 """
 
 import re
 import shutil
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
+from roles.evaluator.study import Study
 from sim.runs import RunFolder
 from sim.studies import conclusion_of, study_table
 from sim.sweep import SweepFolder
@@ -22,34 +26,43 @@ PICTURES = PAGE.parent / "studies"
 MOST_ROWS = 24
 
 
-def blocks_of(folder: Path) -> dict[str, str]:
-    """Return what a run or a sweep says, by name, with its pictures copied."""
+def blocks_of(folder: Path) -> dict[str, Callable[[], str]]:
+    """Return what writes each block that a run or a sweep has something to say for, copying its pictures."""
     if SweepFolder.is_one(folder):
         sweep = SweepFolder(folder)
-        table = "\n".join(line for line in (folder / "summary.md").read_text().splitlines() if line.startswith("|"))
-        said = [f"- {run.path.name}: {conclusion}" for run in sweep.runs() for conclusion, _ in _studies(run).values()]
-        return {sweep.name: "\n\n".join(filter(None, [table, "\n".join(said), *_pictures(folder, sweep.name)]))}
+        cells = {f"{sweep.name}/{run.path.name}": partial(_users, run) for run in sweep.runs()}
+        return cells | {sweep.name: partial(_cells, sweep), f"{sweep.name}/trade-off": partial(_trade_off, sweep)}
     run = RunFolder.open(folder)
-    name, studies = run.experiment().name, _studies(run)
-    blocks = {name: _users(run, set(studies))}
-    for kind, (conclusion, table) in studies.items():
-        # A matrix is better seen than read.
-        shown = _table(table) if len(table) <= MOST_ROWS and "attacker" not in table else ""
-        picture = _picture(folder / "figures" / f"study-{kind}.png", name)
-        blocks[f"{name}/{kind}"] = "\n\n".join(filter(None, [conclusion, shown, picture]))
-    return blocks
+    name = run.experiment().name
+    return {name: partial(_users, run)} | {
+        f"{name}/{study.kind}": partial(_study, run, study) for study in run.experiment().studies
+    }
 
 
-def _studies(run: RunFolder) -> dict[str, tuple[str, pd.DataFrame]]:
-    """Return what each study of a run amounts to, and its table."""
-    experiment, found = run.experiment(), dict[str, tuple[str, pd.DataFrame]]()
-    for study in experiment.studies:
-        found[study.kind] = (conclusion_of(study, run, experiment), study_table(study, run, experiment))
-    return found
+def _cells(sweep: SweepFolder) -> str:
+    """Return the table of a sweep, and what the studies of its cells amount to."""
+    table = "\n".join(line for line in (sweep.path / "summary.md").read_text().splitlines() if line.startswith("|"))
+    said = [
+        f"- {run.path.name}: {conclusion_of(study, run, run.experiment())}"
+        for run in sweep.runs()
+        for study in run.experiment().studies
+    ]
+    return "\n\n".join(filter(None, [table, "\n".join(said)]))
 
 
-def _users(run: RunFolder, kinds: set[str]) -> str:
+def _study(run: RunFolder, study: Study) -> str:
+    """Return what a study amounts to, its table and its picture."""
+    experiment = run.experiment()
+    table = study_table(study, run, experiment)
+    # A matrix is better seen than read.
+    shown = _table(table) if len(table) <= MOST_ROWS and "attacker" not in table else ""
+    picture = _picture(run.path / "figures" / f"study-{study.kind}.png", experiment.name)
+    return "\n\n".join(filter(None, [conclusion_of(study, run, experiment), shown, picture]))
+
+
+def _users(run: RunFolder) -> str:
     """Return the table of a run's summary and what it says of it, but for the studies' own conclusions."""
+    kinds = {study.kind for study in run.experiment().studies}
     lines = (run.path / "summary.md").read_text().splitlines()
     said = [line for line in lines if line.startswith("- ") and line.removeprefix("- ").partition(":")[0] not in kinds]
     return "\n".join([*(line for line in lines if line.startswith("|")), "", *said])
@@ -62,9 +75,10 @@ def _table(table: pd.DataFrame) -> str:
     return markdown(list(table), [[cell(value) for value in row] for row in table.itertuples(index=False)])
 
 
-def _pictures(folder: Path, name: str) -> list[str]:
+def _trade_off(sweep: SweepFolder) -> str:
     """Return the trade-off curves of a sweep, one or one for each value of an axis."""
-    return [_picture(path, name) for path in sorted((folder / "figures").rglob("trade-off.png"))]
+    pictures = sorted((sweep.path / "figures").rglob("trade-off.png"))
+    return "\n\n".join(_picture(path, sweep.name) for path in pictures)
 
 
 def _picture(source: Path, name: str) -> str:
@@ -81,10 +95,10 @@ def main() -> None:
     """Replace the blocks of STUDIES.md that the given folders have something to say about."""
     page = PAGE.read_text()
     for folder in sys.argv[1:]:
-        for name, block in blocks_of(Path(folder)).items():
+        for name, write in blocks_of(Path(folder)).items():
             begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
             if begin in page:
-                page = f"{page.partition(begin)[0]}{begin}\n{block}\n{end}{page.partition(end)[2]}"
+                page = f"{page.partition(begin)[0]}{begin}\n{write()}\n{end}{page.partition(end)[2]}"
     PAGE.write_text(page)
 
 
