@@ -26,9 +26,20 @@ def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Ten
     """
     if padding == 0:
         return images
+    return crop(images, padding, torch.randint(2 * padding + 1, (2, len(images)), generator=generator))
+
+
+def crop(images: Tensor, padding: int, shifts: Tensor) -> Tensor:
+    """Cut a window of the original size out of each image padded with black.
+
+    Args:
+        images: ``(N, C, H, W)``, any dtype.
+        padding: black pixels added on every side.
+        shifts: the first row and column of each window, int64 ``(2, N)``, from 0 to ``2 padding``.
+    """
     count, _, height, width = images.shape
     padded = F.pad(images, (padding, padding, padding, padding))
-    shifts = torch.randint(2 * padding + 1, (2, count), generator=generator).to(images.device)
+    shifts = shifts.to(images.device)
     rows = shifts[0].view(-1, 1) + torch.arange(height, device=images.device)
     columns = shifts[1].view(-1, 1) + torch.arange(width, device=images.device)
     which = torch.arange(count, device=images.device).view(-1, 1, 1)

@@ -1,12 +1,16 @@
 """The curious provider: it attacks with the pairs that training itself has shown it."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from statistics import median
 from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
 
+from roles.common.augment import crop
 from roles.common.exchange import Memories, Recall, Work, expect
 from roles.common.seeds import generator
 from roles.common.transform import apply_network
@@ -18,12 +22,15 @@ class Curious(Study):
     """For every user, an inverse network trained on the last (x_hat, x) that the provider was asked about.
 
     The provider owns X' and is told the id of every image (Section III-A), so training hands it the pairs of the ITN
-    attack before anything is published. They are what it saw: x_hat of an augmented x, while h_theta still changed.
+    attack before anything is published. They are what it saw: x_hat of an augmented x, while h_theta still changed. By
+    how much x was moved it is not told, and finds out by :func:`aligned`.
     """
 
     kind: Literal["curious"]
     pairs: Annotated[int, Field(ge=18)] = 4000
     """Protected images that the provider keeps of every user."""
+    shift: Annotated[int, Field(ge=0)] = 4
+    """Pixels by which the provider looks for x in every direction: the padding of the paper's crops."""
     images: Annotated[int, Field(ge=1)] = 500
     """Test images of every user."""
 
@@ -50,7 +57,8 @@ class Curious(Study):
             if len(seen.ids) >= 18:
                 order = torch.randperm(len(seen.ids), generator=generator(lab.seed, "curious", user))
                 own, held_out = order[len(order) // 9 :], order[: len(order) // 9]
-                known = lab.store.images("train")[seen.ids]
+                whole = lab.store.images("train")[seen.ids]
+                known = aligned(seen.protected, whole, self.shift, flip=lab.attack.flip)
                 pairs = (seen.protected[own], known[own], seen.protected[held_out], known[held_out])
                 itn, _ = train_itn(lab.itn, *pairs, lab.compute, lab.seed, flip=lab.attack.flip, progress=lab.progress)
                 state["estimates"] = apply_network(itn, protected, lab.compute)
@@ -71,3 +79,42 @@ class Curious(Study):
             f"With pairs from training alone, the provider gains {median(gains):.2f} SSIM on the class mean in the "
             f"median over {len(gains)} users."
         )
+
+
+def aligned(protected: Tensor, plain: Tensor, shift: int, *, flip: bool) -> Tensor:
+    """Return each plain image cropped, and mirrored, as its edges fit those of the protected one best.
+
+    A network that answers for every place from what is around it (h_theta has skips and small kernels) leaves edges
+    where they are, whatever it does to colours. Fit is the correlation of the gradients' magnitudes.
+
+    Args:
+        protected: uint8 ``(N, 3, H, W)``, of images that were cropped and perhaps mirrored.
+        plain: the same images before that, uint8 ``(N, 3, H, W)``.
+        shift: pixels, the largest move in any direction; what comes in from outside is black.
+        flip: whether they may have been mirrored.
+    """
+    count, _, height, width = plain.shape
+    seen = _unit(_edges(protected))
+    best, mirrored = torch.full((count,), -torch.inf), torch.zeros(count, dtype=torch.bool)
+    shifts = torch.zeros(2, count, dtype=torch.int64)
+    for mirror in (False, True) if flip else (False,):
+        edges = _edges(F.pad(plain.flip(3) if mirror else plain, (shift, shift, shift, shift)))
+        for row, column in product(range(2 * shift + 1), repeat=2):
+            fit = (seen * _unit(edges[:, row : row + height - 1, column : column + width - 1])).sum(1)
+            better = fit > best
+            best[better], mirrored[better] = fit[better], mirror
+            shifts[:, better] = torch.tensor([[row], [column]])
+    return crop(torch.where(mirrored.view(-1, 1, 1, 1), plain.flip(3), plain), shift, shifts)
+
+
+def _edges(images: Tensor) -> Tensor:
+    """Return the magnitudes of the gradients between neighbours, float32 ``(N, H - 1, W - 1)``."""
+    grey = images.float().mean(1)
+    corner = grey[:, :-1, :-1]
+    return torch.hypot(grey[:, 1:, :-1] - corner, grey[:, :-1, 1:] - corner)
+
+
+def _unit(maps: Tensor) -> Tensor:
+    """Return maps as vectors of mean 0 and length 1: products of two are correlations."""
+    flat = maps.flatten(1)
+    return F.normalize(flat - flat.mean(1, keepdim=True), dim=1)

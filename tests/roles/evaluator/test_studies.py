@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from roles.common.augment import augment
 from roles.common.compute import Compute
 from roles.common.data import ImageStore, Split
 from roles.common.exchange import (
@@ -31,6 +32,7 @@ from roles.common.weights import State
 from roles.evaluator.attack import AttackConfig, Protect
 from roles.evaluator.itn import ItnConfig
 from roles.evaluator.studies import Collusion, Curious, Inversion, Retrieval, Transfer, Utility
+from roles.evaluator.studies.curious import aligned
 from roles.evaluator.studies.retrieval import hits
 from roles.evaluator.study import Findings, Lab, Study
 
@@ -246,6 +248,37 @@ def test_a_provider_that_was_never_asked_has_nothing_to_attack_with(lab: Lab, st
     rows = [row for part in findings(study, lab, forgetful).values() for row in part.rows]
     assert rows == [{"user": user, "pairs": 0} for user in USERS]
     assert "seen no pair" in study.conclusion(rows)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), shift=st.integers(0, 3), flip=st.booleans())
+def test_a_curious_provider_finds_how_images_were_moved_from_their_edges(seed: int, shift: int, flip: bool) -> None:
+    stream = torch.Generator().manual_seed(seed)
+    plain = torch.randint(256, (6, 3, 16, 16), generator=stream, dtype=torch.uint8)
+    moved = augment(plain, shift, stream, flip=flip)
+    protected = 255 - moved // 2  # another brightness and contrast, inverted
+    assert torch.equal(aligned(protected, plain, 3, flip=True), moved)
+    if not flip:
+        assert torch.equal(aligned(protected, plain, shift, flip=False), moved)
+
+
+def test_what_training_has_shown_serves_a_provider_that_aligns_it_better_than_one_that_does_not(
+    lab: Lab, store: ImageStore
+) -> None:
+    provider = Provider(store, [0.5, 0.5, -1.0])
+
+    def watched(request: Request) -> Answer:
+        if not isinstance(request, Recall):
+            return provider(request)
+        ids = torch.arange(200)
+        moved = augment(store.images("train")[ids], 4, torch.Generator().manual_seed(0), flip=False)
+        return Memories(protection(0, {"factor": torch.tensor(0.5)})(moved, "train", ids), ids)
+
+    def gain(shift: int) -> float:
+        study = Curious(kind="curious", images=20, shift=shift)
+        return float(drive(study.work("0", USERS, replace(lab, state={})), watched).rows[0]["gain_ssim"])
+
+    assert gain(4) > gain(0) + 0.05
 
 
 def test_images_of_a_user_with_a_key_are_classified_by_its_own_classifier(lab: Lab, store: ImageStore) -> None:
