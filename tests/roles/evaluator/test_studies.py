@@ -34,7 +34,7 @@ from roles.evaluator.itn import ItnConfig
 from roles.evaluator.studies import Collusion, Curious, Inversion, Retrieval, Transfer, Utility
 from roles.evaluator.studies.curious import aligned
 from roles.evaluator.studies.retrieval import hits
-from roles.evaluator.study import Findings, Lab, Study
+from roles.evaluator.study import Findings, Lab, Row, Study
 
 USERS = [0, 1, 2]
 
@@ -274,11 +274,12 @@ def test_what_training_has_shown_serves_a_provider_that_aligns_it_better_than_on
         moved = augment(store.images("train")[ids], 4, torch.Generator().manual_seed(0), flip=False)
         return Memories(protection(0, {"factor": torch.tensor(0.5)})(moved, "train", ids), ids)
 
-    def gain(shift: int) -> float:
+    def row(shift: int) -> Row:
         study = Curious(kind="curious", images=20, shift=shift)
-        return float(drive(study.work("0", USERS, replace(lab, state={})), watched).rows[0]["gain_ssim"])
+        return drive(study.work("0", USERS, replace(lab, state={})), watched).rows[0]
 
-    assert gain(4) > gain(0) + 0.05
+    assert (row(4)["aligned"], row(0)["aligned"]) == (1, 0)
+    assert float(row(4)["gain_ssim"]) > float(row(0)["gain_ssim"]) + 0.05
 
 
 def test_images_of_a_user_with_a_key_are_classified_by_its_own_classifier(lab: Lab, store: ImageStore) -> None:
