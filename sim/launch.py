@@ -67,6 +67,8 @@ def simulation_environment(run: Path, home: Path, port: int, experiment: Experim
         # Up to this size an argument or a result travels in the call itself; above, through Ray's object store, which
         # costs two cores more than the copy does. A batch of 128 images of 32 pixels is 1.5 MB.
         "RAY_max_direct_call_object_size": "8000000",
+        # After a kill, Ray's agents would wait a minute for a daemon that nobody starts again.
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
         "OMP_NUM_THREADS": threads,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
