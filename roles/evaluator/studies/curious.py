@@ -61,16 +61,21 @@ class Curious(Study):
                 own, held_out = order[len(order) // 9 :], order[: len(order) // 9]
                 x = lab.store.images("train")[seen.ids]
                 known = [x, aligned(seen.protected, x, self.shift, flip=lab.attack.flip)] if self.shift else [x]
-                losses: list[float] = []
-                for plain_seen in known:
-                    pairs = (seen.protected[own], plain_seen[own], seen.protected[held_out], plain_seen[held_out])
-                    itn, curve = train_itn(
-                        lab.itn, *pairs, lab.compute, lab.seed, flip=lab.attack.flip, progress=lab.progress
+                tried = [
+                    train_itn(
+                        lab.itn,
+                        *(seen.protected[own], plain_seen[own], seen.protected[held_out], plain_seen[held_out]),
+                        lab.compute,
+                        lab.seed,
+                        flip=lab.attack.flip,
+                        progress=lab.progress,
                     )
-                    losses.append(min(row["validation_loss"] for row in curve))
-                    if losses[-1] == min(losses):
-                        state["estimates"] = apply_network(itn, protected, lab.compute)
-                state["aligned"] = torch.tensor(losses.index(min(losses)))
+                    for plain_seen in known
+                ]
+                losses = [min(row["validation_loss"] for row in curve) for _, curve in tried]
+                best = losses.index(min(losses))
+                state["aligned"] = torch.tensor(best)
+                state["estimates"] = apply_network(tried[best][0], protected, lab.compute)
         row: Row = {"user": user, "pairs": int(state["pairs"])}
         if "estimates" not in state:
             return Findings([row], {})
