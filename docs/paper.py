@@ -1,17 +1,26 @@
-"""Writes the tables of PAPER.md from run folders: ``python docs/paper.py SWEEP [SWEEP ...]``.
+"""Writes PAPER.md from run folders: ``python docs/paper.py RUN [RUN ...]``, runs or sweeps.
 
-Everything between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` is replaced; nothing in there is written by hand.
-Several sweeps or runs are one table: rows of the same method are repetitions, and numbers are medians over them.
+The rows of the given runs join ``docs/results/paper.csv``, in place of the same rows of earlier runs, so that a table
+that takes a day may be run in pieces; the page's blocks (see :func:`pages.fill`) are written from all rows. Rows of one
+method that differ in seeds are repetitions: numbers are medians over them.
 """
 
-import re
+import hashlib
+import json
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from pages import fill
 
+from roles.user.config import UserConfig
+from roles.user.conventional import PixelConfig
+from sim.config import Experiment
 from sim.evaluator_node import BLUR
+from sim.nodes import user_of
 from sim.run_figures import draw_table
 from sim.runs import RunFolder
 from sim.sweep import SweepFolder
@@ -19,7 +28,13 @@ from sim.tables import attack_title, attacks_in, markdown, psnr_and_ssim, with_r
 
 PAGE = Path(__file__).parent / "PAPER.md"
 PICTURES = PAGE.parent / "paper"
+ROWS = PAGE.parent / "results" / "paper.csv"
 CLASSIFIERS = {"resnet20": "ResNet-20", "vgg16_bn": "VGG16-BN"}
+BUDGETS = {"CPU": (16, 5.0), "full": (64, 200.0)}
+"""Of table1.yaml and of table1_paper.yaml: width and epochs of h_theta."""
+CONTROL = "control: blur"
+PROTECTIONS = ("plain", "network", "tanaka", "pixel", "gan")
+"""In the order of the tables."""
 TABLE_1 = {
     "plain": (91.23, 92.23),
     "proposed, alpha 0.005": (91.72, 91.94),
@@ -30,76 +45,134 @@ TABLE_1 = {
     "pixel-based": (90.99, 90.29),
 }
 """Table I of the paper: accuracy in percent, for ResNet-20 and VGG16-BN."""
-PROPOSED = re.compile(r"proposed, alpha [\d.]+")
 
 
 def rows_of(folder: Path) -> pd.DataFrame:
-    """Return the rows of a run, or of all complete cells of a sweep, with the classifier's name."""
-    runs = SweepFolder(folder).runs() if SweepFolder.is_one(folder) else [RunFolder.open(folder)]
+    """Return the rows of a run, or of all complete cells of a sweep, with what tells them apart from other rows."""
     tables = []
-    for run in runs:
+    for run in runs_in(folder):
         if (run.path / "table.parquet").is_file():
-            experiment = run.experiment()
+            experiment, facts = run.experiment(), run.facts()
             table = pd.read_parquet(run.path / "table.parquet")
-            tables.append(table.assign(classifier=experiment.classifier.name, method=table.apply(_method, axis=1)))
+            subjects = table["subject"]
+            known = {
+                "key": subjects.map(partial(_key, experiment)),
+                "run": experiment.name,
+                "machine": facts["gpu"] or facts["processor"],
+                "seed": experiment.seed,
+                "classifier": experiment.classifier.name,
+                "classifier_seed": experiment.classifier.seed,
+                "budget": _budget(experiment),
+                "method": subjects.map(partial(_method, experiment)),
+            }
+            tables.append(pd.DataFrame(known).join(table))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def _method(row: pd.Series) -> str:
-    if row["subject"] == BLUR:
-        return "control: blur"
-    setting = "" if pd.isna(row.get("setting")) else str(row["setting"])
-    match row["protection"]:
-        case "plain":
-            return "plain"
+def runs_in(folder: Path) -> list[RunFolder]:
+    """Return the runs of a sweep, or the run that a folder is."""
+    return SweepFolder(folder).runs() if SweepFolder.is_one(folder) else [RunFolder.open(folder)]
+
+
+def _key(experiment: Experiment, subject: str) -> str:
+    """Return the same for rows of the same user against the same psi under the same attack, and for no others."""
+    what: dict[str, Any] = {
+        "classifier": experiment.classifier.model_dump(),
+        "seed": experiment.seed,
+        "subject": subject,
+        "attack": experiment.attack.model_dump(),
+    }
+    if subject != BLUR:
+        user = experiment.user_config(user_of(subject)).model_dump()
+        user["features"]["weights"] = Path(user["features"]["weights"]).name
+        what["user"] = user
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _budget(experiment: Experiment) -> str:
+    return "full" if experiment.classifier.training.epochs >= BUDGETS["full"][1] else "CPU"
+
+
+def _method(experiment: Experiment, subject: str) -> str:
+    if subject == BLUR:
+        return CONTROL
+    config = experiment.user_config(user_of(subject))
+    protection = config.protection
+    match protection.kind:
         case "network":
-            # A width or a schedule of its own is another method, not a repetition.
-            others = [part for part in setting.split(", ") if part and not part.startswith(("alpha ", "layer "))]
-            return ", ".join([f"proposed, alpha {row['alpha']:g}, {row['phi']}", *others])
+            return ", ".join(
+                [f"proposed, alpha {config.alpha:g}, {config.features.layer}", *_apart(experiment, config)]
+            )
+        case "gan":
+            return ", ".join(["GAN-based (ours, from its description)", *_apart(experiment, config)])
         case "tanaka":
             return "Tanaka"
-        case "gan":
-            return "GAN-based (ours, from its description)"
-    keys = "a key an image" if "per_image" in setting else "one key"
-    return f"pixel-based, {keys}{', shuffled' if 'shuffle' in setting else ''}"
+    if isinstance(protection, PixelConfig):
+        keys = "one key" if protection.key == "one" else "a key an image"
+        return f"pixel-based, {keys}{', shuffled' if protection.shuffle else ''}"
+    return "plain"
+
+
+def _apart(experiment: Experiment, config: UserConfig) -> list[str]:
+    """Return what sets a network apart from those of its budget's table: it is another method then."""
+    width, epochs = BUDGETS[_budget(experiment)]
+    apart = [f"width {config.width}"] if config.width != width else []
+    return apart + ([f"{config.training.epochs:g} epochs"] if config.training.epochs != epochs else [])
+
+
+def in_order(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows as the tables have them, the control last, whatever piece each was run in."""
+    place = {protection: number for number, protection in enumerate(PROTECTIONS)}
+    by = rows.assign(place=rows["protection"].map(place), apart=rows["method"].str.contains("width|epochs"))
+    order = by.sort_values(["place", "apart", "phi", "alpha", "method", "run", "seed"], kind="stable").index
+    return rows.loc[order].reset_index(drop=True)
 
 
 def table_1(rows: pd.DataFrame) -> str:
     """Return accuracies beside the paper's, and each gap to plain images in the same run beside the paper's gap."""
+    budgets = [budget for budget in BUDGETS if budget in set(rows["budget"])]
     header, lines = ["method"], list[list[str]]()
     for name in CLASSIFIERS.values():
-        header += [f"{name}: paper", "gap", "ours", "gap", "n"]
-    for method in rows[rows["subject"] != BLUR]["method"].drop_duplicates():
-        found = PROPOSED.match(method)
-        known = TABLE_1.get(found.group() if found else method.partition(",")[0])
+        header += [f"{name}: paper", "gap"]
+        for budget in budgets:
+            header += [f"ours, {budget}", "gap", "n"]
+    for method in rows[rows["method"] != CONTROL]["method"].drop_duplicates():
+        known = next((paper for name, paper in TABLE_1.items() if _is_row(method, name)), None)
         cells = [method]
         for column, classifier in enumerate(CLASSIFIERS):
-            own = rows[(rows["method"] == method) & (rows["classifier"] == classifier)].dropna(subset=["accuracy"])
-            cells += (
-                ["-", "-"]
-                if known is None
-                else [
-                    f"{known[column]:.2f}",
-                    f"{known[column] - TABLE_1['plain'][column]:+.2f}",
-                ]
-            )
-            if own.empty:
-                cells += ["-", "-", "0"]
-                continue
-            accuracy, gap = 100 * own["accuracy"], 100 * (own["accuracy"] - own["plain_accuracy"])
-            cells += [with_range(accuracy, ".2f"), with_range(gap, "+.2f"), str(len(own))]
+            if known is None:
+                cells += ["-", "-"]
+            else:
+                cells += [f"{known[column]:.2f}", f"{known[column] - TABLE_1['plain'][column]:+.2f}"]
+            for budget in budgets:
+                own = rows[(rows["method"] == method) & (rows["classifier"] == classifier) & (rows["budget"] == budget)]
+                cells += _measured(own.dropna(subset=["accuracy"]))
         lines.append(cells)
     return markdown(header, lines)
 
 
-def attacks(rows: pd.DataFrame, classifier: str) -> str:
+def _is_row(method: str, name: str) -> bool:
+    """Return whether a method is the one that a row of the paper's table names, with whatever it leaves open."""
+    rest = method.removeprefix(name)
+    return rest in ("", ", relu1_2", ", relu2_2") or (name == "pixel-based" and method.startswith(name))
+
+
+def _measured(rows: pd.DataFrame) -> list[str]:
+    if rows.empty:
+        return ["-", "-", "0"]
+    accuracy, gap = 100 * rows["accuracy"], 100 * (rows["accuracy"] - rows["plain_accuracy"])
+    return [with_range(accuracy, ".2f"), with_range(gap, "+.2f"), str(len(rows))]
+
+
+def attacks(rows: pd.DataFrame) -> str:
     """Return what each protection hides and each attack gets back."""
     names, lines = attacks_in(rows), list[list[str]]()
-    header = ["method", "protected", "class mean", *map(attack_title, names), "verdict"]
-    own = rows[rows["classifier"] == classifier].dropna(subset=["accuracy"])
+    header = ["method", "accuracy", "protected", "class mean", *map(attack_title, names), "verdict"]
+    own = rows.dropna(subset=["accuracy"])
     for method, group in own.groupby("method", sort=False):
         medians = group.median(numeric_only=True)
-        cells = [str(method), psnr_and_ssim(medians, "protected"), psnr_and_ssim(medians, "class_mean")]
+        cells = [str(method), f"{100 * medians['accuracy']:.1f}"]
+        cells += [psnr_and_ssim(medians, name) for name in ("protected", "class_mean")]
         cells += [psnr_and_ssim(medians, name) + _recognised(medians, name) for name in names]
         lines.append([*cells, ", ".join(dict.fromkeys(group["verdict"]))])
     return markdown(header, lines)
@@ -111,28 +184,28 @@ def _recognised(medians: pd.Series, name: str) -> str:
 
 
 def draw(folders: list[Path], rows: pd.DataFrame) -> None:
-    """Draw the curves over all runs, and copy the strips over alpha and the boxes of the first: Fig. 5 and 7."""
+    """Draw the curves over all rows, and copy strips over alpha and boxes of the given runs: Fig. 5 and 7."""
     for name in CLASSIFIERS:
         draw_table(PICTURES / name, rows[rows["classifier"] == name])
-    first = SweepFolder(folders[0]).runs() if SweepFolder.is_one(folders[0]) else [RunFolder.open(folders[0])]
-    for run in first:
-        target = PICTURES / run.experiment().classifier.name
-        for picture in [*run.path.glob("figures/strips-over-alpha-*.png"), *run.path.glob("figures/psnr.png")]:
-            shutil.copyfile(picture, target / picture.name)
+    for folder in folders:
+        for run in runs_in(folder):
+            experiment = run.experiment()
+            target = PICTURES / experiment.classifier.name
+            target.mkdir(parents=True, exist_ok=True)
+            for picture in [*run.path.glob("figures/strips-over-alpha-*.png"), *run.path.glob("figures/psnr.png")]:
+                shutil.copyfile(picture, target / f"{experiment.name}-{picture.name}")
 
 
 def main() -> None:
-    """Replace the tables of PAPER.md, and draw its pictures."""
+    """Add the rows of the given runs, draw the pictures, write the blocks of PAPER.md."""
     folders = [Path(folder) for folder in sys.argv[1:]]
-    rows = pd.concat([rows_of(folder) for folder in folders], ignore_index=True)
+    known = [pd.read_csv(ROWS)] if ROWS.is_file() else []
+    rows = pd.concat([*known, *map(rows_of, folders)], ignore_index=True).drop_duplicates("key", keep="last")
+    rows = in_order(rows)
+    rows.to_csv(ROWS, index=False)
     draw(folders, rows)
-    blocks = {"table-1": table_1(rows)} | {f"attacks-{name}": attacks(rows, name) for name in CLASSIFIERS}
-    page = PAGE.read_text()
-    for name, block in blocks.items():
-        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-        if begin in page:
-            page = f"{page.partition(begin)[0]}{begin}\n{block}\n{end}{page.partition(end)[2]}"
-    PAGE.write_text(page)
+    tables = {f"attacks-{name}": partial(attacks, rows[rows["classifier"] == name]) for name in CLASSIFIERS}
+    fill(PAGE, {"table-1": partial(table_1, rows), **tables})
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """Writes what STUDIES.md says of runs from their folders: ``python docs/studies.py RUN [RUN ...]``.
 
-Everything between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` is replaced; nothing in there is written by hand.
-For a study of a run, NAME is ``<run>/<study>``, for the users of a run ``<run>``; for a sweep it is its name, for its
-trade-off curves ``<sweep>/trade-off``, for the users of a cell ``<sweep>/<cell>``. Pictures are copied to
-``docs/studies/``.
+Its blocks (see :func:`pages.fill`) are replaced; nothing in them is written by hand. For a study of a run, a block is
+called ``<run>/<study>``, for the users of a run ``<run>``; for a sweep it is its name, for its trade-off curves
+``<sweep>/trade-off``, for the users of a cell ``<sweep>/<cell>``. Pictures are copied to ``docs/studies/``.
 """
 
 import re
@@ -14,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
+from pages import fill
 
 from roles.evaluator.study import Study
 from sim.runs import RunFolder
@@ -93,13 +93,8 @@ def _picture(source: Path, name: str) -> str:
 
 def main() -> None:
     """Replace the blocks of STUDIES.md that the given folders have something to say about."""
-    page = PAGE.read_text()
     for folder in sys.argv[1:]:
-        for name, write in blocks_of(Path(folder)).items():
-            begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-            if begin in page:
-                page = f"{page.partition(begin)[0]}{begin}\n{write()}\n{end}{page.partition(end)[2]}"
-    PAGE.write_text(page)
+        fill(PAGE, blocks_of(Path(folder)))
 
 
 if __name__ == "__main__":

@@ -79,8 +79,10 @@ def _trained(job: Job, config: ClassifierConfig, name: str, heart: Heart) -> Cla
     reused = facts.is_file()
     if not reused:
         compute = compute_of(experiment)
-        # Nobody else works while psi is trained.
-        torch.set_num_threads(available_cpus())
+        if compute.device.type == "cpu":
+            # Nobody else works while psi is trained. With a GPU the CPU has only augmentation to do: four runs of 16
+            # threads each on 16 CPUs did three steps a second, their threads waiting for each other.
+            torch.set_num_threads(available_cpus())
         trained = train_classifier(
             config,
             store_of(experiment),
