@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import torch
 from pydantic import Field, model_validator
@@ -15,6 +15,8 @@ from roles.evaluator.studies import StudyConfig
 from roles.evaluator.studies.curious import Curious
 from roles.provider.training import ClassifierConfig
 from roles.user.config import UserConfig
+
+SectionT = TypeVar("SectionT", bound=Frozen)
 
 
 class ConfigError(ValueError):
@@ -156,9 +158,9 @@ class Experiment(Frozen):
     seed: Annotated[int, Field(ge=0)] = 0
     data: DataConfig = DataConfig()
     classifier: ClassifierConfig = ClassifierConfig()
-    other_classifiers: tuple[ClassifierConfig, ...] = ()
+    other_classifiers: tuple[dict[str, Any], ...] = ()
     """Further classifiers of plain images that the provider has, which no user trains against; for the study of
-    utility."""
+    utility. Each is a section like ``classifier`` with only the keys that differ, such as ``{seed: 1}``."""
     users: UsersConfig = UsersConfig()
     user: UserConfig = UserConfig()
     strategy: StrategyConfig = StrategyConfig()
@@ -231,6 +233,14 @@ class Experiment(Frozen):
         settings = self.users.settings
         return self.user if not settings else _changed(self.user, settings[user % len(settings)])
 
+    def other_classifier(self, number: int) -> ClassifierConfig:
+        """Return ``classifier`` as changed by the ``number``-th of ``other_classifiers``.
+
+        Raises:
+            ValidationError: what it says does not fit.
+        """
+        return _changed(self.classifier, self.other_classifiers[number])
+
     def user_configs(self) -> list[UserConfig]:
         """Return what :meth:`user_config` returns for the first users, up to where it repeats."""
         return [self.user_config(user) for user in range(max(1, len(self.users.settings)))]
@@ -269,7 +279,7 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _changed(config: UserConfig, setting: dict[str, Any]) -> UserConfig:
+def _changed(config: SectionT, changes: dict[str, Any]) -> SectionT:
     def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         both = dict(base)
         for key, value in changes.items():
@@ -279,7 +289,7 @@ def _changed(config: UserConfig, setting: dict[str, Any]) -> UserConfig:
             both[key] = merged(old or {}, value) if deeper else value
         return both
 
-    return UserConfig.model_validate(merged(config.model_dump(), setting))
+    return type(config).model_validate(merged(config.model_dump(), changes))
 
 
 def in_words(setting: dict[str, Any]) -> list[str]:

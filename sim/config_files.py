@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from roles.provider.training import ClassifierConfig
 from roles.user.config import UserConfig
 from sim.config import ConfigError, Experiment, one_line
 from sim.mistakes import explain
@@ -61,6 +62,11 @@ def experiment_of(content: dict[str, Any], path: Path) -> Experiment:
             experiment.user_config(number)
         except ValidationError as error:
             raise ConfigError(f"{path}: users.settings.{number}.{explain(error, UserConfig)}") from error
+    for number in range(len(experiment.other_classifiers)):
+        try:
+            experiment.other_classifier(number)
+        except ValidationError as error:
+            raise ConfigError(f"{path}: other_classifiers.{number}.{explain(error, ClassifierConfig)}") from error
     return experiment
 
 

@@ -1,4 +1,4 @@
-"""The figures of a run, drawn from plain data: image strips (Fig. 5 and 6), PSNR boxes (Fig. 7), curves, trade-off.
+"""The figures of a run, drawn from plain data: image strips (Fig. 5 and 6), PSNR boxes (Fig. 7), learning curves.
 
 Figures are made with matplotlib's objects, without pyplot: they need no display and leave no state behind.
 """
@@ -14,16 +14,18 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 from torch import Tensor
 from torch import uint8 as torch_uint8
 
-from sim.figure_style import COLOURS, COLUMN, MARKERS, PAGE, PNG_DPI, STYLE, Target, save_figure
+from sim.figure_style import COLOURS, COLUMN, PAGE, PNG_DPI, STYLE, Target, save_figure
 
 _MANY_USERS = 16
+_MOST_BOXES = 24
+"""Users up to which each has its own boxes: those of Table I, with the control, are nineteen."""
 _LONGEST_LEGEND = 8
 _LETTER = 0.065
 """Width of a letter of a label, in inches."""
@@ -55,20 +57,6 @@ class Panel:
     title: str
     log: bool = False
     x: str = "epoch"
-
-
-@dataclass(frozen=True)
-class TradeOff:
-    """What one protection costs and keeps.
-
-    ``accuracy`` is over that on plain images, in points; ``gain`` the SSIM of the best that is to be had, the protected
-    image itself or an attack's estimate, over that of the class mean.
-    """
-
-    label: str
-    accuracy: float
-    gain: float
-    group: str
 
 
 def draw_strips(to: Target, rows: list[StripRow], title: str | None = None) -> None:
@@ -142,7 +130,7 @@ def _check_strips(rows: list[StripRow]) -> None:
 def draw_psnr_boxes(to: Target, boxes: list[Box]) -> None:
     """Draw box plots of PSNR values as in Fig. 7: quartiles, median, :func:`whiskers`, no outliers.
 
-    Up to 16 users have a box each in every group. Of more users, each group has one box: that of its users' medians.
+    Up to 24 users have a box each in every group. Of more users, each group has one box: that of its users' medians.
 
     Args:
         to: see :data:`Target`.
@@ -158,7 +146,7 @@ def draw_psnr_boxes(to: Target, boxes: list[Box]) -> None:
     if len(groups) > len(COLOURS):
         raise ValueError(f"{len(groups)} groups of boxes: at most {len(COLOURS)} can be told apart")
     values = [_finite(box.values) for box in boxes]
-    many = len(users) > _MANY_USERS
+    many = len(users) > _MOST_BOXES
     slots: list[str]
     drawn: list[tuple[int, int, NDArray[np.float64]]]  # slot on the axis, group, values
     if many:
@@ -262,84 +250,6 @@ def _draw_boxes(ax: Axes, drawn: list[tuple[int, int, NDArray[np.float64]]]) -> 
 def _pale(colour: str) -> tuple[float, float, float]:
     red, green, blue = (0.45 * part + 0.55 for part in to_rgb(colour))
     return red, green, blue
-
-
-def draw_trade_off(to: Target, points: list[TradeOff], hidden: tuple[float, float]) -> None:
-    """Draw what protections cost against what can be seen, one mark a user: both are best at the upper left.
-
-    Args:
-        to: see :data:`Target`.
-        points: in any order; groups are drawn in the order of their first point.
-        hidden: the largest loss of accuracy, in points, and the largest gain in SSIM at which a protection may be
-            said to hold; the corner in which both do is marked.
-
-    Raises:
-        ValueError: there are more than 8 groups, which nobody could tell apart.
-    """
-    groups = list(dict.fromkeys(point.group for point in points))
-    if len(groups) > len(COLOURS):
-        raise ValueError(f"{len(groups)} groups of points: at most {len(COLOURS)} can be told apart")
-    loss, gain = hidden
-    with mpl.rc_context(STYLE | {"axes.grid.axis": "both"}):
-        figure = Figure(figsize=(COLUMN, 3.0), layout="constrained")
-        ax = figure.add_subplot()
-        ax.set_xlabel("SSIM that can be had, over the class mean")
-        ax.set_ylabel("accuracy, protected - plain (points)")
-        for index, group in enumerate(groups):
-            own = [point for point in points if point.group == group]
-            x, y = [point.gain for point in own], [point.accuracy for point in own]
-            ax.scatter(x, y, s=14, color=COLOURS[index], marker=MARKERS[index], label=group, linewidths=0)
-            if len(points) <= _MANY_USERS:
-                for point in own:
-                    place = (point.gain, point.accuracy)
-                    ax.annotate(point.label, place, (3, 2), textcoords="offset points", size=5, color="0.3")
-        low, high = min([-loss, *(p.accuracy for p in points)]), max([0.0, *(p.accuracy for p in points)])
-        left, right = min([0.0, *(p.gain for p in points)]), max([gain, *(p.gain for p in points)])
-        ax.set_xlim(left - 0.05 * (right - left), right + 0.25 * (right - left))
-        ax.set_ylim(low - 0.08 * (high - low), high + 0.12 * (high - low))
-        (x_low, _), (_, y_high) = ax.get_xlim(), ax.get_ylim()
-        ax.add_patch(Rectangle((x_low, -loss), gain - x_low, y_high + loss, color="0.9", zorder=0, label="both hold"))
-        figure.legend(loc="outside upper center", ncols=min(3, len(groups) + 1))
-        save_figure(figure, to)
-
-
-def draw_accuracy(to: Target, lines: dict[str, list[tuple[float, float]]], plain: float) -> None:
-    """Draw accuracy in percent against alpha, a line a kind of network, with that on plain images.
-
-    Args:
-        to: see :data:`Target`.
-        lines: by label, pairs of alpha and accuracy in any order; of several users at one alpha, each has a mark and
-            the line goes through their mean. alpha 0 is left out: the axis is logarithmic.
-        plain: accuracy on plain images, in percent.
-
-    Raises:
-        ValueError: there are more than 8 lines, which nobody could tell apart.
-    """
-    if len(lines) > len(COLOURS):
-        raise ValueError(f"{len(lines)} lines: at most {len(COLOURS)} can be told apart")
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(COLUMN, 2.6), layout="constrained")
-        ax = figure.add_subplot()
-        ax.set_xlabel("alpha")
-        ax.set_ylabel("accuracy (%)")
-        ax.set_xscale("log")
-        ax.axhline(plain, color="0.4", linewidth=0.8, linestyle="--", label="plain")
-        for index, (label, pairs) in enumerate(lines.items()):
-            shown = sorted((alpha, accuracy) for alpha, accuracy in pairs if alpha > 0)
-            by_alpha: dict[float, list[float]] = {}
-            for alpha, accuracy in shown:
-                by_alpha.setdefault(alpha, []).append(accuracy)
-            means = [float(np.mean(values)) for values in by_alpha.values()]
-            ax.plot(list(by_alpha), means, color=COLOURS[index], linewidth=1)
-            x, y = [alpha for alpha, _ in shown], [accuracy for _, accuracy in shown]
-            ax.scatter(x, y, s=14, color=COLOURS[index], marker=MARKERS[index], label=label, linewidths=0)
-        alphas = sorted({alpha for pairs in lines.values() for alpha, _ in pairs if alpha > 0})
-        if len(alphas) <= _LONGEST_LEGEND:
-            ax.set_xticks(alphas, [f"{alpha:g}" for alpha in alphas])
-            ax.xaxis.set_minor_formatter(NullFormatter())
-            ax.tick_params(axis="x", which="minor", length=0)
-        figure.legend(loc="outside upper center", ncols=min(3, len(lines) + 1))
-        save_figure(figure, to)
 
 
 def draw_learning_curves(to: Target, curves: dict[str, list[dict[str, float]]], panels: list[Panel]) -> None:

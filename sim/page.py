@@ -17,7 +17,7 @@ from matplotlib.colors import to_hex
 from roles.evaluator.attack import Measured
 from sim.config import ConfigError
 from sim.evaluator_node import BLUR
-from sim.figures import Box, Panel, TradeOff, draw_learning_curves, draw_psnr_boxes, draw_trade_off
+from sim.figures import Box, Panel, draw_learning_curves, draw_psnr_boxes
 from sim.nodes import user_name
 from sim.page_strips import Pictures, fit
 from sim.page_tables import (
@@ -36,6 +36,7 @@ from sim.results import Run, Sweep, load
 from sim.run_figures import PANELS, boxes_of, estimate_title, trade_offs
 from sim.runs import subject_of
 from sim.summary import control_of, findings, introduction
+from sim.trade_off_figures import TradeOff, draw_trade_off
 
 _BUDGET = 9_000_000
 """Characters of all pictures in a page."""

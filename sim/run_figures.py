@@ -1,6 +1,7 @@
 """What the figures of a run show: its results as the boxes, strips, curves and marks that sim/figures.py draws."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -12,16 +13,14 @@ from sim.figures import (
     Box,
     Panel,
     StripRow,
-    TradeOff,
-    draw_accuracy,
     draw_learning_curves,
     draw_psnr_boxes,
     draw_strips,
-    draw_trade_off,
 )
 from sim.nodes import subject_title, user_of
 from sim.result_table import HIDDEN, best_ssim, measured_users
 from sim.runs import RunFolder, subject_of
+from sim.trade_off_figures import TradeOff, draw_accuracy, draw_trade_off
 
 PANELS = [
     Panel("train_loss", "L_class, training"),
@@ -65,7 +64,9 @@ def draw_table(figures: Path, table: pd.DataFrame) -> None:
     if "alpha" in measured and measured["alpha"].nunique() > 1:
         lines: dict[str, list[tuple[float, float]]] = {}
         for _, row in measured.dropna(subset=["alpha"]).iterrows():
-            name = str(row["phi"]) + (f", width {row['width']}" if measured["width"].nunique() > 1 else "")
+            width = [f"width {row['width']:g}"] if measured["width"].nunique() > 1 else []
+            others = [part for part in _parts(row) if not part.startswith(("alpha ", "layer ", "width "))]
+            name = ", ".join([str(row["phi"]), *width, *others])
             lines.setdefault(name, []).append((float(row["alpha"]), 100 * float(row["accuracy"])))
         draw_accuracy(figures / "accuracy", lines, 100 * float(measured["plain_accuracy"].iloc[0]))
 
@@ -74,16 +75,19 @@ def trade_offs(measured: pd.DataFrame) -> list[TradeOff]:
     """Return what each protection costs and keeps; ``measured`` is as of :func:`measured_users`, not empty."""
     gaps = 100 * (measured["accuracy"] - measured["plain_accuracy"])
     gains = best_ssim(measured) - measured["class_mean_ssim"]
-    kinds = (
-        measured["protection"].where(measured["phi"].isna(), measured["phi"])
-        if "phi" in measured
-        else (measured["protection"])
-    )
-    labels = measured["setting"] if "setting" in measured else measured["subject"].map(subject_title)
-    return [
-        TradeOff(str(label), float(gap), float(gain), str(kind))
-        for label, gap, gain, kind in zip(labels, gaps, gains, kinds, strict=True)
-    ]
+    points: list[TradeOff] = []
+    for (_, row), gap, gain in zip(measured.iterrows(), gaps, gains, strict=True):
+        kind = str(row["protection"] if pd.isna(row.get("phi")) else row["phi"])
+        # What the group says already need not stand beside every mark.
+        label = ", ".join(part for part in _parts(row) if part not in (kind, f"layer {kind}"))
+        points.append(TradeOff(label or subject_title(str(row["subject"])), float(gap), float(gain), kind))
+    return points
+
+
+def _parts(row: "pd.Series[Any]") -> list[str]:
+    """Return how a user differs from others, one by one."""
+    setting = row.get("setting")
+    return [] if pd.isna(setting) else [part for part in str(setting).split(", ") if part]
 
 
 def boxes_of(experiment: Experiment, subject: str, result: AttackResult) -> list[Box]:
@@ -123,11 +127,15 @@ def _strips_over_alpha(run: RunFolder, experiment: Experiment) -> dict[str, list
     Of several users with one alpha, the first is shown; where all have one, there is nothing to show.
     """
     found: dict[str, dict[float, AttackResult]] = {}
+    epochs = {config.training.epochs for config in experiment.user_configs()}
     for user in range(len(experiment.user_configs())):
         config = experiment.user_config(user)
         if config.protection.kind != "network":
             continue
-        of_name = found.setdefault(f"{config.features.layer}-width-{config.width}", {})
+        name = f"{config.features.layer}-width-{config.width}"
+        if len(epochs) > 1:
+            name += f"-epochs-{config.training.epochs:g}"
+        of_name = found.setdefault(name, {})
         result = None if config.alpha in of_name else run.attack(subject_of(experiment, user))
         if result is not None:
             of_name[config.alpha] = result

@@ -72,7 +72,9 @@ def _lines(form: Lines, table: pd.DataFrame) -> Figure:
         raise ValueError(f"{len(groups)} lines: at most {len(COLOURS)} can be told apart")
     # Users have no order that a line could follow.
     ordered = pd.api.types.is_numeric_dtype(table[form.x])
-    for (name, part), colour, marker in zip(groups, COLOURS, MARKERS, strict=False):
+    if ordered and len(table) > len(table.drop_duplicates([form.x, *filter(None, [form.by])])):
+        ax.set_xlabel(f"{form.x.replace('_', ' ')} (lines: means)")
+    for place, ((name, part), colour, marker) in enumerate(zip(groups, COLOURS, MARKERS, strict=False)):
         label = f"{name} {form.by.replace('_', ' ')}" if name.isdecimal() else name
         means = part.groupby(form.x, sort=False)[form.value].mean()
         x = [places[value] for value in means.index]
@@ -81,10 +83,12 @@ def _lines(form: Lines, table: pd.DataFrame) -> Figure:
         ax.scatter(
             [places[value] for value in dots[form.x]],
             dots[form.value].to_numpy(dtype=float),
-            s=12,
-            color=colour,
+            # Open, and each larger than the one before: where several fall together, all are seen.
+            s=10 + 8 * place,
+            facecolors="none",
+            edgecolors=colour,
             marker=marker,
-            linewidths=0,
+            linewidths=0.9,
             label=label,
         )
     if len(places) <= _MOST_NAMES:

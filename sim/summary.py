@@ -84,8 +84,8 @@ def findings(table: pd.DataFrame, experiment: Experiment) -> list[str]:
     lines = [
         "- "
         + "; ".join(f"{count} of {len(users)} users: {verdict}" for verdict, count in counts.items())
-        + ". (visible: the protected images themselves resemble the plain ones; recovered: an attack's estimates do; "
-        "hidden: no attack gains 1 dB or 0.05 SSIM on the class mean.)"
+        + ". (visible: the protected images themselves resemble the plain ones, beyond the class mean; recovered: an "
+        "attack's estimates do; hidden: neither gains 1 dB or 0.05 SSIM on it.)"
     ]
     if experiment.strategy.publishes_one:
         lines.append("- All users publish the same theta: it was attacked once, and every row shows that attack.")

@@ -181,6 +181,14 @@ def test_a_setting_of_another_kind_leaves_nothing_of_the_kind_before(config: Pat
     assert [user.protection.kind for user in experiment.user_configs()] == ["tanaka", "pixel"]
 
 
+def test_another_classifier_is_the_first_but_for_what_it_changes(config: Path) -> None:
+    changes = "other_classifiers=[{seed: 1}, {name: vgg16_bn, training: {epochs: 2}}]"
+    experiment = load_experiment(config, ["classifier.training={epochs: 3, lr: 0.3}", changes])
+    seeded, deeper = (experiment.other_classifier(number) for number in range(2))
+    assert seeded == experiment.classifier.model_copy(update={"seed": 1})
+    assert (deeper.name, deeper.training.epochs, deeper.training.lr, deeper.seed) == ("vgg16_bn", 2, 0.3, 0)
+
+
 def test_paths_in_settings_become_absolute_as_well(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +260,7 @@ BAD = {
     "studies=[{kind: transfer}, {kind: transfer}]": "studies asks for a kind twice: they are transfer, transfer",
     "studies=[{kind: collusion, coalitions: [2, 1]}]": "studies.0.coalitions: got [2, 1]: must be rising numbers",
     "studies=[{kind: utility}]": "studies asks for utility, and other_classifiers names none: add one",
+    "other_classifiers=[{}, {seeds: 1}]": "other_classifiers.1.seeds: unknown key; did you mean 'seed'?",
     "studies=[transfer]": "studies.0: got 'transfer': must be a section of keys and values",
     "user.seed=-1": "user.seed: got -1: must be greater than or equal to 0",
     "seed=-1": "seed: got -1: must be greater than or equal to 0",

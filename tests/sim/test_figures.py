@@ -1,3 +1,4 @@
+import itertools
 import math
 import time
 from pathlib import Path
@@ -5,21 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from sim import figures
+from sim import figures, trade_off_figures
 from sim.figures import (
     Box,
     Panel,
     StripRow,
-    TradeOff,
-    draw_accuracy,
     draw_learning_curves,
     draw_psnr_boxes,
     draw_strips,
-    draw_trade_off,
     whiskers,
 )
+from sim.trade_off_figures import TradeOff, draw_accuracy, draw_trade_off
 
 
 def assert_drawn(path: Path) -> None:
@@ -112,8 +112,8 @@ def test_the_boxes_of_a_thousand_users_are_drawn_in_seconds(tmp_path: Path) -> N
 def test_of_many_users_the_box_is_that_of_their_medians(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[list[float]] = []
     monkeypatch.setattr(figures, "_draw_boxes", lambda ax, boxes: drawn.extend(b[2].tolist() for b in boxes))
-    draw_psnr_boxes(tmp_path / "psnr", [Box(str(u), torch.tensor([0.0, u, 100.0]), "protected") for u in range(17)])
-    assert drawn == [[float(user) for user in range(17)]]
+    draw_psnr_boxes(tmp_path / "psnr", [Box(str(u), torch.tensor([0.0, u, 100.0]), "protected") for u in range(25)])
+    assert drawn == [[float(user) for user in range(25)]]
 
 
 def test_boxes_leave_out_nan_and_count_exactly_recovered_images_as_the_best(
@@ -179,11 +179,30 @@ def test_learning_curves_without_panels_are_refused(tmp_path: Path) -> None:
         draw_learning_curves(tmp_path / "curves", {}, [])
 
 
-@pytest.mark.parametrize("users", [1, 40])
+@pytest.mark.parametrize("users", [1, 20, 40])
 def test_a_trade_off_is_written_as_png_and_pdf(tmp_path: Path, users: int) -> None:
     points = [TradeOff(f"user {user}", -user, 0.01 * user, ("relu1_2", "pixel")[user % 2]) for user in range(users)]
     draw_trade_off(tmp_path / "trade-off", points, (2.0, 0.05))
     assert_drawn(tmp_path / "trade-off")
+
+
+def test_labels_of_a_trade_off_cover_no_mark_and_no_other_label_and_marks_in_one_place_share_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures_drawn: list[Figure] = []
+    monkeypatch.setattr(trade_off_figures, "save_figure", lambda figure, to: figures_drawn.append(figure))
+    close = [TradeOff(f"user {user}", -5 - user / 9, 0.2 + user / 300, "relu1_2") for user in range(6)]
+    draw_trade_off(
+        tmp_path / "t", [*close, *(TradeOff(f"user {user}", 0, 0.1, "relu1_2") for user in (6, 7))], (2, 0.05)
+    )
+    (figure,) = figures_drawn
+    figure.draw_without_rendering()
+    ax = figure.axes[0]
+    assert sorted(text.get_text() for text in ax.texts)[-1] == "user 6 and 1 more"
+    boxes = [text.get_window_extent() for text in ax.texts]
+    marks = [ax.transData.transform((point.gain, point.accuracy)) for point in close]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    assert not any(box.contains(*mark) for box in boxes for mark in marks)
 
 
 def test_accuracy_is_drawn_against_alpha_without_alpha_0(tmp_path: Path) -> None:

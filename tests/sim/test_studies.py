@@ -36,7 +36,7 @@ def studied(experiment: Experiment) -> Experiment:
         experiment.model_dump()
         | {
             "classifier": CLASSIFIER,
-            "other_classifiers": [CLASSIFIER | {"seed": 1}],
+            "other_classifiers": [{"seed": 1}],
             "attack": {
                 "pairs": 8,
                 "test_images": 6,

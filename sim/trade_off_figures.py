@@ -1,0 +1,140 @@
+"""What protections cost against what they hide, and against alpha, drawn from plain data."""
+
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullFormatter
+from matplotlib.transforms import Bbox
+
+from sim.figure_style import COLOURS, COLUMN, MARKERS, STYLE, Target, save_figure
+
+_MOST_LABELS = 32
+_LABEL_SIZE = 5
+"""In points."""
+_MOST_TICKS = 8
+
+
+@dataclass(frozen=True)
+class TradeOff:
+    """What one protection costs and keeps.
+
+    ``accuracy`` is over that on plain images, in points; ``gain`` the SSIM of the best that is to be had, the protected
+    image itself or an attack's estimate, over that of the class mean.
+    """
+
+    label: str
+    accuracy: float
+    gain: float
+    group: str
+
+
+def draw_trade_off(to: Target, points: list[TradeOff], hidden: tuple[float, float]) -> None:
+    """Draw what protections cost against what can be seen, one mark a user: both are best at the upper left.
+
+    Up to 32 marks are labelled; users whose marks fall together share one label.
+
+    Args:
+        to: see :data:`Target`.
+        points: in any order; groups are drawn in the order of their first point.
+        hidden: the largest loss of accuracy, in points, and the largest gain in SSIM at which a protection may be
+            said to hold; the corner in which both do is marked.
+
+    Raises:
+        ValueError: there are more than 8 groups, which nobody could tell apart.
+    """
+    groups = list(dict.fromkeys(point.group for point in points))
+    if len(groups) > len(COLOURS):
+        raise ValueError(f"{len(groups)} groups of points: at most {len(COLOURS)} can be told apart")
+    loss, gain = hidden
+    with mpl.rc_context(STYLE | {"axes.grid.axis": "both"}):
+        figure = Figure(figsize=(COLUMN, 3.0), layout="constrained")
+        ax = figure.add_subplot()
+        ax.set_xlabel("SSIM that can be had, over the class mean")
+        ax.set_ylabel("accuracy, protected - plain (points)")
+        for index, group in enumerate(groups):
+            own = [point for point in points if point.group == group]
+            x, y = [point.gain for point in own], [point.accuracy for point in own]
+            ax.scatter(x, y, s=14, color=COLOURS[index], marker=MARKERS[index], label=group, linewidths=0)
+        low, high = min([-loss, *(p.accuracy for p in points)]), max([0.0, *(p.accuracy for p in points)])
+        left, right = min([0.0, *(p.gain for p in points)]), max([gain, *(p.gain for p in points)])
+        ax.set_xlim(left - 0.05 * (right - left), right + 0.25 * (right - left))
+        ax.set_ylim(low - 0.08 * (high - low), high + 0.12 * (high - low))
+        (x_low, _), (_, y_high) = ax.get_xlim(), ax.get_ylim()
+        ax.add_patch(Rectangle((x_low, -loss), gain - x_low, y_high + loss, color="0.9", zorder=0, label="both hold"))
+        figure.legend(loc="outside upper center", ncols=min(3, len(groups) + 1))
+        if len(points) <= _MOST_LABELS:
+            _label(figure, ax, points)
+        save_figure(figure, to)
+
+
+def _label(figure: Figure, ax: Axes, points: list[TradeOff]) -> None:
+    """Write the names of marks beside them, each where it covers no other, if there is such a place."""
+    figure.draw_without_rendering()  # places are known once the layout is
+    marks: dict[tuple[int, int], list[TradeOff]] = {}
+    for point in points:
+        x, y = ax.transData.transform((point.gain, point.accuracy))
+        marks.setdefault((round(x), round(y)), []).append(point)
+    unit = figure.dpi / 72
+    taken = [Bbox.from_extents(x - 2 * unit, y - 2 * unit, x + 2 * unit, y + 2 * unit) for x, y in marks]
+    for (x, y), own in marks.items():
+        label = own[0].label if len(own) == 1 else f"{own[0].label} and {len(own) - 1} more"
+        width, height = (0.55 * len(label) + 0.3) * _LABEL_SIZE * unit, _LABEL_SIZE * unit
+        boxes = [
+            Bbox.from_bounds(x + (3 * unit if right else -3 * unit - width), y + shift * height, width, height)
+            for shift in (0.1, -1.1, 1.2, -2.2, 2.3, -3.3)
+            for right in (True, False)
+        ]
+        inside = [box for box in boxes if ax.bbox.containsx(box.x0) and ax.bbox.containsx(box.x1)] or boxes
+        box = min(inside, key=lambda box: sum(box.overlaps(other) for other in taken))
+        taken.append(box)
+        ax.annotate(
+            label,
+            (own[0].gain, own[0].accuracy),
+            ((box.x0 - x) / unit, (box.y0 - y) / unit),
+            textcoords="offset points",
+            size=_LABEL_SIZE,
+            color="0.3",
+        )
+
+
+def draw_accuracy(to: Target, lines: dict[str, list[tuple[float, float]]], plain: float) -> None:
+    """Draw accuracy in percent against alpha, a line a kind of network, with that on plain images.
+
+    Args:
+        to: see :data:`Target`.
+        lines: by label, pairs of alpha and accuracy in any order; of several users at one alpha, each has a mark and
+            the line goes through their mean. alpha 0 is left out: the axis is logarithmic.
+        plain: accuracy on plain images, in percent.
+
+    Raises:
+        ValueError: there are more than 8 lines, which nobody could tell apart.
+    """
+    if len(lines) > len(COLOURS):
+        raise ValueError(f"{len(lines)} lines: at most {len(COLOURS)} can be told apart")
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(COLUMN, 2.6), layout="constrained")
+        ax = figure.add_subplot()
+        ax.set_xlabel("alpha")
+        ax.set_ylabel("accuracy (%)")
+        ax.set_xscale("log")
+        ax.axhline(plain, color="0.4", linewidth=0.8, linestyle="--", label="plain")
+        for index, (label, pairs) in enumerate(lines.items()):
+            shown = sorted((alpha, accuracy) for alpha, accuracy in pairs if alpha > 0)
+            by_alpha: dict[float, list[float]] = {}
+            for alpha, accuracy in shown:
+                by_alpha.setdefault(alpha, []).append(accuracy)
+            means = [float(np.mean(values)) for values in by_alpha.values()]
+            ax.plot(list(by_alpha), means, color=COLOURS[index], linewidth=1)
+            x, y = [alpha for alpha, _ in shown], [accuracy for _, accuracy in shown]
+            ax.scatter(x, y, s=14, color=COLOURS[index], marker=MARKERS[index], label=label, linewidths=0)
+        alphas = sorted({alpha for pairs in lines.values() for alpha, _ in pairs if alpha > 0})
+        if len(alphas) <= _MOST_TICKS:
+            ax.set_xticks(alphas, [f"{alpha:g}" for alpha in alphas])
+            ax.xaxis.set_minor_formatter(NullFormatter())
+            ax.tick_params(axis="x", which="minor", length=0)
+        figure.legend(loc="outside upper center", ncols=min(3, len(lines) + 1))
+        save_figure(figure, to)

@@ -1,0 +1,41 @@
+"""What the table of a run says of a user in one word."""
+
+from dataclasses import replace
+
+import pytest
+
+from roles.evaluator.attack import AttackResult
+from sim.result_table import verdict_of
+from tests.sim.made_up_run import attack_of, measured
+
+PLAIN_GUESS = (13.0, 0.2)  # the class mean's PSNR and SSIM on images that differ, such as photographs
+GOOD_GUESS = (16.0, 0.6)  # and on images that are alike, such as digits
+
+
+def result(protected: tuple[float, float], estimate: tuple[float, float], guess: tuple[float, float]) -> AttackResult:
+    return replace(
+        attack_of(0),
+        protected=measured(*protected),
+        estimates={"strong": measured(*estimate)},
+        baselines={"class_mean": measured(*guess, accuracy=None)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("protected", "estimate", "guess", "verdict"),
+    [
+        ((8, 0.0), (13.5, 0.22), PLAIN_GUESS, "hidden"),
+        ((8, 0.0), (14.5, 0.22), PLAIN_GUESS, "partial"),
+        ((8, 0.0), (12.0, 0.30), PLAIN_GUESS, "partial"),
+        ((8, 0.3), (13.5, 0.22), PLAIN_GUESS, "partial"),  # the protected image shows more than any attack makes of it
+        ((8, 0.0), (20.0, 0.55), PLAIN_GUESS, "recovered"),
+        ((18, 0.55), (20.0, 0.70), PLAIN_GUESS, "visible"),
+        ((8, 0.0), (14.0, 0.55), GOOD_GUESS, "hidden"),  # less than the guess is nothing, however much it resembles
+        ((12, 0.55), (20.0, 0.80), GOOD_GUESS, "recovered"),
+        ((20, 0.70), (20.0, 0.80), GOOD_GUESS, "visible"),
+    ],
+)
+def test_a_verdict_is_about_what_is_had_beyond_the_class_mean(
+    protected: tuple[float, float], estimate: tuple[float, float], guess: tuple[float, float], verdict: str
+) -> None:
+    assert verdict_of(result(protected, estimate, guess)) == verdict
