@@ -9,6 +9,7 @@ import hashlib
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from typing import Any
 import pandas as pd
 from pages import fill
 
+from roles.common.recipes import Recipe
 from roles.user.config import UserConfig
 from roles.user.conventional import PixelConfig
-from sim.config import Experiment
+from sim.config import Experiment, in_words
 from sim.evaluator_node import BLUR
 from sim.nodes import user_of
+from sim.result_table import HIDDEN, HIDDEN_DB
 from sim.run_figures import draw_table
 from sim.runs import RunFolder
 from sim.sweep import SweepFolder
@@ -30,7 +33,7 @@ PAGE = Path(__file__).parent / "PAPER.md"
 PICTURES = PAGE.parent / "paper"
 ROWS = PAGE.parent / "results" / "paper.csv"
 CLASSIFIERS = {"resnet20": "ResNet-20", "vgg16_bn": "VGG16-BN"}
-BUDGETS = {"CPU": (16, 5.0), "full": (64, 200.0)}
+BUDGETS = {"CPU": (16, 5), "full": (64, 200)}
 """Of table1.yaml and of table1_paper.yaml: width and epochs of h_theta."""
 CONTROL = "control: blur"
 PROTECTIONS = ("plain", "network", "tanaka", "pixel", "gan")
@@ -75,17 +78,25 @@ def runs_in(folder: Path) -> list[RunFolder]:
 
 
 def _key(experiment: Experiment, subject: str) -> str:
-    """Return the same for rows of the same user against the same psi under the same attack, and for no others."""
+    """Return the same for rows that cannot but agree, and for no others: not for users of another number or seed.
+
+    Where the data set lies is of no account, nor how the run was carried out.
+    """
     what: dict[str, Any] = {
+        "data": experiment.data.model_dump() | {"name": Path(experiment.data.name).name},
         "classifier": experiment.classifier.model_dump(),
-        "seed": experiment.seed,
-        "subject": subject,
         "attack": experiment.attack.model_dump(),
+        "precision": experiment.runtime.precision,
+        "seed": experiment.seed,
     }
-    if subject != BLUR:
-        user = experiment.user_config(user_of(subject)).model_dump()
+    config = None if subject == BLUR else experiment.user_config(user_of(subject))
+    # Of plain images, nothing is the user's own.
+    if config is not None and config.protection.kind != "plain":
+        user = config.model_dump()
         user["features"]["weights"] = Path(user["features"]["weights"]).name
-        what["user"] = user
+        users = experiment.users.model_dump(include={"partition", "images", "validation_images"})
+        what |= {"subject": subject, "user": user, "users": users, "strategy": experiment.strategy.model_dump()}
+    what["kind"] = CONTROL if config is None else config.protection.kind
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -116,15 +127,19 @@ def _method(experiment: Experiment, subject: str) -> str:
 def _apart(experiment: Experiment, config: UserConfig) -> list[str]:
     """Return what sets a network apart from those of its budget's table: it is another method then."""
     width, epochs = BUDGETS[_budget(experiment)]
-    apart = [f"width {config.width}"] if config.width != width else []
-    return apart + ([f"{config.training.epochs:g} epochs"] if config.training.epochs != epochs else [])
+    training, usual = config.training.model_dump(), Recipe(epochs=epochs).model_dump()
+    changes = {key: value for key, value in training.items() if value != usual[key]}
+    apart = {"width": config.width} if config.width != width else {}
+    apart |= {"phi": "random"} if config.features.weights == "random" else {}
+    return in_words(apart | changes)
 
 
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:
     """Return rows as the tables have them, the control last, whatever piece each was run in."""
     place = {protection: number for number, protection in enumerate(PROTECTIONS)}
     by = rows.assign(place=rows["protection"].map(place), apart=rows["method"].str.contains("width|epochs"))
-    order = by.sort_values(["place", "apart", "phi", "alpha", "method", "run", "seed"], kind="stable").index
+    columns = ["place", "apart", "phi", "alpha", "method", "run", "seed"]
+    order = by.sort_values([column for column in columns if column in by], kind="stable").index
     return rows.loc[order].reset_index(drop=True)
 
 
@@ -165,10 +180,10 @@ def _measured(rows: pd.DataFrame) -> list[str]:
 
 
 def attacks(rows: pd.DataFrame) -> str:
-    """Return what each protection hides and each attack gets back."""
-    names, lines = attacks_in(rows), list[list[str]]()
+    """Return what each protection hides and each attack gets back, of one classifier and budget."""
+    own = rows.dropna(subset=["accuracy"]).dropna(axis="columns", how="all")
+    names, lines = attacks_in(own), list[list[str]]()
     header = ["method", "accuracy", "protected", "class mean", *map(attack_title, names), "verdict"]
-    own = rows.dropna(subset=["accuracy"])
     for method, group in own.groupby("method", sort=False):
         medians = group.median(numeric_only=True)
         cells = [str(method), f"{100 * medians['accuracy']:.1f}"]
@@ -178,35 +193,62 @@ def attacks(rows: pd.DataFrame) -> str:
     return markdown(header, lines)
 
 
+def holds(rows: pd.DataFrame) -> str:
+    """Return, network by network, what it costs and the most that can be had of it, and at which both claims hold."""
+    own = rows[rows["protection"] == "network"].dropna(subset=["accuracy"])
+    if own.empty:
+        return "No network has been run yet."
+    own = own.dropna(axis="columns", how="all")
+    seen = ["protected", *attacks_in(own)]
+    loss, most_ssim = HIDDEN
+    lines, holding = list[list[str]](), list[str]()
+    for method, group in own.groupby("method", sort=False):
+        gap = 100 * (group["accuracy"] - group["plain_accuracy"]).median()
+        psnr, ssim = (
+            (group[[f"{name}_{measure}" for name in seen]].max(axis=1) - group[f"class_mean_{measure}"]).median()
+            for measure in ("psnr", "ssim")
+        )
+        both = gap >= -loss and psnr < HIDDEN_DB and ssim < most_ssim
+        lines.append([str(method), f"{gap:+.2f}", f"{psnr:+.1f}", f"{ssim:+.2f}", "yes" if both else "no"])
+        holding += [str(method)] if both else []
+    said = f"Both hold at {len(holding)} of {len(lines)} settings{': ' if holding else ''}{'; '.join(holding)}."
+    header = ["method", "accuracy - plain (points)", "PSNR to be had - class mean (dB)", "SSIM", "both hold"]
+    return f"{said}\n\n{markdown(header, lines)}"
+
+
 def _recognised(medians: pd.Series, name: str) -> str:
     share = medians.get(f"{name}_accuracy")
     return "" if pd.isna(share) else f"/{100 * share:.1f}"
 
 
-def draw(folders: list[Path], rows: pd.DataFrame) -> None:
-    """Draw the curves over all rows, and copy strips over alpha and boxes of the given runs: Fig. 5 and 7."""
-    for name in CLASSIFIERS:
-        draw_table(PICTURES / name, rows[rows["classifier"] == name])
+def draw(folders: Sequence[Path], rows: pd.DataFrame) -> None:
+    """Draw the curves over all rows, and copy what the given runs have drawn: Fig. 5, 6 and 7."""
+    for (classifier, budget), own in rows.groupby(["classifier", "budget"]):
+        draw_table(PICTURES / f"{classifier}-{budget}", own)
     for folder in folders:
         for run in runs_in(folder):
-            experiment = run.experiment()
-            target = PICTURES / experiment.classifier.name
+            experiment, figures = run.experiment(), run.path / "figures"
+            cell = f"-{run.path.name}" if SweepFolder.is_one(folder) else ""
+            target = PICTURES / f"{experiment.classifier.name}-{_budget(experiment)}"
             target.mkdir(parents=True, exist_ok=True)
-            for picture in [*run.path.glob("figures/strips-over-alpha-*.png"), *run.path.glob("figures/psnr.png")]:
-                shutil.copyfile(picture, target / f"{experiment.name}-{picture.name}")
+            for picture in sorted([*figures.glob("strips-*.png"), *figures.glob("psnr.png")]):
+                shutil.copyfile(picture, target / f"{experiment.name}{cell}-{picture.name}")
 
 
-def main() -> None:
+def main(folders: Sequence[Path]) -> None:
     """Add the rows of the given runs, draw the pictures, write the blocks of PAPER.md."""
-    folders = [Path(folder) for folder in sys.argv[1:]]
-    known = [pd.read_csv(ROWS)] if ROWS.is_file() else []
-    rows = pd.concat([*known, *map(rows_of, folders)], ignore_index=True).drop_duplicates("key", keep="last")
-    rows = in_order(rows)
+    tables = [*([pd.read_csv(ROWS)] if ROWS.is_file() else []), *map(rows_of, folders)]
+    if all(table.empty for table in tables):
+        sys.exit("docs/paper.py: no run given has results yet")
+    rows = in_order(pd.concat(tables, ignore_index=True).drop_duplicates("key", keep="last"))
     rows.to_csv(ROWS, index=False)
     draw(folders, rows)
-    tables = {f"attacks-{name}": partial(attacks, rows[rows["classifier"] == name]) for name in CLASSIFIERS}
-    fill(PAGE, {"table-1": partial(table_1, rows), **tables})
+    blocks = {"table-1": partial(table_1, rows)}
+    for (classifier, budget), own in rows.groupby(["classifier", "budget"]):
+        blocks |= {f"attacks-{classifier}-{budget}": partial(attacks, own)}
+        blocks |= {f"holds-{classifier}-{budget}": partial(holds, own)}
+    fill(PAGE, blocks)
 
 
 if __name__ == "__main__":
-    main()
+    main([Path(folder) for folder in sys.argv[1:]])

@@ -13,7 +13,7 @@ from sim.statistics import bootstrapped_median_interval
 from sim.tables import attacks_in, markdown, psnr_and_ssim, with_interval
 
 _CONTROL_SSIM = 0.8
-_MOST_SHOWN = 12
+_MOST_SHOWN = 20
 """Users in figures and summary; the table has all."""
 _USERS_FOR_A_SPREAD, _WORST_NAMED = 5, 3
 
