@@ -39,10 +39,10 @@ def _heat_map(form: HeatMap, table: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(COLUMN, COLUMN), layout="constrained")
     ax = figure.add_subplot()
     ax.grid(visible=False)
-    # cividis is read alike with any colour vision. A gain below 0 is no gain.
-    low, high = min(0.0, float(np.nanmin(values))), float(np.nanmax(values))
+    # cividis is read alike with any colour vision. A gain below 0 is no gain: in all pictures, the darkest colour is 0.
+    low, high = 0.0, max(0.0, float(np.nanmax(values)))
     image = ax.imshow(values, cmap="cividis", vmin=low, vmax=high, aspect="equal")
-    figure.colorbar(image, ax=ax, label=form.title, shrink=0.8)
+    figure.colorbar(image, ax=ax, label=form.title, shrink=0.8, extend="min" if np.nanmin(values) < 0 else "neither")
     ax.set_xlabel(form.x)
     ax.set_ylabel(form.y)
     for axis, names in ((ax.xaxis, grid.columns), (ax.yaxis, grid.index)):
