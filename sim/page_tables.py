@@ -37,7 +37,9 @@ _GROUPED = {
     "sent_bytes": ("traffic", "sent", "bytes"),
     "received_bytes": ("traffic", "received", "bytes"),
 }
-_WHERE = re.compile(r"(?P<what>protected|class_mean|itn_.+?|fr_attack)_(?P<measure>" + "|".join(_MEASURES) + r")")
+_WHERE = re.compile(
+    r"(?P<what>protected|class_mean|itn_.+?|fr_attack|key_attack)_(?P<measure>" + "|".join(_MEASURES) + r")"
+)
 _SETTINGS = ("protection", "alpha", "phi", "width", "plain_accuracy")
 """Columns that are said once where all rows agree."""
 _FIRST = ("subject", "setting", *_SETTINGS, "verdict", "accuracy")

@@ -3,15 +3,19 @@
 from torch import Tensor
 
 from roles.common.data import Split
+from roles.common.seeds import derived_seed
 from roles.common.transform import apply_network
 from roles.common.unet import UNet
 from roles.common.weights import State, load_into
-from roles.evaluator.attack import FR_ATTACK, AttackConfig, CipherAttack, Protect
+from roles.evaluator.attack import FR_ATTACK, KEY_ATTACK, AttackConfig, CipherAttack, Protect, attacker_ids
 from roles.evaluator.fr_attack import fr_attack
-from roles.user.conventional import PixelConfig
+from roles.evaluator.key_attack import pixel_key_attack, tanaka_key_attack
+from roles.user.conventional import PixelConfig, TanakaConfig
 from roles.user.lessons import encryption_of, image_numbers
 from sim.config import Experiment
-from sim.nodes import compute_of
+from sim.nodes import compute_of, store_of
+
+_KNOWN_PAIRS = 10
 
 
 def protection_of(experiment: Experiment, user: int, theta: State) -> Protect:
@@ -64,8 +68,30 @@ def attack_on(experiment: Experiment, user: int) -> AttackConfig:
 
 
 def cipher_attacks_on(experiment: Experiment, user: int) -> dict[str, CipherAttack]:
-    """Return the attacks that need protected images alone, by name: FR-Attack on pixel-based encryption."""
-    protection = experiment.user_config(user).protection
-    if isinstance(protection, PixelConfig):
-        return {FR_ATTACK: lambda images: fr_attack(images, shuffle=protection.shuffle)}
-    return {}
+    """Return the attacks that train no network, by name.
+
+    FR-Attack, on pixel-based encryption, sees protected images alone. Where all images share a key, a few known pairs
+    tell what it is.
+    """
+    match experiment.user_config(user).protection:
+        case PixelConfig(key="per_image", shuffle=shuffle):
+            return {FR_ATTACK: lambda images: fr_attack(images, shuffle=shuffle)}
+        case PixelConfig(shuffle=shuffle):
+            pairs = _known_pairs(experiment, user)
+            return {
+                FR_ATTACK: lambda images: fr_attack(images, shuffle=shuffle),
+                KEY_ATTACK: lambda images: pixel_key_attack(images, *pairs, shuffle=shuffle),
+            }
+        case TanakaConfig():
+            pairs = _known_pairs(experiment, user)
+            return {KEY_ATTACK: lambda images: tanaka_key_attack(images, *pairs)}
+        case _:
+            return {}
+
+
+def _known_pairs(experiment: Experiment, user: int) -> tuple[Tensor, Tensor]:
+    """Return a few protected training images and the plain image of each, the first of those that the attacker has."""
+    store, seed = store_of(experiment), derived_seed(experiment.seed, "attack")
+    ids = attacker_ids(store, "train", experiment.attack.pairs, seed)[:_KNOWN_PAIRS]
+    plain = store.images("train")[ids]
+    return protection_of(experiment, user, {})(plain, "train", ids), plain

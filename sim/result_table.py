@@ -4,7 +4,7 @@ import re
 
 import pandas as pd
 
-from roles.evaluator.attack import FR_ATTACK, AttackResult, Measured
+from roles.evaluator.attack import CIPHER_ATTACKS, AttackResult, Measured
 from roles.user.config import UserConfig
 from sim.config import Experiment
 from sim.evaluator_node import BLUR
@@ -47,6 +47,9 @@ COLUMNS = {
     "fr_attack_psnr": "median PSNR of what FR-Attack makes of pixel-based encryption, from protected images alone",
     "fr_attack_ssim": "median SSIM of what FR-Attack makes of it",
     "fr_attack_accuracy": "share of what FR-Attack makes of it that psi classifies correctly",
+    "key_attack_psnr": "median PSNR of what ten known pairs make of encryption under one key; 100 if exact",
+    "key_attack_ssim": "median SSIM of what they make of it",
+    "key_attack_accuracy": "share of what they make of it that psi classifies correctly",
     "verdict": "hidden, partial, recovered or visible (see verdict_of)",
     "queries": "requests for a loss or a gradient, lessons and exams, that the user sent",
     "queried_images": "protected images in them",
@@ -166,13 +169,13 @@ def _measures(result: AttackResult) -> dict[str, object]:
         "verdict": verdict_of(result),
     }
     for name, estimate in result.estimates.items():
-        prefix = name if name == FR_ATTACK else f"itn_{name}"
+        prefix = name if name in CIPHER_ATTACKS else f"itn_{name}"
         row |= {
             f"{prefix}_psnr": _median(estimate, "psnr"),
             f"{prefix}_ssim": _median(estimate, "ssim"),
             f"{prefix}_accuracy": estimate.accuracy,
         }
-        if name == FR_ATTACK:
+        if name in CIPHER_ATTACKS:
             continue
         row[f"{prefix}_ssim_low"], row[f"{prefix}_ssim_high"] = median_interval(estimate.ssim)
         row[f"{prefix}_psnr_worst1"] = float(estimate.psnr.quantile(0.99))

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from roles.evaluator.attack import FR_ATTACK, AttackResult, Measured
+from roles.evaluator.attack import CIPHER_ATTACKS, AttackResult, Measured
 from sim.config import ConfigError, Experiment
 from sim.nodes import user_name, user_of
 from sim.progress import Status
@@ -87,7 +87,8 @@ class Run:
         """Return the measures of every test image under one protection, one row an image, in the test set's order.
 
         Columns are ``<what>_psnr`` (dB) and ``<what>_ssim``, and ``<what>_lpips`` where it was asked for; ``<what>`` is
-        ``protected``, ``itn_<name>``, ``fr_attack``, ``class_mean`` or ``mean_image``, each against the plain image.
+        ``protected``, ``itn_<name>``, ``fr_attack``, ``key_attack``, ``class_mean`` or ``mean_image``, each against the
+        plain image.
 
         Args:
             subject: ``user-0000`` or ``control-blur``, as in the table. Where users share one theta, each has the
@@ -98,7 +99,7 @@ class Run:
         """
         result = self.attack(subject)
         estimates = {
-            name if name == FR_ATTACK else f"itn_{name}": measured for name, measured in result.estimates.items()
+            name if name in CIPHER_ATTACKS else f"itn_{name}": measured for name, measured in result.estimates.items()
         }
         named: dict[str, Measured] = {"protected": result.protected, **estimates, **result.baselines}
         columns: dict[str, NDArray[np.float32]] = {}
@@ -115,8 +116,9 @@ class Run:
             subject: as of :meth:`measures`.
 
         Returns:
-            by ``plain``, ``protected``, the name of each inverse network, and ``fr_attack``: uint8 ``(N, H, W, 3)``,
-            RGB; N is the config's ``attack.pictures``, or the number of test images if that is smaller.
+            by ``plain``, ``protected``, the name of each inverse network, ``fr_attack`` and ``key_attack``: uint8
+            ``(N, H, W, 3)``, RGB; N is the config's ``attack.pictures``, or the number of test images if that is
+            smaller.
 
         Raises:
             ConfigError: nobody of that name was attacked.

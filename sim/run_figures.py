@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from roles.evaluator.attack import FR_ATTACK, AttackResult, Measured
+from roles.evaluator.attack import CIPHER_ATTACKS, AttackResult, Measured
 from roles.evaluator.measures import PSNR_CAP
 from sim.config import Experiment
 from sim.evaluator_node import BLUR
@@ -103,8 +103,8 @@ def boxes_of(experiment: Experiment, subject: str, result: AttackResult) -> list
 
 
 def estimate_title(name: str) -> str:
-    """Return what figures call the estimates of an inverse network, by its name, or of FR-Attack."""
-    return "FR-Attack" if name == FR_ATTACK else f"ITN ({name})"
+    """Return what figures call the estimates of an inverse network, by its name, or of another attack."""
+    return CIPHER_ATTACKS.get(name, f"ITN ({name})")
 
 
 def _strips(result: AttackResult) -> list[StripRow]:

@@ -137,7 +137,8 @@ def _conventional(experiment: Experiment) -> list[str]:
         "",
         f"Images under {' and '.join(sorted(kinds))} encryption are classified by a classifier that the provider has "
         "trained on them, reconstructions by psi. Against a key, an ITN has pairs that a true attacker would need to "
-        "have encrypted for it; FR-Attack (table.csv) has protected images alone.",
+        "have encrypted for it; FR-Attack has protected images alone, and a key that all images share is asked of ten "
+        "known pairs (both in table.csv).",
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from roles.evaluator.attack import FR_ATTACK
+from roles.evaluator.attack import CIPHER_ATTACKS
 from sim.progress import write_atomically
 from sim.statistics import Interval
 
@@ -23,9 +23,9 @@ def write_table(folder: Path, table: pd.DataFrame, name: str = "table") -> None:
 
 
 def attacks_in(table: pd.DataFrame) -> list[str]:
-    """Return the attacks that a table has measures of, as their columns begin: ``itn_<name>`` or ``fr_attack``."""
+    """Return the attacks that a table has measures of, as its columns begin: ``itn_<name>``, or one without ITN."""
     columns = [str(column) for column in table.columns]
-    return [c.removesuffix("_psnr") for c in columns if re.fullmatch(rf"(itn_.+|{FR_ATTACK})_psnr", c)]
+    return [c.removesuffix("_psnr") for c in columns if re.fullmatch(rf"(itn_.+|{'|'.join(CIPHER_ATTACKS)})_psnr", c)]
 
 
 def attack_title(attack: str) -> str:
@@ -34,7 +34,7 @@ def attack_title(attack: str) -> str:
     >>> attack_title("itn_strong"), attack_title("fr_attack")
     ('ITN strong', 'FR-Attack')
     """
-    return "FR-Attack" if attack == FR_ATTACK else f"ITN {attack.removeprefix('itn_')}"
+    return CIPHER_ATTACKS.get(attack, f"ITN {attack.removeprefix('itn_')}")
 
 
 def with_range(values: "pd.Series[float]", form: str = ".1f") -> str:

@@ -23,14 +23,16 @@ from roles.evaluator.measures import Lpips, psnr, ssim
 
 _CLASSIFY_BATCH = 500
 _CURVE_COLUMNS = ("epoch", "step", "train_loss", "validation_loss")
-FR_ATTACK = "fr_attack"
-_TAKEN_NAMES = ("plain", "protected", FR_ATTACK)
+FR_ATTACK, KEY_ATTACK = "fr_attack", "key_attack"
+CIPHER_ATTACKS = {FR_ATTACK: "FR-Attack", KEY_ATTACK: "known pairs"}
+"""Attacks on encryption that train no network, and what tables and figures call them."""
+_TAKEN_NAMES = ("plain", "protected", *CIPHER_ATTACKS)
 
 Protect = Callable[[Tensor, Split, Tensor], Tensor]
 """A protection that the attacker may use: uint8 images ``(N, 3, H, W)``, their split, and their positions in it, int64
 ``(N,)``, to protected images of the same form; the same for the same images."""
 CipherAttack = Callable[[Tensor], Tensor]
-"""An attack on protected images alone: uint8 ``(N, 3, H, W)`` to uint8 estimates of the same shape."""
+"""An attack that trains no network: protected images, uint8 ``(N, 3, H, W)``, to uint8 estimates of the same shape."""
 
 
 class AttackConfig(Frozen):
@@ -121,7 +123,7 @@ def evaluate_protection(
         state: what has been done so far, empty at first; filled in place, up to date at every yield. With the same
             tensors in it, another generator yields the same request and trains no finished inverse network again.
         progress: called after every training step of an inverse network, as :func:`train_itn` does.
-        cipher_attacks: by name, attacks that see protected test images and nothing else.
+        cipher_attacks: by name, attacks on the protected test images that train no network.
 
     Raises:
         ExchangeError: the provider's answer is unusable.

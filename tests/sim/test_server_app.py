@@ -350,6 +350,9 @@ def test_users_of_every_kind_of_protection_share_a_run(mixed: Experiment, tmp_pa
     assert plain["accuracy"] == plain["plain_accuracy"]
     assert plain["queries"] == 0
     assert list(table["fr_attack_psnr"].notna()) == [False, False, False, True, True, False, False]
+    # Where all images share a key, a few known pairs give every image back.
+    assert list(table["key_attack_ssim"].fillna(0) > 0.99) == [False, False, True, True, False, False, False]
+    assert list(table["verdict"][2:4]) == ["recovered", "recovered"]
     # In each of psi's two epochs a lesson of all 30 images and an exam of 20.
     for user in ("user-0002", "user-0003", "user-0004"):
         assert (table.loc[user, "queries"], table.loc[user, "queried_images"]) == (4, 100)

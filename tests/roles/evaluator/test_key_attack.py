@@ -1,0 +1,69 @@
+"""Known-pair attacks: what one key is worth once a few images are known with what they were encrypted to."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from roles.evaluator.key_attack import pixel_key_attack, tanaka_key_attack
+from roles.user.conventional import LearnableEncryption, PixelConfig, PixelEncryption, TanakaConfig
+
+seeds = st.integers(0, 2**31)
+
+
+def pictures(count: int, seed: int) -> Tensor:
+    return torch.randint(256, (count, 3, 8, 12), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def numbers(images: Tensor) -> Tensor:
+    return torch.arange(len(images))
+
+
+@settings(max_examples=20, deadline=None)
+@given(key=seeds, seed=seeds)
+def test_one_pair_tells_the_key_of_pixel_based_encryption(key: int, seed: int) -> None:
+    encryption = PixelEncryption(PixelConfig(kind="pixel"), key)
+    known, plain = pictures(1, seed), pictures(3, seed + 1)
+    found = pixel_key_attack(
+        encryption.protect(plain, numbers(plain)), encryption.protect(known, numbers(known)), known, shuffle=False
+    )
+    assert torch.equal(found, plain)
+
+
+@settings(max_examples=20, deadline=None)
+@given(key=seeds, seed=seeds)
+def test_a_few_pairs_tell_the_key_with_shuffled_channels(key: int, seed: int) -> None:
+    encryption = PixelEncryption(PixelConfig(kind="pixel", shuffle=True), key)
+    known, plain = pictures(10, seed), pictures(3, seed + 1)
+    found = pixel_key_attack(
+        encryption.protect(plain, numbers(plain)), encryption.protect(known, numbers(known)), known, shuffle=True
+    )
+    assert torch.equal(found, plain)
+
+
+@settings(max_examples=10, deadline=None)
+@given(key=seeds, seed=seeds)
+def test_a_few_pairs_tell_the_key_of_learnable_encryption(key: int, seed: int) -> None:
+    encryption = LearnableEncryption(TanakaConfig(kind="tanaka"), key)
+    known, plain = pictures(10, seed), pictures(3, seed + 1)
+    found = tanaka_key_attack(
+        encryption.protect(plain, numbers(plain)), encryption.protect(known, numbers(known)), known
+    )
+    assert torch.equal(found, plain)
+
+
+def test_pairs_say_nothing_about_images_with_keys_of_their_own() -> None:
+    encryption = PixelEncryption(PixelConfig(kind="pixel", key="per_image"), 0)
+    known, plain = pictures(10, 1), pictures(4, 2)
+    found = pixel_key_attack(
+        encryption.protect(plain, 100 + numbers(plain)), encryption.protect(known, numbers(known)), known, shuffle=False
+    )
+    # A bit is right or wrong by chance.
+    assert 0.4 < (found == plain).float().mean() < 0.6
+
+
+def test_sides_that_blocks_do_not_fit_are_refused() -> None:
+    image = torch.zeros(1, 3, 8, 6, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="8x6: Tanaka's encryption needs sides divisible by 4"):
+        tanaka_key_attack(image, image, image)
