@@ -42,10 +42,12 @@ class AttackConfig(Frozen):
         ItnConfig(name="paper", training=Recipe(epochs=200)),
         ItnConfig(
             name="strong",
+            mirrors="image",
             training=Recipe(epochs=200, optimiser="adam", lr=1e-3, weight_decay=0, schedule="cosine"),
         ),
     )
-    """The paper's inverse network, and one trained as today's practice would: the former may be under-trained."""
+    """The paper's inverse network, and one trained as today's practice would: the former may be under-trained, and mirrors
+    pairs that h_theta would never give."""
     pairs: Annotated[int, Field(ge=2)] | None = None
     """Train images that the attacker makes pairs from; by default all."""
     test_images: Annotated[int, Field(ge=1)] | None = None
@@ -55,7 +57,7 @@ class AttackConfig(Frozen):
     pictures: Annotated[int, Field(ge=1)] = 8
     """Test images to keep as pictures."""
     flip: bool = True
-    """Whether augmentation mirrors pairs (not for digits)."""
+    """Whether augmentation mirrors images (not for digits); each inverse network says which."""
     blur_sigma: Annotated[float, Field(gt=0)] = 1.5
     """Standard deviation in pixels of the blur that whoever runs the positive control gives to be attacked."""
 
@@ -196,7 +198,9 @@ def inverse_network(
     validation_ids = attacker_ids(store, "validation", validation_count(len(plain), store), seed)
     validation = store.images("validation")[validation_ids]
     pairs = (protect(plain, "train", pair_ids), plain, protect(validation, "validation", validation_ids), validation)
-    return train_itn(itn, *pairs, compute, seed, flip=config.flip, progress=progress)
+    both = config.flip and itn.mirrors == "image"
+    mirrored = protect(plain.flip(3), "train", pair_ids) if both else None
+    return train_itn(itn, *pairs, compute, seed, flip=config.flip, mirrored=mirrored, progress=progress)
 
 
 def validation_count(pairs: int, store: ImageStore) -> int:

@@ -34,6 +34,11 @@ class ItnConfig(Frozen):
     depth: Annotated[int, Field(ge=2, le=6)] = 5
     """Levels of the U-Net; images need sides divisible by 2**(depth - 1)."""
     loss: Literal["mse", "l1"] = "mse"
+    mirrors: Literal["pair", "image"] = "pair"
+    """What augmentation mirrors where ``attack.flip`` lets it: ``pair``, a protected image together with its plain one,
+    as the paper does; ``image``, the plain image, which is then protected. Few h_thetas treat left and right alike, so
+    mirrored pairs are not what the network will be given. It takes an attacker who can protect images: pairs that were
+    not of its own making are then not mirrored at all."""
 
 
 def paired_flip(protected: Tensor, plain: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -48,6 +53,19 @@ def paired_flip(protected: Tensor, plain: Tensor, generator: torch.Generator) ->
     return flipped[:, : protected.shape[1]], flipped[:, protected.shape[1] :]
 
 
+def instead(protected: Tensor, plain: Tensor, mirrored: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Take the mirror image of each plain one, and what that is protected to, with probability 1/2.
+
+    Args:
+        protected: ``(N, 3, H, W)``, any dtype.
+        plain: like ``protected``.
+        mirrored: like ``protected``: the mirror image of each plain one, protected.
+        generator: CPU generator; ``N`` numbers are drawn from it.
+    """
+    chosen = (torch.rand(len(plain), generator=generator) < 0.5).to(plain.device).view(-1, 1, 1, 1)
+    return torch.where(chosen, mirrored, protected), torch.where(chosen, plain.flip(3), plain)
+
+
 def train_itn(
     config: ItnConfig,
     protected: Tensor,
@@ -58,6 +76,7 @@ def train_itn(
     seed: int,
     *,
     flip: bool,
+    mirrored: Tensor | None = None,
     progress: Progress = lambda step, total, loss: None,
 ) -> tuple[UNet, list[dict[str, float]]]:
     """Train an inverse network on pairs and return the epoch with the lowest validation MSE (Section IV-B).
@@ -71,6 +90,8 @@ def train_itn(
         compute: where it is trained, and in which precision.
         seed: the run's seed.
         flip: whether augmentation mirrors pairs (not for digits).
+        mirrored: uint8 ``(M, 3, H, W)``, the mirror image of each plain one, protected. Then augmentation takes these
+            in place of half the protected images, and mirrors none itself.
         progress: called after every step with the steps done, their total, and the loss of the step.
 
     Returns:
@@ -95,8 +116,11 @@ def train_itn(
         itn.train()
         ids = batches.ids_at(step)
         inputs, targets = protected[ids], plain[ids]
-        if flip:
-            inputs, targets = paired_flip(inputs, targets, generator(seed, "itn", config.name, "flip", step))
+        stream = generator(seed, "itn", config.name, "flip", step)
+        if mirrored is not None:
+            inputs, targets = instead(inputs, targets, mirrored[ids], stream)
+        elif flip:
+            inputs, targets = paired_flip(inputs, targets, stream)
         set_lr(optimiser, config.training.lr_at(step, total))
         with compute.autocast():
             estimates = itn(compute.batch(to_unit(inputs)))

@@ -122,6 +122,10 @@ class Lab:
         row: Row = json.loads(self.state[name].numpy().tobytes())
         return row
 
+    def mirrors_pairs(self, user: int) -> bool:
+        """Return whether pairs that a user has made are mirrored when the inverse network is trained on them."""
+        return self.attack_on(user).flip and self.itn.mirrors == "pair"
+
     def forget(self, user: int) -> None:
         """Drop what :meth:`protected` and :meth:`predicted` keep of a user."""
         for key in [key for key in self.state if key == f"labels/{user}" or key.startswith(f"protected/{user}/")]:

@@ -84,7 +84,7 @@ class Collusion(Study):
                 validation[1],
                 lab.compute,
                 lab.seed,
-                flip=lab.attack_on(victim).flip,
+                flip=lab.mirrors_pairs(victim),
                 progress=lab.progress,
             )
             estimates = apply_network(itn, protected, lab.compute)

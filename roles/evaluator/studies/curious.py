@@ -67,7 +67,7 @@ class Curious(Study):
                         *(seen.protected[own], plain_seen[own], seen.protected[held_out], plain_seen[held_out]),
                         lab.compute,
                         lab.seed,
-                        flip=lab.attack.flip,
+                        flip=lab.mirrors_pairs(user),
                         progress=lab.progress,
                     )
                     for plain_seen in known

@@ -8,9 +8,17 @@ from roles.common.images import to_unit
 from roles.common.recipes import Recipe
 from roles.common.transform import apply_network
 from roles.common.weights import cpu_state, digest
+from roles.evaluator.attack import AttackConfig, inverse_network
 from roles.evaluator.baselines import mean_image
-from roles.evaluator.itn import ItnConfig, paired_flip, train_itn
+from roles.evaluator.itn import ItnConfig, instead, paired_flip, train_itn
 from roles.evaluator.measures import psnr
+
+
+def left_inverted(images: torch.Tensor) -> torch.Tensor:
+    """A protection that does not treat left and right alike."""
+    protected = images.clone()
+    protected[..., : images.shape[3] // 2] = 255 - images[..., : images.shape[3] // 2]
+    return protected
 
 
 def test_it_learns_to_undo_an_inversion(store: ImageStore, compute: Compute, small_itn: ItnConfig) -> None:
@@ -60,6 +68,32 @@ def test_both_images_of_a_pair_are_mirrored_or_neither() -> None:
     mirrored = (flipped == plain.flip(3)).all(dim=(1, 2, 3))
     assert torch.equal(flipped[~mirrored], plain[~mirrored])
     assert 5 < int(mirrored.sum()) < 35
+
+
+def test_in_place_of_a_protected_image_comes_its_mirror_image_protected_with_the_mirrored_plain_one() -> None:
+    plain = torch.randint(256, (40, 3, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    protected, taken = instead(
+        left_inverted(plain), plain, left_inverted(plain.flip(3)), torch.Generator().manual_seed(0)
+    )
+    assert torch.equal(protected, left_inverted(taken))
+    mirrored = (taken == plain.flip(3)).all(dim=(1, 2, 3))
+    assert torch.equal(taken[~mirrored], plain[~mirrored])
+    assert 5 < int(mirrored.sum()) < 35
+
+
+def test_against_a_protection_that_tells_left_from_right_it_is_images_that_must_be_mirrored(
+    store: ImageStore, compute: Compute, small_itn: ItnConfig
+) -> None:
+    recipe = small_itn.training.model_copy(update={"epochs": 12})
+    config = AttackConfig(itns=(small_itn,), pairs=128)
+    unseen = store.images("test")[:32]
+
+    def gained(mirrors: str) -> float:
+        itn = small_itn.model_copy(update={"training": recipe, "mirrors": mirrors})
+        network, _ = inverse_network(itn, lambda images, *_: left_inverted(images), store, config, compute, seed=0)
+        return psnr(apply_network(network, left_inverted(unseen), compute), unseen).median().item()
+
+    assert gained("image") > gained("pair") + 1
 
 
 def test_a_training_that_diverges_stops_and_names_itself(
