@@ -46,8 +46,8 @@ class AttackConfig(Frozen):
             training=Recipe(epochs=200, optimiser="adam", lr=1e-3, weight_decay=0, schedule="cosine"),
         ),
     )
-    """The paper's inverse network, and one trained as today's practice would: the former may be under-trained, and mirrors
-    pairs that h_theta would never give."""
+    """The paper's inverse network, and one trained as today's practice would: the former may be under-trained, and
+    mirrors pairs that h_theta would never give."""
     pairs: Annotated[int, Field(ge=2)] | None = None
     """Train images that the attacker makes pairs from; by default all."""
     test_images: Annotated[int, Field(ge=1)] | None = None
