@@ -28,6 +28,8 @@ Row = dict[str, str | int | float]
 RECONSTRUCTION_COLUMNS = {
     "psnr": "median PSNR of the estimates over the test images, in dB",
     "ssim": "median SSIM of the same",
+    "protected_psnr": "median PSNR of the protected images themselves, which nothing was done to",
+    "protected_ssim": "median SSIM of the same",
     "class_mean_psnr": "median PSNR of the trivial guess: the mean image of the class predicted for x_hat",
     "class_mean_ssim": "median SSIM of the same",
     "gain_psnr": "psnr - class_mean_psnr",
@@ -136,17 +138,18 @@ class Lab:
         plain = self.store.images("test")[:count]
         return plain, torch.arange(len(plain))
 
-    def measured(self, estimates: Tensor, plain: Tensor, labels: Tensor) -> Row:
-        """Return how near estimates come to plain test images, and how near the class mean does.
+    def measured(self, estimates: Tensor, protected: Tensor, plain: Tensor, labels: Tensor) -> Row:
+        """Return how near estimates come to plain test images, and how near what must be beaten does.
 
         Args:
             estimates: uint8 ``(N, 3, H, W)``.
+            protected: uint8 ``(N, 3, H, W)``, what they were made of.
             plain: uint8 ``(N, 3, H, W)``.
             labels: int64 ``(N,)``, predicted for the protected images.
         """
         trivial = self._class_means[labels]
         row: Row = {}
-        for name, images in (("", estimates), ("class_mean_", trivial)):
+        for name, images in (("", estimates), ("protected_", protected), ("class_mean_", trivial)):
             row[f"{name}psnr"] = float(psnr(images, plain).median())
             row[f"{name}ssim"] = float(ssim(images, plain).median())
         for measure in ("psnr", "ssim"):

@@ -88,7 +88,7 @@ class Collusion(Study):
                 progress=lab.progress,
             )
             estimates = apply_network(itn, protected, lab.compute)
-            found = lab.measured(estimates, plain, labels)
+            found = lab.measured(estimates, protected, plain, labels)
             return {"victim": victim, "coalition": size, "known_pairs": known, **found}
 
         return Findings([attack(known) for known in self.known_pairs], {})

@@ -81,7 +81,7 @@ class Curious(Study):
             return Findings([row], {})
         row["aligned"] = int(state["aligned"])
         labels = yield from lab.predicted(user, protected)
-        row |= lab.measured(state["estimates"], plain, labels)
+        row |= lab.measured(state["estimates"], protected, plain, labels)
         shown = {"plain": plain, "protected": protected, "curious provider": state["estimates"]}
         return Findings([row], {name: images[: lab.attack.pictures].clone() for name, images in shown.items()})
 

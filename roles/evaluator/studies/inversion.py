@@ -59,7 +59,8 @@ class Inversion(Study):
             state["estimates"], state["distance"] = self._search(h, state["protected"], start, lab)
         labels = yield from lab.predicted(user, state["protected"])
         estimates = state["estimates"]
-        row: Row = {"user": user, "distance": float(state["distance"]), **lab.measured(estimates, plain, labels)}
+        found = lab.measured(estimates, state["protected"], plain, labels)
+        row: Row = {"user": user, "distance": float(state["distance"]), **found}
         shown = {"plain": plain, "protected": state["protected"], "inversion": estimates}
         return Findings([row], {name: images[: lab.attack.pictures].clone() for name, images in shown.items()})
 

@@ -56,7 +56,7 @@ class Transfer(Study):
             labels = yield from lab.predicted(victim, protected)
             lab.forget(victim)
             estimates = apply_network(itn, protected, lab.compute)
-            return {"attacker": attacker, "victim": victim, **lab.measured(estimates, plain, labels)}
+            return {"attacker": attacker, "victim": victim, **lab.measured(estimates, protected, plain, labels)}
 
         rows: list[Row] = []
         for victim in users:
