@@ -226,9 +226,10 @@ def draw(folders: Sequence[Path], rows: pd.DataFrame) -> None:
     for (classifier, budget), own in rows.groupby(["classifier", "budget"]):
         draw_table(PICTURES / f"{classifier}-{budget}", own)
     for folder in folders:
-        for run in runs_in(folder):
+        runs = runs_in(folder)
+        for run in runs:
             experiment, figures = run.experiment(), run.path / "figures"
-            cell = f"-{run.path.name}" if SweepFolder.is_one(folder) else ""
+            cell = f"-{run.path.name}" if len(runs) > 1 else ""
             target = PICTURES / f"{experiment.classifier.name}-{_budget(experiment)}"
             target.mkdir(parents=True, exist_ok=True)
             for picture in sorted([*figures.glob("strips-*.png"), *figures.glob("psnr.png")]):
