@@ -15,8 +15,10 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from typer.testing import CliRunner
 
 from roles.common.weights import load
+from sim.cli import cli
 from sim.launch import processes_of
 from sim.progress import Status
 
@@ -247,19 +249,24 @@ def test_a_killed_relayed_run_on_four_workers_resumes_to_the_thetas_and_table_of
     assert_same_tables(resumed, direct_run)
 
 
+def test_bad_input_is_one_line_and_exit_code_1() -> None:
+    done = veilsim("run", "nowhere.yaml")
+    assert done.returncode == 1
+    assert done.stderr.strip() == "veilsim: nowhere.yaml: no such config file"
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["run", "nowhere.yaml"], "nowhere.yaml: no such config file"),
         (["run"], "name a config"),
         (["run", "--resume", "nowhere"], "not a run folder"),
         (["run", "configs/quickstart.yaml", "user.alhpa=1"], "did you mean 'alpha'?"),
         (["run", "configs/quickstart.yaml", "users.count=auto"], "users.count"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_1(arguments: list[str], expected: str) -> None:
-    done = veilsim(*arguments)
-    assert done.returncode == 1
+def test_bad_input_says_what_would_be_right(arguments: list[str], expected: str) -> None:
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 1
     assert len(done.stderr.strip().splitlines()) == 1
     assert expected in done.stderr
 
