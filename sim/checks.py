@@ -64,9 +64,8 @@ def _prepared(experiment: Experiment) -> ImageStore:
         if store.side % 2 ** (itn.depth - 1):
             raise ConfigError(f"attack.itns.{index}.depth: got {itn.depth}: too deep for images of {store.side} pixels")
     named = {"classifier": experiment.classifier}
-    named |= {
-        f"other_classifiers.{n}": experiment.other_classifier(n) for n in range(len(experiment.other_classifiers))
-    }
+    others = experiment.other_classifier_configs()
+    named |= {f"other_classifiers.{number}": config for number, config in enumerate(others)}
     for key, classifier in named.items():
         if classifier.name == "vgg16_bn" and store.side < 32:
             raise ConfigError(f"{key}.name: got 'vgg16_bn': it needs images of 32 pixels, these have {store.side}")

@@ -241,6 +241,10 @@ class Experiment(Frozen):
         """
         return _changed(self.classifier, self.other_classifiers[number])
 
+    def other_classifier_configs(self) -> list[ClassifierConfig]:
+        """Return what :meth:`other_classifier` returns, for all of them."""
+        return [self.other_classifier(number) for number in range(len(self.other_classifiers))]
+
     def user_configs(self) -> list[UserConfig]:
         """Return what :meth:`user_config` returns for the first users, up to where it repeats."""
         return [self.user_config(user) for user in range(max(1, len(self.users.settings)))]

@@ -96,7 +96,7 @@ class StudySession(Session):
             derived_seed(experiment.seed, "attack"),
             partial(protection_of, experiment),
             partial(network_of, experiment),
-            [experiment.other_classifier(number).name for number in range(len(experiment.other_classifiers))],
+            [config.name for config in experiment.other_classifier_configs()],
             lambda user: experiment.user_config(user).needs_classifier,
             self._state,
             lambda step, total, loss: self._heart.beat(job.run, "studies", job.subject, step, total, loss),

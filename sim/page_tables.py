@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_float_dtype, is_integer_dtype
 
+from roles.evaluator.attack import CIPHER_ATTACKS
 from sim.config import Experiment
 from sim.evaluator_node import BLUR
 from sim.result_table import COLUMNS, best_ssim, measured_users
@@ -38,7 +39,7 @@ _GROUPED = {
     "received_bytes": ("traffic", "received", "bytes"),
 }
 _WHERE = re.compile(
-    r"(?P<what>protected|class_mean|itn_.+?|fr_attack|key_attack)_(?P<measure>" + "|".join(_MEASURES) + r")"
+    rf"(?P<what>protected|class_mean|itn_.+?|{'|'.join(CIPHER_ATTACKS)})_(?P<measure>{'|'.join(_MEASURES)})"
 )
 _SETTINGS = ("protection", "alpha", "phi", "width", "plain_accuracy")
 """Columns that are said once where all rows agree."""

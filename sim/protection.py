@@ -1,5 +1,7 @@
 """What a user's protection does to an image, for those who may apply it: the user, and an evaluator."""
 
+from functools import partial
+
 from torch import Tensor
 
 from roles.common.data import Split
@@ -73,20 +75,17 @@ def cipher_attacks_on(experiment: Experiment, user: int) -> dict[str, CipherAtta
     FR-Attack, on pixel-based encryption, sees protected images alone. Where all images share a key, a few known pairs
     tell what it is.
     """
-    match experiment.user_config(user).protection:
-        case PixelConfig(key="per_image", shuffle=shuffle):
-            return {FR_ATTACK: lambda images: fr_attack(images, shuffle=shuffle)}
-        case PixelConfig(shuffle=shuffle):
-            pairs = _known_pairs(experiment, user)
-            return {
-                FR_ATTACK: lambda images: fr_attack(images, shuffle=shuffle),
-                KEY_ATTACK: lambda images: pixel_key_attack(images, *pairs, shuffle=shuffle),
-            }
-        case TanakaConfig():
-            pairs = _known_pairs(experiment, user)
-            return {KEY_ATTACK: lambda images: tanaka_key_attack(images, *pairs)}
-        case _:
-            return {}
+    protection = experiment.user_config(user).protection
+    attacks: dict[str, CipherAttack] = {}
+    if isinstance(protection, PixelConfig):
+        attacks[FR_ATTACK] = partial(fr_attack, shuffle=protection.shuffle)
+    # Pairs are made when they are used: a session that is taken up again may be past that.
+    if isinstance(protection, PixelConfig) and protection.key == "one":
+        shuffle = protection.shuffle
+        attacks[KEY_ATTACK] = lambda images: pixel_key_attack(images, *_known_pairs(experiment, user), shuffle=shuffle)
+    if isinstance(protection, TanakaConfig):
+        attacks[KEY_ATTACK] = lambda images: tanaka_key_attack(images, *_known_pairs(experiment, user))
+    return attacks
 
 
 def _known_pairs(experiment: Experiment, user: int) -> tuple[Tensor, Tensor]:

@@ -62,8 +62,8 @@ def trained_classifier(job: Job, heart: Heart) -> ClassifierRecord:
         ValueError: training diverged, or the kept weights are damaged.
     """
     record = _trained(job, job.experiment.classifier, "psi", heart)
-    for number in range(len(job.experiment.other_classifiers)):
-        _trained(job, job.experiment.other_classifier(number), _other_name(number), heart)
+    for number, config in enumerate(job.experiment.other_classifier_configs()):
+        _trained(job, config, _other_name(number), heart)
     return record
 
 
@@ -148,8 +148,8 @@ def build_provider(job: Job) -> Provider:
     assignment, validation = assign_images(job), validation_ids(experiment, store)
     state, _ = load(job.run / "provider" / "psi.safetensors")
     others = [
-        (experiment.other_classifier(number).name, load(job.run / "provider" / f"{_other_name(number)}.safetensors")[0])
-        for number in range(len(experiment.other_classifiers))
+        (config.name, load(job.run / "provider" / f"{_other_name(number)}.safetensors")[0])
+        for number, config in enumerate(experiment.other_classifier_configs())
     ]
     pupils = Pupils(
         state_folder(job) / "provider",

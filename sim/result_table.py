@@ -11,7 +11,7 @@ from sim.evaluator_node import BLUR
 from sim.nodes import user_name
 from sim.runs import RunFolder, subject_of
 from sim.statistics import median_interval, share_interval
-from sim.tables import attacks_in, markdown
+from sim.tables import attack_column, attacks_in, markdown
 
 HIDDEN_DB, _HIDDEN_SSIM = 1.0, 0.05
 HIDDEN = (2.0, _HIDDEN_SSIM)
@@ -169,7 +169,7 @@ def _measures(result: AttackResult) -> dict[str, object]:
         "verdict": verdict_of(result),
     }
     for name, estimate in result.estimates.items():
-        prefix = name if name in CIPHER_ATTACKS else f"itn_{name}"
+        prefix = attack_column(name)
         row |= {
             f"{prefix}_psnr": _median(estimate, "psnr"),
             f"{prefix}_ssim": _median(estimate, "ssim"),

@@ -15,13 +15,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from roles.evaluator.attack import CIPHER_ATTACKS, AttackResult, Measured
+from roles.evaluator.attack import AttackResult, Measured
 from sim.config import ConfigError, Experiment
 from sim.nodes import user_name, user_of
 from sim.progress import Status
 from sim.runs import RunFolder, subject_of
 from sim.studies import conclusion_of
 from sim.sweep import SweepFolder
+from sim.tables import attack_column
 
 _LOAD = dict.fromkeys(("second", "width", "requests", "images", "bytes"), "int64")
 
@@ -98,9 +99,7 @@ class Run:
             ConfigError: nobody of that name was attacked.
         """
         result = self.attack(subject)
-        estimates = {
-            name if name in CIPHER_ATTACKS else f"itn_{name}": measured for name, measured in result.estimates.items()
-        }
+        estimates = {attack_column(name): measured for name, measured in result.estimates.items()}
         named: dict[str, Measured] = {"protected": result.protected, **estimates, **result.baselines}
         columns: dict[str, NDArray[np.float32]] = {}
         for name, measured in named.items():

@@ -28,6 +28,15 @@ def attacks_in(table: pd.DataFrame) -> list[str]:
     return [c.removesuffix("_psnr") for c in columns if re.fullmatch(rf"(itn_.+|{'|'.join(CIPHER_ATTACKS)})_psnr", c)]
 
 
+def attack_column(name: str) -> str:
+    """Return how the columns of an attack begin, by its name in the results.
+
+    >>> attack_column("strong"), attack_column("fr_attack")
+    ('itn_strong', 'fr_attack')
+    """
+    return name if name in CIPHER_ATTACKS else f"itn_{name}"
+
+
 def attack_title(attack: str) -> str:
     """Return what a table's head calls an attack.
 

@@ -5,7 +5,7 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-_ORDERS = torch.tensor(list(permutations(range(3))))
+CHANNEL_ORDERS = torch.tensor(list(permutations(range(3))))
 
 
 def fr_attack(protected: Tensor, *, shuffle: bool) -> Tensor:
@@ -46,6 +46,6 @@ def fr_attack(protected: Tensor, *, shuffle: bool) -> Tensor:
 
 def _nearest_order(pixels: Tensor, before: Tensor) -> Tensor:
     """Order the channels of ``pixels`` as is nearest to ``before``; int16 ``(N, 3)`` or ``(N, 3, W)`` both."""
-    candidates = pixels[:, _ORDERS]  # (N, 6, 3) or (N, 6, 3, W)
+    candidates = pixels[:, CHANNEL_ORDERS]  # (N, 6, 3) or (N, 6, 3, W)
     best = (candidates - before.unsqueeze(1)).abs().sum(dim=2, keepdim=True).argmin(dim=1, keepdim=True)
     return candidates.take_along_dim(best, dim=1).squeeze(1)

@@ -89,9 +89,9 @@ def train_itn(
         validation_plain: uint8 ``(V, 3, H, W)``, the plain image of each.
         compute: where it is trained, and in which precision.
         seed: the run's seed.
-        flip: whether augmentation mirrors pairs (not for digits).
-        mirrored: uint8 ``(M, 3, H, W)``, the mirror image of each plain one, protected. Then augmentation takes these
-            in place of half the protected images, and mirrors none itself.
+        flip: whether augmentation mirrors (not for digits).
+        mirrored: uint8 ``(M, 3, H, W)``, the mirror image of each plain one, protected: what augmentation takes in
+            place of half the pairs. Without it, half the pairs are mirrored as they are.
         progress: called after every step with the steps done, their total, and the loss of the step.
 
     Returns:
@@ -116,11 +116,12 @@ def train_itn(
         itn.train()
         ids = batches.ids_at(step)
         inputs, targets = protected[ids], plain[ids]
-        stream = generator(seed, "itn", config.name, "flip", step)
-        if mirrored is not None:
-            inputs, targets = instead(inputs, targets, mirrored[ids], stream)
-        elif flip:
-            inputs, targets = paired_flip(inputs, targets, stream)
+        if flip:
+            stream = generator(seed, "itn", config.name, "flip", step)
+            if mirrored is None:
+                inputs, targets = paired_flip(inputs, targets, stream)
+            else:
+                inputs, targets = instead(inputs, targets, mirrored[ids], stream)
         set_lr(optimiser, config.training.lr_at(step, total))
         with compute.autocast():
             estimates = itn(compute.batch(to_unit(inputs)))

@@ -1,12 +1,11 @@
 """Known-pair attacks on encryption under one key: algebra, where an inverse network would have to learn the key."""
 
-from itertools import permutations
-
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-_ORDERS = torch.tensor(list(permutations(range(3))))
+from roles.evaluator.fr_attack import CHANNEL_ORDERS
+
 _BLOCK = 4
 
 
@@ -33,7 +32,7 @@ def pixel_key_attack(protected: Tensor, known_protected: Tensor, known_plain: Te
         [(encrypted.unsqueeze(2) - value.unsqueeze(1)).abs().sum(dim=0) for value in (plain, 255 - plain)]
     )
     least, flipped = apart.min(dim=0)
-    orders = _ORDERS if shuffle else _ORDERS[:1]
+    orders = CHANNEL_ORDERS if shuffle else CHANNEL_ORDERS[:1]
     totals = torch.stack([least[torch.arange(3), order].sum(dim=0) for order in orders])
     source = orders[totals.argmin(dim=0)].permute(2, 0, 1)  # the plain channel that each encrypted one holds, (3, H, W)
     mask = flipped.gather(1, source.unsqueeze(1)).squeeze(1).to(torch.uint8) * 255

@@ -20,24 +20,16 @@ def numbers(images: Tensor) -> Tensor:
     return torch.arange(len(images))
 
 
+@pytest.mark.parametrize(("shuffle", "pairs"), [(False, 1), (True, 10)])
 @settings(max_examples=20, deadline=None)
 @given(key=seeds, seed=seeds)
-def test_one_pair_tells_the_key_of_pixel_based_encryption(key: int, seed: int) -> None:
-    encryption = PixelEncryption(PixelConfig(kind="pixel"), key)
-    known, plain = pictures(1, seed), pictures(3, seed + 1)
+def test_one_pair_tells_the_key_of_pixel_based_encryption_and_a_few_do_with_shuffled_channels(
+    shuffle: bool, pairs: int, key: int, seed: int
+) -> None:
+    encryption = PixelEncryption(PixelConfig(kind="pixel", shuffle=shuffle), key)
+    known, plain = pictures(pairs, seed), pictures(3, seed + 1)
     found = pixel_key_attack(
-        encryption.protect(plain, numbers(plain)), encryption.protect(known, numbers(known)), known, shuffle=False
-    )
-    assert torch.equal(found, plain)
-
-
-@settings(max_examples=20, deadline=None)
-@given(key=seeds, seed=seeds)
-def test_a_few_pairs_tell_the_key_with_shuffled_channels(key: int, seed: int) -> None:
-    encryption = PixelEncryption(PixelConfig(kind="pixel", shuffle=True), key)
-    known, plain = pictures(10, seed), pictures(3, seed + 1)
-    found = pixel_key_attack(
-        encryption.protect(plain, numbers(plain)), encryption.protect(known, numbers(known)), known, shuffle=True
+        encryption.protect(plain, numbers(plain)), encryption.protect(known, numbers(known)), known, shuffle=shuffle
     )
     assert torch.equal(found, plain)
 
