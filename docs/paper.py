@@ -9,29 +9,34 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
 from pages import fill
 
 from roles.common.recipes import Recipe
-from roles.user.config import UserConfig
 from roles.user.conventional import PixelConfig
 from sim.config import Experiment, in_words
 from sim.evaluator_node import BLUR
+from sim.figures import Box, draw_psnr_boxes, whiskers
 from sim.nodes import user_of
 from sim.result_table import HIDDEN, HIDDEN_DB
-from sim.run_figures import draw_table
-from sim.runs import RunFolder
+from sim.run_figures import boxes_of, draw_table
+from sim.runs import RunFolder, subject_of
 from sim.sweep import SweepFolder
 from sim.tables import attack_title, attacks_in, markdown, psnr_and_ssim, with_range
 
 PAGE = Path(__file__).parent / "PAPER.md"
 PICTURES = PAGE.parent / "paper"
 ROWS = PAGE.parent / "results" / "paper.csv"
+BOXES = PAGE.parent / "results" / "paper_psnr.csv"
+"""What Fig. 7 shows of a row: five numbers a box, so that rows of runs whose folders are gone are drawn too."""
+ENDS = ["low", "q1", "median", "q3", "high"]
 CLASSIFIERS = {"resnet20": "ResNet-20", "vgg16_bn": "VGG16-BN"}
 BUDGETS = {"CPU": (16, 5), "full": (64, 200)}
 """Of table1.yaml and of table1_paper.yaml: width and epochs of h_theta."""
@@ -67,9 +72,26 @@ def rows_of(folder: Path) -> pd.DataFrame:
                 "classifier_seed": experiment.classifier.seed,
                 "budget": _budget(experiment),
                 "method": subjects.map(partial(_method, experiment)),
+                "recipe": subjects.map(partial(_recipe, experiment)),
             }
             tables.append(pd.DataFrame(known).join(table))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def boxes_in(folder: Path) -> pd.DataFrame:
+    """Return the PSNR boxes of a run's rows, or of those of all complete cells of a sweep."""
+    found = []
+    for run in runs_in(folder):
+        if (run.path / "table.parquet").is_file():
+            experiment = run.experiment()
+            for subject in pd.read_parquet(run.path / "table.parquet")["subject"]:
+                result = run.attack(BLUR if subject == BLUR else subject_of(experiment, user_of(subject)))
+                for box in [] if result is None else boxes_of(experiment, subject, result):
+                    low, high = whiskers(box.values)
+                    q1, median, q3 = np.quantile(box.values, [0.25, 0.5, 0.75])
+                    numbers = dict(zip(ENDS, [low, q1, median, q3, high], strict=True))
+                    found.append({"key": _key(experiment, subject), "group": box.group, **numbers})
+    return pd.DataFrame(found)
 
 
 def runs_in(folder: Path) -> list[RunFolder]:
@@ -111,11 +133,10 @@ def _method(experiment: Experiment, subject: str) -> str:
     protection = config.protection
     match protection.kind:
         case "network":
-            return ", ".join(
-                [f"proposed, alpha {config.alpha:g}, {config.features.layer}", *_apart(experiment, config)]
-            )
+            name = f"proposed, alpha {config.alpha:g}, {config.features.layer}"
+            return ", ".join(filter(None, [name, _recipe(experiment, subject)]))
         case "gan":
-            return ", ".join(["GAN-based (ours, from its description)", *_apart(experiment, config)])
+            return ", ".join(filter(None, ["GAN-based, re-implemented", _recipe(experiment, subject)]))
         case "tanaka":
             return "Tanaka"
     if isinstance(protection, PixelConfig):
@@ -124,21 +145,23 @@ def _method(experiment: Experiment, subject: str) -> str:
     return "plain"
 
 
-def _apart(experiment: Experiment, config: UserConfig) -> list[str]:
+def _recipe(experiment: Experiment, subject: str) -> str:
     """Return what sets a network apart from those of its budget's table: it is another method then."""
+    config = None if subject == BLUR else experiment.user_config(user_of(subject))
+    if config is None or not config.trains_network:
+        return ""
     width, epochs = BUDGETS[_budget(experiment)]
     training, usual = config.training.model_dump(), Recipe(epochs=epochs).model_dump()
-    changes = {key: value for key, value in training.items() if value != usual[key]}
     apart = {"width": config.width} if config.width != width else {}
     apart |= {"phi": "random"} if config.features.weights == "random" else {}
-    return in_words(apart | changes)
+    return ", ".join(in_words(apart | {key: value for key, value in training.items() if value != usual[key]}))
 
 
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:
     """Return rows as the tables have them, the control last, whatever piece each was run in."""
     place = {protection: number for number, protection in enumerate(PROTECTIONS)}
-    by = rows.assign(place=rows["protection"].map(place), apart=rows["method"].str.contains("width|epochs"))
-    columns = ["place", "apart", "phi", "alpha", "method", "run", "seed"]
+    by = rows.assign(place=rows["protection"].map(place), recipe=rows["recipe"].fillna(""))
+    columns = ["place", "recipe", "phi", "alpha", "method", "run", "seed"]
     order = by.sort_values([column for column in columns if column in by], kind="stable").index
     return rows.loc[order].reset_index(drop=True)
 
@@ -221,29 +244,48 @@ def _recognised(medians: pd.Series, name: str) -> str:
     return "" if pd.isna(share) else f"/{100 * share:.1f}"
 
 
-def draw(folders: Sequence[Path], rows: pd.DataFrame) -> None:
-    """Draw the curves over all rows, and copy what the given runs have drawn: Fig. 5, 6 and 7."""
+def draw(folders: Sequence[Path], rows: pd.DataFrame, boxes: pd.DataFrame) -> None:
+    """Draw curves and boxes (Fig. 7) over all rows, and copy what the given runs have drawn: Fig. 5 and 6."""
     for (classifier, budget), own in rows.groupby(["classifier", "budget"]):
-        draw_table(PICTURES / f"{classifier}-{budget}", own)
+        pictures = PICTURES / f"{classifier}-{budget}"
+        draw_table(pictures, own)
+        draw_psnr_boxes(pictures / "psnr", _boxes(own, boxes))
     for folder in folders:
         runs = runs_in(folder)
         for run in runs:
             experiment, figures = run.experiment(), run.path / "figures"
             cell = f"-{run.path.name}" if len(runs) > 1 else ""
             target = PICTURES / f"{experiment.classifier.name}-{_budget(experiment)}"
-            target.mkdir(parents=True, exist_ok=True)
-            for picture in sorted([*figures.glob("strips-*.png"), *figures.glob("psnr.png")]):
+            for picture in sorted(figures.glob("strips-*.png")):
                 shutil.copyfile(picture, target / f"{experiment.name}{cell}-{picture.name}")
+
+
+def _boxes(rows: pd.DataFrame, boxes: pd.DataFrame) -> list[Box]:
+    """Return the boxes of a table's own methods, each of the first of its repetitions."""
+    shown = rows[rows["recipe"].fillna("") == ""].drop_duplicates("method").merge(boxes, on="key")
+    # A box of its five numbers is the box of what they were taken from.
+    return [
+        Box(str(row["method"]).removeprefix("proposed, "), torch.tensor(row[ENDS].tolist()), str(row["group"]))
+        for _, row in shown.iterrows()
+    ]
+
+
+def _joined(kept: Path, found: Iterable[pd.DataFrame], by: list[str]) -> pd.DataFrame:
+    """Return what is kept in a file and what was found, which takes the place of what it has in common with it."""
+    tables = [table for table in [*([pd.read_csv(kept)] if kept.is_file() else []), *found] if not table.empty]
+    joined = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=by)
+    return joined.drop_duplicates(by, keep="last")
 
 
 def main(folders: Sequence[Path]) -> None:
     """Add the rows of the given runs, draw the pictures, write the blocks of PAPER.md."""
-    tables = [*([pd.read_csv(ROWS)] if ROWS.is_file() else []), *map(rows_of, folders)]
-    if all(table.empty for table in tables):
+    rows = _joined(ROWS, map(rows_of, folders), ["key"])
+    if rows.empty:
         sys.exit("docs/paper.py: no run given has results yet")
-    rows = in_order(pd.concat(tables, ignore_index=True).drop_duplicates("key", keep="last"))
+    rows, boxes = in_order(rows), _joined(BOXES, map(boxes_in, folders), ["key", "group"])
     rows.to_csv(ROWS, index=False)
-    draw(folders, rows)
+    boxes.to_csv(BOXES, index=False, float_format="%.3f")
+    draw(folders, rows, boxes)
     blocks = {"table-1": partial(table_1, rows)}
     for (classifier, budget), own in rows.groupby(["classifier", "budget"]):
         blocks |= {f"attacks-{classifier}-{budget}": partial(attacks, own)}

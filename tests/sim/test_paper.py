@@ -8,8 +8,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
+from sim.figures import Box, whiskers
+from sim.runs import RunFolder
 from tests.sim import made_up_run
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +27,9 @@ def docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     page = tmp_path / "PAPER.md"
     blocks = ("table-1", "attacks-resnet20-CPU", "holds-resnet20-CPU")
     page.write_text("\n".join(f"<!-- begin {name} -->\n<!-- end {name} -->" for name in blocks))
-    for name, path in {"PAGE": page, "ROWS": tmp_path / "paper.csv", "PICTURES": tmp_path / "pictures"}.items():
+    own = {"PAGE": page, "PICTURES": tmp_path / "pictures"}
+    own |= {"ROWS": tmp_path / "paper.csv", "BOXES": tmp_path / "paper_psnr.csv"}
+    for name, path in own.items():
         monkeypatch.setattr(script, name, path)
     return script
 
@@ -97,3 +102,21 @@ def test_another_seed_is_a_repetition_another_budget_another_column_another_sche
     assert header[3:9] == ["ours, CPU", "gap", "n", "ours, full", "gap", "n"]
     assert (usual[5], usual[8]) == ("2", "1")
     assert (other[0], other[5], other[8]) == ("proposed, alpha 0.01, relu2_2, schedule one_cycle", "1", "0")
+
+
+def test_the_boxes_of_fig_7_outlive_the_runs_they_were_taken_from(
+    docs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[Box]] = []
+    monkeypatch.setattr(docs, "draw_psnr_boxes", lambda _, boxes: drawn.append(boxes))
+    keys = piece(tmp_path / "keys", [TANAKA])
+    write(docs, keys)
+    estimates = RunFolder.open(keys).attack("user-0000").estimates["paper"].psnr
+    shutil.rmtree(keys)
+    write(docs, piece(tmp_path / "networks", [{"alpha": 0.1}, {"alpha": 0.1}, {"alpha": 0.1, "width": 8}]))
+    labels = {box.label for box in drawn[-1]}
+    assert labels == {"alpha 0.1, relu2_2", "Tanaka", "control: blur"}  # one of two repetitions, no other recipe
+    (kept,) = [box for box in drawn[-1] if (box.label, box.group) == ("Tanaka", "ITN (paper)")]
+    at = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    assert torch.allclose(kept.values.double().quantile(at), estimates.double().quantile(at), atol=1e-3)
+    assert whiskers(kept.values) == pytest.approx(whiskers(estimates), abs=1e-3)
