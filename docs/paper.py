@@ -7,6 +7,7 @@ method that differ in seeds are repetitions: numbers are medians over them.
 
 import hashlib
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -20,14 +21,17 @@ import torch
 from pages import fill
 
 from roles.common.recipes import Recipe
+from roles.user.config import UserConfig
 from roles.user.conventional import PixelConfig
+from roles.user.gan import GanConfig
 from sim.config import Experiment, in_words
 from sim.evaluator_node import BLUR
 from sim.figures import Box, draw_psnr_boxes, whiskers
 from sim.nodes import user_of
-from sim.result_table import HIDDEN, HIDDEN_DB
+from sim.result_table import GUESSES, HIDDEN, HIDDEN_DB, guess_of, table_of
 from sim.run_figures import boxes_of, draw_table
 from sim.runs import RunFolder, subject_of
+from sim.summary import control_of
 from sim.sweep import SweepFolder
 from sim.tables import attack_title, attacks_in, markdown, psnr_and_ssim, with_range
 
@@ -40,6 +44,8 @@ ENDS = ["low", "q1", "median", "q3", "high"]
 CLASSIFIERS = {"resnet20": "ResNet-20", "vgg16_bn": "VGG16-BN"}
 BUDGETS = {"CPU": (16, 5), "full": (64, 200)}
 """Of table1.yaml and of table1_paper.yaml: width and epochs of h_theta."""
+MOST_RECOVERED = 0.01
+"""The share of images that may be recovered where "hidden", which is about medians, is to hold."""
 CONTROL = "control: blur"
 PROTECTIONS = ("plain", "network", "tanaka", "pixel", "gan")
 """In the order of the tables."""
@@ -56,12 +62,16 @@ TABLE_1 = {
 
 
 def rows_of(folder: Path) -> pd.DataFrame:
-    """Return the rows of a run, or of all complete cells of a sweep, with what tells them apart from other rows."""
+    """Return what a run, or all complete cells of a sweep, have measured, with what tells it from other rows.
+
+    Users without a result are left out: a row of an earlier run is worth more.
+    """
     tables = []
     for run in runs_in(folder):
         if (run.path / "table.parquet").is_file():
             experiment, facts = run.experiment(), run.facts()
-            table = pd.read_parquet(run.path / "table.parquet")
+            table = table_of(run, experiment)
+            table = table.dropna(subset=["accuracy"]) if "accuracy" in table else table[:0]
             subjects = table["subject"]
             known = {
                 "key": subjects.map(partial(_key, experiment)),
@@ -74,7 +84,7 @@ def rows_of(folder: Path) -> pd.DataFrame:
                 "method": subjects.map(partial(_method, experiment)),
                 "recipe": subjects.map(partial(_recipe, experiment)),
             }
-            tables.append(pd.DataFrame(known).join(table))
+            tables.append(pd.DataFrame(known | _conditions(experiment)).join(table))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
@@ -100,25 +110,60 @@ def runs_in(folder: Path) -> list[RunFolder]:
 
 
 def _key(experiment: Experiment, subject: str) -> str:
-    """Return the same for rows that cannot but agree, and for no others: not for users of another number or seed.
+    """Return the same for subjects that cannot but be the same, and for no others: not for users of another seed.
 
-    Where the data set lies is of no account, nor how the run was carried out.
+    How a subject was attacked is of no account: what another run found out about it joins what is known.
     """
     what: dict[str, Any] = {
-        "data": experiment.data.model_dump() | {"name": Path(experiment.data.name).name},
+        "data": _data(experiment),
         "classifier": experiment.classifier.model_dump(),
-        "attack": experiment.attack.model_dump(),
         "precision": experiment.runtime.precision,
         "seed": experiment.seed,
     }
     config = None if subject == BLUR else experiment.user_config(user_of(subject))
+    what["kind"] = CONTROL if config is None else config.protection.kind
     # Of plain images, nothing is the user's own.
     if config is not None and config.protection.kind != "plain":
-        user = config.model_dump()
-        user["features"]["weights"] = Path(user["features"]["weights"]).name
-        users = experiment.users.model_dump(include={"partition", "images", "validation_images"})
-        what |= {"subject": subject, "user": user, "users": users, "strategy": experiment.strategy.model_dump()}
-    what["kind"] = CONTROL if config is None else config.protection.kind
+        of_key = {"protection", "crop_padding", "flip", "seed"}
+        user = config.model_dump(include=None if config.trains_network else of_key)
+        if config.trains_network:
+            user["features"]["weights"] = Path(user["features"]["weights"]).name
+        users = {"partition", "images", "validation_images"}
+        # With these, what a user ends with depends on the others.
+        users |= set() if experiment.users.partition.kind == "all" else {"count"}
+        users |= {"count", "settings"} if experiment.strategy.averages else set()
+        what |= {"subject": subject, "user": user, "users": experiment.users.model_dump(include=users)}
+        if experiment.strategy.averages:
+            what["strategy"] = experiment.strategy.model_dump()
+    return _digest(what)
+
+
+def _conditions(experiment: Experiment) -> dict[str, str]:
+    """Return what all rows of one table must have in common, where they have it: see :func:`_check`."""
+    attack = experiment.attack.model_dump(exclude={"itns", "pictures", "lpips"})
+    classifier = experiment.classifier.model_dump(exclude={"seed"})
+    common = {"data": _data(experiment), "classifier": classifier, "precision": experiment.runtime.precision}
+    itns = {f"recipe of ITN {itn.name}": _digest(itn.model_dump()) for itn in experiment.attack.itns}
+    return {"conditions": _digest(common | {"attack": attack}), **itns}
+
+
+def _check(rows: pd.DataFrame) -> None:
+    """Refuse rows that no table may hold side by side, let alone as repetitions of each other."""
+    for (classifier, budget), own in rows.groupby(["classifier", "budget"]):
+        for column in ("conditions", *(c for c in own if str(c).startswith("recipe of "))):
+            kinds = own.dropna(subset=[column]).groupby(column, sort=False)["run"].unique()
+            if len(kinds) > 1:
+                runs = " | ".join(", ".join(names) for names in kinds)
+                what = "data, psi, precision or attack" if column == "conditions" else str(column)
+                sys.exit(f"docs/paper.py: {classifier}, {budget}: runs differ in {what}: {runs}; leave one side out")
+
+
+def _data(experiment: Experiment) -> dict[str, Any]:
+    """Return the data set, wherever it lies."""
+    return experiment.data.model_dump() | {"name": Path(experiment.data.name).name}
+
+
+def _digest(what: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -151,10 +196,18 @@ def _recipe(experiment: Experiment, subject: str) -> str:
     if config is None or not config.trains_network:
         return ""
     width, epochs = BUDGETS[_budget(experiment)]
-    training, usual = config.training.model_dump(), Recipe(epochs=epochs).model_dump()
-    apart = {"width": config.width} if config.width != width else {}
+    usual = UserConfig(width=width, training=Recipe(epochs=epochs))
+    values = ("width", "depth", "crop_padding", "flip")
+    apart = {name: getattr(config, name) for name in values if getattr(config, name) != getattr(usual, name)}
+    training, of_usual = config.training.model_dump(), usual.training.model_dump()
+    apart |= {name: value for name, value in training.items() if value != of_usual[name]}
+    if isinstance(config.protection, GanConfig):
+        weights, of_usual = config.protection.model_dump(), GanConfig(kind="gan").model_dump()
+        apart |= {name: value for name, value in weights.items() if value != of_usual[name]}
     apart |= {"phi": "random"} if config.features.weights == "random" else {}
-    return ", ".join(in_words(apart | {key: value for key, value in training.items() if value != usual[key]}))
+    if experiment.users.partition.kind != "all":
+        apart["partition"] = experiment.users.partition.kind
+    return ", ".join(in_words(apart))
 
 
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:
@@ -184,7 +237,7 @@ def table_1(rows: pd.DataFrame) -> str:
                 cells += [f"{known[column]:.2f}", f"{known[column] - TABLE_1['plain'][column]:+.2f}"]
             for budget in budgets:
                 own = rows[(rows["method"] == method) & (rows["classifier"] == classifier) & (rows["budget"] == budget)]
-                cells += _measured(own.dropna(subset=["accuracy"]))
+                cells += _measured(own)
         lines.append(cells)
     return markdown(header, lines)
 
@@ -204,44 +257,57 @@ def _measured(rows: pd.DataFrame) -> list[str]:
 
 def attacks(rows: pd.DataFrame) -> str:
     """Return what each protection hides and each attack gets back, of one classifier and budget."""
-    own = rows.dropna(subset=["accuracy"]).dropna(axis="columns", how="all")
+    own = rows.dropna(axis="columns", how="all")
     names, lines = attacks_in(own), list[list[str]]()
-    header = ["method", "accuracy", "protected", "class mean", *map(attack_title, names), "verdict"]
+    header = ["method", "accuracy", "protected", "class mean", "mean image", *map(attack_title, names), "verdict"]
     for method, group in own.groupby("method", sort=False):
         medians = group.median(numeric_only=True)
         cells = [str(method), f"{100 * medians['accuracy']:.1f}"]
-        cells += [psnr_and_ssim(medians, name) for name in ("protected", "class_mean")]
-        cells += [psnr_and_ssim(medians, name) + _recognised(medians, name) for name in names]
+        cells += [psnr_and_ssim(medians, name) for name in ("protected", *GUESSES)]
+        cells += [psnr_and_ssim(medians, name) + _shares(medians, name) for name in names]
         lines.append([*cells, ", ".join(dict.fromkeys(group["verdict"]))])
-    return markdown(header, lines)
+    return f"{_control(rows)}\n\n{markdown(header, lines)}"
 
 
 def holds(rows: pd.DataFrame) -> str:
     """Return, network by network, what it costs and the most that can be had of it, and at which both claims hold."""
-    own = rows[rows["protection"] == "network"].dropna(subset=["accuracy"])
+    own = rows[rows["protection"] == "network"]
     if own.empty:
         return "No network has been run yet."
     own = own.dropna(axis="columns", how="all")
-    seen = ["protected", *attacks_in(own)]
+    names = attacks_in(own)
+    control = control_of(rows)
+    works = control is not None and control[3]
     loss, most_ssim = HIDDEN
     lines, holding = list[list[str]](), list[str]()
     for method, group in own.groupby("method", sort=False):
         gap = 100 * (group["accuracy"] - group["plain_accuracy"]).median()
         psnr, ssim = (
-            (group[[f"{name}_{measure}" for name in seen]].max(axis=1) - group[f"class_mean_{measure}"]).median()
-            for measure in ("psnr", "ssim")
+            (group[[f"{name}_{of}" for name in ("protected", *names)]].max(axis=1) - guess_of(group, of)).median()
+            for of in ("psnr", "ssim")
         )
-        both = gap >= -loss and psnr < HIDDEN_DB and ssim < most_ssim
-        lines.append([str(method), f"{gap:+.2f}", f"{psnr:+.1f}", f"{ssim:+.2f}", "yes" if both else "no"])
-        holding += [str(method)] if both else []
-    said = f"Both hold at {len(holding)} of {len(lines)} settings{': ' if holding else ''}{'; '.join(holding)}."
-    header = ["method", "accuracy - plain (points)", "PSNR to be had - class mean (dB)", "SSIM", "both hold"]
-    return f"{said}\n\n{markdown(header, lines)}"
+        recovered = group[[f"{name}_recovered" for name in names]].max(axis=1).median()
+        both = gap >= -loss and psnr < HIDDEN_DB and ssim < most_ssim and recovered < MOST_RECOVERED
+        said = ("yes" if works else "attack too weak") if both else "no"
+        lines.append([str(method), f"{gap:+.2f}", f"{psnr:+.1f}", f"{ssim:+.2f}", f"{100 * recovered:.1f}", said])
+        holding += [str(method)] if said == "yes" else []
+    found = f"Both hold at {len(holding)} of {len(lines)} settings{': ' if holding else ''}{'; '.join(holding)}."
+    header = ["method", "accuracy - plain (points)", "PSNR to be had - guess (dB)", "SSIM", "images recovered (%)"]
+    return f"{found} {_control(rows)}\n\n{markdown([*header, 'both hold'], lines)}"
 
 
-def _recognised(medians: pd.Series, name: str) -> str:
-    share = medians.get(f"{name}_accuracy")
-    return "" if pd.isna(share) else f"/{100 * share:.1f}"
+def _control(rows: pd.DataFrame) -> str:
+    control = control_of(rows)
+    if control is None:
+        return 'The positive control has not been run: "hidden" means nothing.'
+    best, before, after, works = control
+    said = f"Positive control: the {best} ITN brings blurred images from SSIM {before:.2f} to {after:.2f}"
+    return said + ("." if works else ', too weak for "hidden" to mean anything.')
+
+
+def _shares(medians: pd.Series, name: str) -> str:
+    shares = [medians.get(f"{name}_{share}") for share in ("accuracy", "recovered")]
+    return "".join("" if pd.isna(share) else f"/{100 * share:.1f}" for share in shares)
 
 
 def draw(folders: Sequence[Path], rows: pd.DataFrame, boxes: pd.DataFrame) -> None:
@@ -250,19 +316,20 @@ def draw(folders: Sequence[Path], rows: pd.DataFrame, boxes: pd.DataFrame) -> No
         pictures = PICTURES / f"{classifier}-{budget}"
         draw_table(pictures, own)
         draw_psnr_boxes(pictures / "psnr", _boxes(own, boxes))
-    for folder in folders:
-        runs = runs_in(folder)
-        for run in runs:
-            experiment, figures = run.experiment(), run.path / "figures"
-            cell = f"-{run.path.name}" if len(runs) > 1 else ""
-            target = PICTURES / f"{experiment.classifier.name}-{_budget(experiment)}"
-            for picture in sorted(figures.glob("strips-*.png")):
-                shutil.copyfile(picture, target / f"{experiment.name}{cell}-{picture.name}")
+    for run in (run for folder in folders for run in runs_in(folder)):
+        experiment = run.experiment()
+        target = PICTURES / f"{experiment.classifier.name}-{_budget(experiment)}"
+        for picture in sorted((run.path / "figures").glob("strips-*.png")):
+            subject = picture.stem.removeprefix("strips-")
+            name = subject if subject.startswith("over-alpha") else _method(experiment, subject)
+            shutil.copyfile(picture, target / f"strips-{re.sub('[^a-z0-9._]+', '-', name.lower())}.png")
 
 
 def _boxes(rows: pd.DataFrame, boxes: pd.DataFrame) -> list[Box]:
-    """Return the boxes of a table's own methods, each of the first of its repetitions."""
-    shown = rows[rows["recipe"].fillna("") == ""].drop_duplicates("method").merge(boxes, on="key")
+    """Return the boxes of a table's own methods, each of the repetition that most was measured of."""
+    own = rows[rows["recipe"].fillna("") == ""]
+    most = own.assign(boxes=own["key"].map(boxes["key"].value_counts())).sort_values("boxes", kind="stable")
+    shown = own.loc[most.drop_duplicates("method", keep="last").index.sort_values()].merge(boxes, on="key")
     # A box of its five numbers is the box of what they were taken from.
     return [
         Box(str(row["method"]).removeprefix("proposed, "), torch.tensor(row[ENDS].tolist()), str(row["group"]))
@@ -271,10 +338,10 @@ def _boxes(rows: pd.DataFrame, boxes: pd.DataFrame) -> list[Box]:
 
 
 def _joined(kept: Path, found: Iterable[pd.DataFrame], by: list[str]) -> pd.DataFrame:
-    """Return what is kept in a file and what was found, which takes the place of what it has in common with it."""
+    """Return what is kept in a file and what was found; of rows with one key, what is newest of every column."""
     tables = [table for table in [*([pd.read_csv(kept)] if kept.is_file() else []), *found] if not table.empty]
     joined = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=by)
-    return joined.drop_duplicates(by, keep="last")
+    return joined.groupby(by, as_index=False, sort=False).last()
 
 
 def main(folders: Sequence[Path]) -> None:
@@ -282,6 +349,7 @@ def main(folders: Sequence[Path]) -> None:
     rows = _joined(ROWS, map(rows_of, folders), ["key"])
     if rows.empty:
         sys.exit("docs/paper.py: no run given has results yet")
+    _check(rows)
     rows, boxes = in_order(rows), _joined(BOXES, map(boxes_in, folders), ["key", "group"])
     rows.to_csv(ROWS, index=False)
     boxes.to_csv(BOXES, index=False, float_format="%.3f")
@@ -290,7 +358,8 @@ def main(folders: Sequence[Path]) -> None:
     for (classifier, budget), own in rows.groupby(["classifier", "budget"]):
         blocks |= {f"attacks-{classifier}-{budget}": partial(attacks, own)}
         blocks |= {f"holds-{classifier}-{budget}": partial(holds, own)}
-    fill(PAGE, blocks)
+    for name in fill(PAGE, blocks):
+        print(f"docs/paper.py: {PAGE.name} has no place for {name}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ def _section(label: str, run: Run, budget: int) -> Section:
     experiment, table = run.experiment, run.table
     boxes, shown = _attacked(run)
     users, common = users_table(table)
-    control = control_of(table, experiment)
+    control = control_of(table)
     counted = table[table["subject"] != BLUR].get("verdict", pd.Series(dtype=str)).value_counts()
     verdicts = {verdict: int(counted[verdict]) for verdict in VERDICTS if verdict in counted}
     strips, pictures = _strips(shown, budget)

@@ -12,7 +12,7 @@ from pandas.api.types import is_bool_dtype, is_float_dtype, is_integer_dtype
 from roles.evaluator.attack import CIPHER_ATTACKS
 from sim.config import Experiment
 from sim.evaluator_node import BLUR
-from sim.result_table import COLUMNS, best_ssim, measured_users
+from sim.result_table import COLUMNS, GUESSES, best_ssim, measured_users
 from sim.results import Run
 from sim.tables import attack_title, attacks_in
 
@@ -28,6 +28,7 @@ _MEASURES = {
     "ssim": ("SSIM", "ssim"),
     "psnr_worst1": ("worst 1%", "db"),
     "lpips": ("LPIPS", "ssim"),
+    "recovered": ("recovered (%)", "percent"),
 }
 _GROUPED = {
     "images": ("training", "images", "count"),
@@ -39,7 +40,7 @@ _GROUPED = {
     "received_bytes": ("traffic", "received", "bytes"),
 }
 _WHERE = re.compile(
-    rf"(?P<what>protected|class_mean|itn_.+?|{'|'.join(CIPHER_ATTACKS)})_(?P<measure>{'|'.join(_MEASURES)})"
+    rf"(?P<what>protected|class_mean|mean_image|itn_.+?|{'|'.join(CIPHER_ATTACKS)})_(?P<measure>{'|'.join(_MEASURES)})"
 )
 _SETTINGS = ("protection", "alpha", "phi", "width", "plain_accuracy")
 """Columns that are said once where all rows agree."""
@@ -66,7 +67,7 @@ def users_table(table: pd.DataFrame) -> tuple[dict[str, Any], dict[str, str]]:
     # Ends of intervals would make the table half as wide again: they are in table.csv.
     ends = [name for name in table if str(name).endswith(("_low", "_high"))]
     shown = table.drop(columns=[*same, *ends, *(name for name in empty if name not in same)])
-    groups = ["", "protected", "class mean", *map(attack_title, attacks_in(table)), "training", "traffic"]
+    groups = ["", "protected", "class mean", "mean image", *map(attack_title, attacks_in(table)), "training", "traffic"]
     columns = sorted((_column(name, shown[name]) for name in map(str, shown.columns)), key=lambda c: _place(c, groups))
     return _as_json(shown, columns), common
 
@@ -88,7 +89,7 @@ def _described(key: str, group: str, label: str, kind: str, about: str) -> dict[
 
 
 def _column(name: str, values: "pd.Series[Any]") -> dict[str, str]:
-    about = COLUMNS.get(re.sub(r"^itn_.+?_(?=(accuracy|psnr|ssim|psnr_worst1|lpips)$)", "itn_<name>_", name), "")
+    about = COLUMNS.get(re.sub(rf"^itn_.+?_(?=({'|'.join(_MEASURES)})$)", "itn_<name>_", name), "")
     if name in ("subject", "verdict"):
         return _described(name, "", name, name, about)
     if name in ("accuracy", "plain_accuracy"):
@@ -98,7 +99,7 @@ def _column(name: str, values: "pd.Series[Any]") -> dict[str, str]:
         return _described(name, group, label, kind, about)
     if match := _WHERE.fullmatch(name):
         what = match["what"]
-        group = what.replace("_", " ") if what in ("protected", "class_mean") else attack_title(what)
+        group = what.replace("_", " ") if what in ("protected", *GUESSES) else attack_title(what)
         return _described(name, group, *_MEASURES[match["measure"]], about)
     return _described(name, "", name.replace("_", " "), _kind(values), about)
 

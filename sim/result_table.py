@@ -16,7 +16,10 @@ from sim.tables import attack_column, attacks_in, markdown
 HIDDEN_DB, _HIDDEN_SSIM = 1.0, 0.05
 HIDDEN = (2.0, _HIDDEN_SSIM)
 """How much accuracy, in points, a protection that holds may cost, and how much SSIM (beside ``HIDDEN_DB`` of PSNR) may
-be had of its images beyond the class mean."""
+be had of its images beyond a trivial guess."""
+GUESSES = ("class_mean", "mean_image")
+"""The trivial guesses. The class mean is the better one, unless classes are predicted wrongly: a protection that ruins
+accuracy would else make every attack that learns the mean image look like one that gains something."""
 _SEEN_SSIM = 0.5
 
 COLUMNS = {
@@ -37,6 +40,8 @@ COLUMNS = {
     "protected_ssim": "median over test images, protected against plain",
     "class_mean_psnr": "median PSNR of the trivial guess: the mean image of the predicted class",
     "class_mean_ssim": "median SSIM of the trivial guess",
+    "mean_image_psnr": "median PSNR of the guess without a label: the mean of the attacker's train images",
+    "mean_image_ssim": "median SSIM of the guess without a label",
     "itn_<name>_psnr": "median PSNR of the inverse network's estimates",
     "itn_<name>_ssim": "median SSIM of the inverse network's estimates",
     "itn_<name>_ssim_low": "lower end of the 95% interval of that median over test images (order statistics)",
@@ -44,12 +49,15 @@ COLUMNS = {
     "itn_<name>_psnr_worst1": "PSNR that 1% of the estimates reach or exceed: the images that leak most",
     "itn_<name>_lpips": "median LPIPS of the inverse network's estimates, where it was asked for",
     "itn_<name>_accuracy": "share of the estimates that psi classifies correctly",
+    "itn_<name>_recovered": "share of test images whose estimate has SSIM 0.5 or more, 0.05 over its class mean",
     "fr_attack_psnr": "median PSNR of what FR-Attack makes of pixel-based encryption, from protected images alone",
     "fr_attack_ssim": "median SSIM of what FR-Attack makes of it",
     "fr_attack_accuracy": "share of what FR-Attack makes of it that psi classifies correctly",
+    "fr_attack_recovered": "share of test images that FR-Attack recovers",
     "key_attack_psnr": "median PSNR of what ten known pairs make of encryption under one key; 100 if exact",
     "key_attack_ssim": "median SSIM of what they make of it",
     "key_attack_accuracy": "share of what they make of it that psi classifies correctly",
+    "key_attack_recovered": "share of test images that they recover",
     "verdict": "hidden, partial, recovered or visible (see verdict_of)",
     "queries": "requests for a loss or a gradient, lessons and exams, that the user sent",
     "queried_images": "protected images in them",
@@ -63,19 +71,19 @@ COLUMNS = {
 def verdict_of(result: AttackResult) -> str:
     """Say in a word how well a protection hid the test images; all numbers are medians over them.
 
-    What counts is what is had beyond the mean image of the predicted class, which whoever knows the label can draw:
-    digits are so alike that it has an SSIM of 0.6. ``visible``: the protected image is like the plain one (SSIM at
-    least 0.5) by more than that (0.05 or more). ``recovered``: an attack's estimate is. ``hidden``: neither gains 1 dB
-    or 0.05 SSIM. ``partial``: all between.
+    What counts is what is had beyond a trivial guess, the better of :data:`GUESSES`: digits are so alike that the mean
+    image of a class has an SSIM of 0.6. ``visible``: the protected image is like the plain one (SSIM at least 0.5) by
+    more than that (0.05 or more). ``recovered``: an attack's estimate is. ``hidden``: neither gains 1 dB or 0.05 SSIM.
+    ``partial``: all between. Medians say nothing of a minority: that is what the columns ``_recovered`` are for.
     """
-    trivial = result.baselines["class_mean"]
+    guess = {measure: max(_median(result.baselines[name], measure) for name in GUESSES) for measure in ("psnr", "ssim")}
 
     def shows(measured: Measured) -> bool:
         ssim = _median(measured, "ssim")
-        return ssim >= _SEEN_SSIM and ssim - _median(trivial, "ssim") >= _HIDDEN_SSIM
+        return ssim >= _SEEN_SSIM and ssim - guess["ssim"] >= _HIDDEN_SSIM
 
     def gains(measured: Measured) -> bool:
-        psnr, ssim = (_median(measured, name) - _median(trivial, name) for name in ("psnr", "ssim"))
+        psnr, ssim = (_median(measured, measure) - guess[measure] for measure in ("psnr", "ssim"))
         return psnr >= HIDDEN_DB or ssim >= _HIDDEN_SSIM
 
     estimates = list(result.estimates.values())
@@ -139,6 +147,13 @@ def best_ssim(measured: pd.DataFrame) -> "pd.Series[float]":
     return measured[["protected_ssim", *(f"{attack}_ssim" for attack in attacks_in(measured))]].max(axis=1)
 
 
+def guess_of(measured: pd.DataFrame, measure: str) -> "pd.Series[float]":
+    """Return, for each row of a table, the better of the trivial guesses' medians; ``measure`` is psnr or ssim."""
+    # Runs of earlier versions have the class mean alone.
+    known = [column for guess in GUESSES if (column := f"{guess}_{measure}") in measured]
+    return measured[known].max(axis=1)
+
+
 def _protection(config: UserConfig) -> dict[str, object]:
     row: dict[str, object] = {"protection": config.protection.kind}
     if config.trains_network:
@@ -154,7 +169,6 @@ def _matching(pattern: str, experiment: Experiment) -> list[str]:
 
 
 def _measures(result: AttackResult) -> dict[str, object]:
-    trivial = result.baselines["class_mean"]
     accuracy, count = result.protected.accuracy, len(result.protected.psnr)
     assert accuracy is not None
     accuracy_low, accuracy_high = share_interval(round(accuracy * count), count)
@@ -164,8 +178,7 @@ def _measures(result: AttackResult) -> dict[str, object]:
         "accuracy_high": accuracy_high,
         "protected_psnr": _median(result.protected, "psnr"),
         "protected_ssim": _median(result.protected, "ssim"),
-        "class_mean_psnr": _median(trivial, "psnr"),
-        "class_mean_ssim": _median(trivial, "ssim"),
+        **{f"{name}_{of}": _median(result.baselines[name], of) for name in GUESSES for of in ("psnr", "ssim")},
         "verdict": verdict_of(result),
     }
     for name, estimate in result.estimates.items():
@@ -174,6 +187,7 @@ def _measures(result: AttackResult) -> dict[str, object]:
             f"{prefix}_psnr": _median(estimate, "psnr"),
             f"{prefix}_ssim": _median(estimate, "ssim"),
             f"{prefix}_accuracy": estimate.accuracy,
+            f"{prefix}_recovered": _recovered(estimate, result.baselines["class_mean"]),
         }
         if name in CIPHER_ATTACKS:
             continue
@@ -182,6 +196,11 @@ def _measures(result: AttackResult) -> dict[str, object]:
         if estimate.lpips is not None:
             row[f"{prefix}_lpips"] = _median(estimate, "lpips")
     return row
+
+
+def _recovered(estimate: Measured, class_mean: Measured) -> float:
+    seen = (estimate.ssim >= _SEEN_SSIM) & (estimate.ssim - class_mean.ssim >= _HIDDEN_SSIM)
+    return float(seen.double().mean())
 
 
 def _median(measured: Measured, measure: str) -> float:

@@ -18,7 +18,7 @@ from sim.figures import (
     draw_strips,
 )
 from sim.nodes import subject_title, user_of
-from sim.result_table import HIDDEN, best_ssim, measured_users
+from sim.result_table import HIDDEN, best_ssim, guess_of, measured_users
 from sim.runs import RunFolder, subject_of
 from sim.trade_off_figures import TradeOff, draw_accuracy, draw_trade_off
 
@@ -74,7 +74,7 @@ def draw_table(figures: Path, table: pd.DataFrame) -> None:
 def trade_offs(measured: pd.DataFrame) -> list[TradeOff]:
     """Return what each protection costs and keeps; ``measured`` is as of :func:`measured_users`, not empty."""
     gaps = 100 * (measured["accuracy"] - measured["plain_accuracy"])
-    gains = best_ssim(measured) - measured["class_mean_ssim"]
+    gains = best_ssim(measured) - guess_of(measured, "ssim")
     points: list[TradeOff] = []
     for (_, row), gap, gain in zip(measured.iterrows(), gaps, gains, strict=True):
         kind = str(row["protection"] if pd.isna(row.get("phi")) else row["phi"])

@@ -23,7 +23,7 @@ class TradeOff:
     """What one protection costs and keeps.
 
     ``accuracy`` is over that on plain images, in points; ``gain`` the SSIM of the best that is to be had, the protected
-    image itself or an attack's estimate, over that of the class mean.
+    image itself or an attack's estimate, over that of a trivial guess.
     """
 
     label: str
@@ -41,7 +41,7 @@ def draw_trade_off(to: Target, points: list[TradeOff], hidden: tuple[float, floa
         to: see :data:`Target`.
         points: in any order; groups are drawn in the order of their first point.
         hidden: the largest loss of accuracy, in points, and the largest gain in SSIM at which a protection may be
-            said to hold; the corner in which both do is marked.
+            said to hold; the corner within both is marked.
 
     Raises:
         ValueError: there are more than 8 groups, which nobody could tell apart.
@@ -53,7 +53,7 @@ def draw_trade_off(to: Target, points: list[TradeOff], hidden: tuple[float, floa
     with mpl.rc_context(STYLE | {"axes.grid.axis": "both"}):
         figure = Figure(figsize=(COLUMN, 3.0), layout="constrained")
         ax = figure.add_subplot()
-        ax.set_xlabel("SSIM that can be had, over the class mean")
+        ax.set_xlabel("SSIM that can be had, over a trivial guess")
         ax.set_ylabel("accuracy, protected - plain (points)")
         for index, group in enumerate(groups):
             own = [point for point in points if point.group == group]
@@ -64,7 +64,8 @@ def draw_trade_off(to: Target, points: list[TradeOff], hidden: tuple[float, floa
         ax.set_xlim(left - 0.05 * (right - left), right + 0.25 * (right - left))
         ax.set_ylim(low - 0.08 * (high - low), high + 0.12 * (high - low))
         (x_low, _), (_, y_high) = ax.get_xlim(), ax.get_ylim()
-        ax.add_patch(Rectangle((x_low, -loss), gain - x_low, y_high + loss, color="0.9", zorder=0, label="both hold"))
+        corner = f"within {loss:g} points and {gain:g} SSIM"
+        ax.add_patch(Rectangle((x_low, -loss), gain - x_low, y_high + loss, color="0.9", zorder=0, label=corner))
         figure.legend(loc="outside upper center", ncols=min(3, len(groups) + 1))
         if len(points) <= _MOST_LABELS:
             _label(figure, ax, points)

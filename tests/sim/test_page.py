@@ -174,9 +174,10 @@ def test_what_some_users_have_no_value_of_is_not_the_same_for_all() -> None:
 def test_columns_are_grouped_by_what_was_measured(page: Page) -> None:
     columns = page.data["runs"][0]["users"]["columns"]
     groups = [group for group, _ in itertools.groupby(column["group"] for column in columns) if group]
-    assert groups == ["protected", "class mean", "ITN paper", "ITN strong", "training", "traffic"]
+    assert groups == ["protected", "class mean", "mean image", "ITN paper", "ITN strong", "training", "traffic"]
     strong = [(column["label"], column["kind"]) for column in columns if column["group"] == "ITN strong"]
-    assert strong == [("PSNR", "db"), ("SSIM", "ssim"), ("worst 1%", "db"), ("acc. (%)", "percent")]
+    shares = [("acc. (%)", "percent"), ("recovered (%)", "percent")]
+    assert strong == [("PSNR", "db"), ("SSIM", "ssim"), ("worst 1%", "db"), *shares]
     assert [column["key"] for column in columns][:5] == ["subject", "setting", "alpha", "width", "verdict"]
     assert columns[-1]["key"] == "failure"
     assert all(column["about"] for column in columns)

@@ -1,7 +1,9 @@
 """docs/paper.py: the pieces of Table I become one table."""
 
 import importlib
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,9 +13,12 @@ import pytest
 import torch
 import yaml
 
+from roles.evaluator.attack import Measured
+from sim.evaluator_node import BLUR
 from sim.figures import Box, whiskers
 from sim.runs import RunFolder
 from tests.sim import made_up_run
+from tests.sim.made_up_run import measured
 
 ROOT = Path(__file__).parents[2]
 TRAINING = {"epochs": 5}
@@ -38,7 +43,7 @@ PLAIN, TANAKA = {"protection": {"kind": "plain"}}, {"protection": {"kind": "tana
 
 
 def piece(folder: Path, settings: list[dict[str, Any]], **more: Any) -> Path:
-    users = {"count": len(settings), "settings": settings}
+    users = {"count": len(settings), "settings": settings, "partition": {"kind": "all"}}
     user = {"width": 16, "training": TRAINING, "features": {"weights": "imagenet"}}
     classifier = {"training": {"epochs": 24}}
     experiment = made_up_run.experiment_of(0, users=users, user=user, classifier=classifier, **more)
@@ -73,17 +78,70 @@ def test_pieces_given_one_by_one_are_one_table_and_a_row_given_again_takes_its_o
     assert [cells[0] for cells in tables["attacks-resnet20-CPU"][1:]] == [*methods, "control: blur"]
 
 
-def test_a_setting_holds_if_both_accuracy_and_what_can_be_had_say_so(docs: ModuleType, tmp_path: Path) -> None:
+def change(run: Path, subject: str, **changes: Measured) -> None:
+    """Change what an attack has measured: of ``protected``, or of the estimates of an inverse network."""
+    folder = RunFolder.open(run)
+    result = folder.attack(subject)
+    assert result is not None
+    protected = changes.pop("protected", result.protected)
+    folder.keep_attack(subject, replace(result, protected=protected, estimates=result.estimates | changes))
+
+
+def test_a_setting_holds_if_accuracy_what_can_be_had_and_the_control_say_so(docs: ModuleType, tmp_path: Path) -> None:
     run = piece(tmp_path / "run", [{"alpha": 0.005}, {"alpha": 0.1}])  # made up: the first user's images are hidden
     _, tables = write(docs, run)
     assert [cells[-1] for cells in tables["holds-resnet20-CPU"][1:]] == ["no", "no"]
-    table = pd.read_parquet(run / "table.parquet")
-    table.assign(accuracy=0.79).to_parquet(run / "table.parquet")
+    for subject in ("user-0000", "user-0001"):
+        change(run, subject, protected=measured(8, 0.1, 0.79))
     _, tables = write(docs, run)
     assert tables["holds-resnet20-CPU"][1:] == [
-        ["proposed, alpha 0.005, relu2_2", "-1.00", "+0.5", "-0.05", "yes"],
-        ["proposed, alpha 0.1, relu2_2", "-1.00", "+7.0", "+0.15", "no"],
+        ["proposed, alpha 0.005, relu2_2", "-1.00", "+0.5", "-0.05", "0.0", "yes"],
+        ["proposed, alpha 0.1, relu2_2", "-1.00", "+7.0", "+0.15", "0.0", "no"],
     ]
+    one_in_twelve = measured(13.5, 0.15, 0.4)
+    one_in_twelve.ssim[3] = 0.9  # medians are as they were
+    change(run, "user-0000", strong=one_in_twelve)
+    _, tables = write(docs, run)
+    assert tables["holds-resnet20-CPU"][1][-2:] == ["8.3", "no"]
+    change(run, "user-0000", strong=measured(13.5, 0.15, 0.4))
+    change(run, BLUR, strong=measured(20, 0.7))
+    _, tables = write(docs, run)
+    assert tables["holds-resnet20-CPU"][1][-1] == "attack too weak"
+    assert 'from SSIM 0.65 to 0.75, too weak for "hidden" to mean anything.' in docs.PAGE.read_text()
+
+
+def test_what_another_run_finds_out_about_a_row_joins_it_and_a_run_that_failed_changes_nothing(
+    docs: ModuleType, tmp_path: Path
+) -> None:
+    first = piece(tmp_path / "first", [PLAIN, TANAKA])
+    before, _ = write(docs, first)
+    experiment = RunFolder.open(first).experiment()
+    write(docs, made_up_run.make(tmp_path / "failed", experiment, failed={0: "lost", 1: "lost"}).path)
+    wider = [{"name": name, "training": {"epochs": 1}} for name in ("paper", "strong", "wide")]
+    attack = experiment.attack.model_dump() | {"itns": wider}
+    more = piece(tmp_path / "more", [PLAIN], attack=attack)
+    change(more, "user-0000", wide=measured(25, 0.7))
+    rows, _ = write(docs, more)
+    assert list(rows["key"]) == list(before["key"])
+    plain = rows[rows["method"] == "plain"].iloc[0]
+    assert (plain["itn_strong_ssim"], plain["itn_wide_ssim"]) == pytest.approx((0.2, 0.75))
+    others = rows[rows["method"] != "plain"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(
+        others[before.columns], before[before["method"] != "plain"].reset_index(drop=True), check_dtype=False
+    )
+
+
+def test_rows_of_another_attack_or_another_psi_are_refused(docs: ModuleType, tmp_path: Path) -> None:
+    write(docs, piece(tmp_path / "first", [PLAIN], name="first"))
+    kept = docs.ROWS.read_text()
+    longer = [{"name": "strong", "training": {"epochs": 2}}]
+    second = piece(tmp_path / "second", [TANAKA], name="second", attack={"itns": longer, "pictures": 6})
+    with pytest.raises(SystemExit, match=re.escape("differ in recipe of ITN strong: first | second; leave one side")):
+        docs.main([second])
+    third = piece(tmp_path / "third", [TANAKA], name="third", runtime={"precision": "bf16"})
+    with pytest.raises(SystemExit, match=re.escape("differ in data, psi, precision or attack: first | third")):
+        docs.main([third])
+    assert docs.ROWS.read_text() == kept
 
 
 def test_another_seed_is_a_repetition_another_budget_another_column_another_schedule_another_method(

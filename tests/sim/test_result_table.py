@@ -9,6 +9,7 @@ from sim.result_table import verdict_of
 from tests.sim.made_up_run import attack_of, measured
 
 PLAIN_GUESS = (13.0, 0.2)  # the class mean's PSNR and SSIM on images that differ, such as photographs
+WRONG_GUESS = (11.0, 0.05)  # of the wrong class
 GOOD_GUESS = (16.0, 0.6)  # and on images that are alike, such as digits
 
 
@@ -17,7 +18,7 @@ def result(protected: tuple[float, float], estimate: tuple[float, float], guess:
         attack_of(0),
         protected=measured(*protected),
         estimates={"strong": measured(*estimate)},
-        baselines={"class_mean": measured(*guess, accuracy=None)},
+        baselines={"class_mean": measured(*guess, accuracy=None), "mean_image": measured(12.0, 0.1, accuracy=None)},
     )
 
 
@@ -31,11 +32,12 @@ def result(protected: tuple[float, float], estimate: tuple[float, float], guess:
         ((8, 0.0), (20.0, 0.55), PLAIN_GUESS, "recovered"),
         ((18, 0.55), (20.0, 0.70), PLAIN_GUESS, "visible"),
         ((8, 0.0), (14.0, 0.55), GOOD_GUESS, "hidden"),  # less than the guess is nothing, however much it resembles
+        ((8, 0.0), (12.5, 0.12), WRONG_GUESS, "hidden"),  # where labels are wrong, the mean of all images is the guess
         ((12, 0.55), (20.0, 0.80), GOOD_GUESS, "recovered"),
         ((20, 0.70), (20.0, 0.80), GOOD_GUESS, "visible"),
     ],
 )
-def test_a_verdict_is_about_what_is_had_beyond_the_class_mean(
+def test_a_verdict_is_about_what_is_had_beyond_a_trivial_guess(
     protected: tuple[float, float], estimate: tuple[float, float], guess: tuple[float, float], verdict: str
 ) -> None:
     assert verdict_of(result(protected, estimate, guess)) == verdict
