@@ -311,7 +311,7 @@ def _shares(medians: pd.Series, name: str) -> str:
 
 
 def draw(folders: Sequence[Path], rows: pd.DataFrame, boxes: pd.DataFrame) -> None:
-    """Draw curves and boxes (Fig. 7) over all rows, and copy what the given runs have drawn: Fig. 5 and 6."""
+    """Draw curves and boxes (Fig. 7) over all rows, and copy those strips of the given runs that the page shows."""
     for (classifier, budget), own in rows.groupby(["classifier", "budget"]):
         pictures = PICTURES / f"{classifier}-{budget}"
         draw_table(pictures, own)
@@ -321,8 +321,10 @@ def draw(folders: Sequence[Path], rows: pd.DataFrame, boxes: pd.DataFrame) -> No
         target = PICTURES / f"{experiment.classifier.name}-{_budget(experiment)}"
         for picture in sorted((run.path / "figures").glob("strips-*.png")):
             subject = picture.stem.removeprefix("strips-")
-            name = subject if subject.startswith("over-alpha") else _method(experiment, subject)
-            shutil.copyfile(picture, target / f"strips-{re.sub('[^a-z0-9._]+', '-', name.lower())}.png")
+            shows = subject if subject.startswith("over-alpha") else _method(experiment, subject)
+            name = f"strips-{re.sub('[^a-z0-9._]+', '-', shows.lower())}.png"
+            if f"{target.name}/{name}" in PAGE.read_text():
+                shutil.copyfile(picture, target / name)
 
 
 def _boxes(rows: pd.DataFrame, boxes: pd.DataFrame) -> list[Box]:

@@ -122,9 +122,9 @@ def control_of(table: pd.DataFrame) -> tuple[str, float, float, bool] | None:
     ssims = [f"{attack}_ssim" for attack in attacks_in(control)]
     if control.empty or not ssims:
         return None
-    best = max(ssims, key=lambda column: float(control[column].max()))
-    before, after = float(control["protected_ssim"].iloc[0]), float(control[best].max())
-    best = best.removeprefix("itn_").removesuffix("_ssim")
+    reached = control[ssims].max()
+    before, after = float(control["protected_ssim"].iloc[0]), float(reached.max())
+    best = str(reached.idxmax()).removeprefix("itn_").removesuffix("_ssim")
     return best, before, after, after >= _CONTROL_SSIM and after > before
 
 
