@@ -7,6 +7,7 @@ method that differ in seeds are repetitions: numbers are medians over them.
 
 import hashlib
 import json
+import math
 import re
 import shutil
 import sys
@@ -97,11 +98,16 @@ def boxes_in(folder: Path) -> pd.DataFrame:
             for subject in pd.read_parquet(run.path / "table.parquet")["subject"]:
                 result = run.attack(BLUR if subject == BLUR else subject_of(experiment, user_of(subject)))
                 for box in [] if result is None else boxes_of(experiment, subject, result):
-                    low, high = whiskers(box.values)
-                    q1, median, q3 = np.quantile(box.values, [0.25, 0.5, 0.75])
-                    numbers = dict(zip(ENDS, [low, q1, median, q3, high], strict=True))
+                    numbers = dict(zip(ENDS, _five_numbers(box), strict=True))
                     found.append({"key": _key(experiment, subject), "group": box.group, **numbers})
     return pd.DataFrame(found)
+
+
+def _five_numbers(box: Box) -> list[float]:
+    if not len(box.values):
+        return [math.nan] * len(ENDS)
+    low, high = whiskers(box.values)
+    return [low, *np.quantile(box.values, [0.25, 0.5, 0.75]).tolist(), high]
 
 
 def runs_in(folder: Path) -> list[RunFolder]:

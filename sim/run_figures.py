@@ -80,7 +80,8 @@ def trade_offs(measured: pd.DataFrame) -> list[TradeOff]:
         kind = str(row["protection"] if pd.isna(row.get("phi")) else row["phi"])
         # What the group says already need not stand beside every mark.
         label = ", ".join(part for part in _parts(row) if part not in (kind, f"layer {kind}"))
-        points.append(TradeOff(label or subject_title(str(row["subject"])), float(gap), float(gain), kind))
+        label = label or (kind if _parts(row) else subject_title(str(row["subject"])))
+        points.append(TradeOff(label, float(gap), float(gain), kind))
     return points
 
 
@@ -93,10 +94,11 @@ def _parts(row: "pd.Series[Any]") -> list[str]:
 def boxes_of(experiment: Experiment, subject: str, result: AttackResult) -> list[Box]:
     """Return the PSNR boxes of one user, or of the control: protected images, every attack, the trivial guess."""
     label = "control: blur" if subject == BLUR else _label(experiment, subject)
-    # A PSNR that is infinite has no place on an axis: images that nothing was done to get no box.
+    # A PSNR that is infinite has no place on an axis: of images that nothing was done to, the box is empty. It is there
+    # so that groups have one order and one colour in all figures.
     untouched = float(result.protected.psnr.min()) >= PSNR_CAP
     return [
-        *([] if untouched else [Box(label, result.protected.psnr, "protected")]),
+        Box(label, result.protected.psnr[:0] if untouched else result.protected.psnr, "protected"),
         *(Box(label, estimate.psnr, estimate_title(name)) for name, estimate in result.estimates.items()),
         Box(label, result.baselines["class_mean"].psnr, "class-mean baseline"),
     ]
