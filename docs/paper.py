@@ -107,7 +107,7 @@ def _five_numbers(box: Box) -> list[float]:
     if not len(box.values):
         return [math.nan] * len(ENDS)
     low, high = whiskers(box.values)
-    return [low, *np.quantile(box.values, [0.25, 0.5, 0.75]).tolist(), high]
+    return [low, *np.quantile(box.values.double(), [0.25, 0.5, 0.75]).tolist(), high]
 
 
 def runs_in(folder: Path) -> list[RunFolder]:
@@ -340,7 +340,11 @@ def _boxes(rows: pd.DataFrame, boxes: pd.DataFrame) -> list[Box]:
     shown = own.loc[most.drop_duplicates("method", keep="last").index.sort_values()].merge(boxes, on="key")
     # A box of its five numbers is the box of what they were taken from.
     return [
-        Box(str(row["method"]).removeprefix("proposed, "), torch.tensor(row[ENDS].tolist()), str(row["group"]))
+        Box(
+            str(row["method"]).removeprefix("proposed, "),
+            torch.tensor(row[ENDS].tolist(), dtype=torch.float64),
+            str(row["group"]),
+        )
         for _, row in shown.iterrows()
     ]
 
@@ -360,7 +364,8 @@ def main(folders: Sequence[Path]) -> None:
     _check(rows)
     rows, boxes = in_order(rows), _joined(BOXES, map(boxes_in, folders), ["key", "group"])
     rows.to_csv(ROWS, index=False)
-    boxes.to_csv(BOXES, index=False, float_format="%.3f")
+    # In full: rounded, a whisker that ends at its limit would lie beyond it.
+    boxes.to_csv(BOXES, index=False)
     draw(folders, rows, boxes)
     blocks = {"table-1": partial(table_1, rows)}
     for (classifier, budget), own in rows.groupby(["classifier", "budget"]):
