@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from pages import fill
 
-from roles.common.recipes import Recipe
+from roles.common.recipes import Frozen, Recipe
 from roles.user.config import UserConfig
 from roles.user.conventional import PixelConfig
 from roles.user.gan import GanConfig
@@ -29,7 +29,7 @@ from sim.config import Experiment, in_words
 from sim.evaluator_node import BLUR
 from sim.figures import Box, draw_psnr_boxes, whiskers
 from sim.nodes import user_of
-from sim.result_table import GUESSES, HIDDEN, HIDDEN_DB, guess_of, table_of
+from sim.result_table import GUESSES, HIDDEN, HIDDEN_DB, best_of, guess_of, table_of
 from sim.run_figures import boxes_of, draw_table
 from sim.runs import RunFolder, subject_of
 from sim.summary import control_of
@@ -203,17 +203,20 @@ def _recipe(experiment: Experiment, subject: str) -> str:
         return ""
     width, epochs = BUDGETS[_budget(experiment)]
     usual = UserConfig(width=width, training=Recipe(epochs=epochs))
-    values = ("width", "depth", "crop_padding", "flip")
-    apart = {name: getattr(config, name) for name in values if getattr(config, name) != getattr(usual, name)}
-    training, of_usual = config.training.model_dump(), usual.training.model_dump()
-    apart |= {name: value for name, value in training.items() if value != of_usual[name]}
+    apart = _changes(config, usual, {"width", "depth", "crop_padding", "flip"})
+    apart |= _changes(config.training, usual.training)
     if isinstance(config.protection, GanConfig):
-        weights, of_usual = config.protection.model_dump(), GanConfig(kind="gan").model_dump()
-        apart |= {name: value for name, value in weights.items() if value != of_usual[name]}
+        apart |= _changes(config.protection, GanConfig(kind="gan"))
     apart |= {"phi": "random"} if config.features.weights == "random" else {}
     if experiment.users.partition.kind != "all":
         apart["partition"] = experiment.users.partition.kind
     return ", ".join(in_words(apart))
+
+
+def _changes(config: Frozen, usual: Frozen, among: set[str] | None = None) -> dict[str, Any]:
+    """Return those values of a config, by default of all, that are not the usual ones."""
+    values = config.model_dump(include=among)
+    return {name: value for name, value in values.items() if value != getattr(usual, name)}
 
 
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:
@@ -288,10 +291,7 @@ def holds(rows: pd.DataFrame) -> str:
     lines, holding = list[list[str]](), list[str]()
     for method, group in own.groupby("method", sort=False):
         gap = 100 * (group["accuracy"] - group["plain_accuracy"]).median()
-        psnr, ssim = (
-            (group[[f"{name}_{of}" for name in ("protected", *names)]].max(axis=1) - guess_of(group, of)).median()
-            for of in ("psnr", "ssim")
-        )
+        psnr, ssim = ((best_of(group, measure) - guess_of(group, measure)).median() for measure in ("psnr", "ssim"))
         recovered = group[[f"{name}_recovered" for name in names]].max(axis=1).median()
         both = gap >= -loss and psnr < HIDDEN_DB and ssim < most_ssim and recovered < MOST_RECOVERED
         said = ("yes" if works else "attack too weak") if both else "no"
@@ -322,6 +322,7 @@ def draw(folders: Sequence[Path], rows: pd.DataFrame, boxes: pd.DataFrame) -> No
         pictures = PICTURES / f"{classifier}-{budget}"
         draw_table(pictures, own)
         draw_psnr_boxes(pictures / "psnr", _boxes(own, boxes))
+    page = PAGE.read_text()
     for run in (run for folder in folders for run in runs_in(folder)):
         experiment = run.experiment()
         target = PICTURES / f"{experiment.classifier.name}-{_budget(experiment)}"
@@ -329,7 +330,7 @@ def draw(folders: Sequence[Path], rows: pd.DataFrame, boxes: pd.DataFrame) -> No
             subject = picture.stem.removeprefix("strips-")
             shows = subject if subject.startswith("over-alpha") else _method(experiment, subject)
             name = f"strips-{re.sub('[^a-z0-9._]+', '-', shows.lower())}.png"
-            if f"{target.name}/{name}" in PAGE.read_text():
+            if f"{target.name}/{name}" in page:
                 shutil.copyfile(picture, target / name)
 
 

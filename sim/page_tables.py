@@ -12,7 +12,7 @@ from pandas.api.types import is_bool_dtype, is_float_dtype, is_integer_dtype
 from roles.evaluator.attack import CIPHER_ATTACKS
 from sim.config import Experiment
 from sim.evaluator_node import BLUR
-from sim.result_table import COLUMNS, GUESSES, best_ssim, measured_users
+from sim.result_table import COLUMNS, GUESSES, best_of, measured_users
 from sim.results import Run
 from sim.tables import attack_title, attacks_in
 
@@ -192,7 +192,7 @@ def numbers(table: pd.DataFrame) -> dict[str, float]:
         found |= {
             "accuracy": float(measured["accuracy"].median()),
             "gap": 100 * float((measured["accuracy"] - measured["plain_accuracy"]).median()),
-            "ssim": float(best_ssim(measured).median()),
+            "ssim": float(best_of(measured, "ssim").median()),
             "class_mean": float(measured["class_mean_ssim"].median()),
         }
     counts = users["verdict"].value_counts().to_dict() if "verdict" in users else {}

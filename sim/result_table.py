@@ -139,12 +139,12 @@ def measured_users(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["subject"] != BLUR].dropna(subset=["accuracy"]) if "accuracy" in table else table[:0]
 
 
-def best_ssim(measured: pd.DataFrame) -> "pd.Series[float]":
-    """Return, for each row of a table, the median SSIM of the best that is to be had.
+def best_of(measured: pd.DataFrame, measure: str) -> "pd.Series[float]":
+    """Return, for each row of a table, the median of the best that is to be had; ``measure`` is psnr or ssim.
 
     That is an attack's estimate, or the protected image itself where it shows what it shows.
     """
-    return measured[["protected_ssim", *(f"{attack}_ssim" for attack in attacks_in(measured))]].max(axis=1)
+    return measured[[f"{name}_{measure}" for name in ("protected", *attacks_in(measured))]].max(axis=1)
 
 
 def guess_of(measured: pd.DataFrame, measure: str) -> "pd.Series[float]":

@@ -18,7 +18,7 @@ from sim.figures import (
     draw_strips,
 )
 from sim.nodes import subject_title, user_of
-from sim.result_table import HIDDEN, best_ssim, guess_of, measured_users
+from sim.result_table import HIDDEN, best_of, guess_of, measured_users
 from sim.runs import RunFolder, subject_of
 from sim.trade_off_figures import TradeOff, draw_accuracy, draw_trade_off
 
@@ -74,13 +74,14 @@ def draw_table(figures: Path, table: pd.DataFrame) -> None:
 def trade_offs(measured: pd.DataFrame) -> list[TradeOff]:
     """Return what each protection costs and keeps; ``measured`` is as of :func:`measured_users`, not empty."""
     gaps = 100 * (measured["accuracy"] - measured["plain_accuracy"])
-    gains = best_ssim(measured) - guess_of(measured, "ssim")
+    gains = best_of(measured, "ssim") - guess_of(measured, "ssim")
     points: list[TradeOff] = []
     for (_, row), gap, gain in zip(measured.iterrows(), gaps, gains, strict=True):
         kind = str(row["protection"] if pd.isna(row.get("phi")) else row["phi"])
         # What the group says already need not stand beside every mark.
-        label = ", ".join(part for part in _parts(row) if part not in (kind, f"layer {kind}"))
-        label = label or (kind if _parts(row) else subject_title(str(row["subject"])))
+        parts = _parts(row)
+        label = ", ".join(part for part in parts if part not in (kind, f"layer {kind}"))
+        label = label or (kind if parts else subject_title(str(row["subject"])))
         points.append(TradeOff(label, float(gap), float(gain), kind))
     return points
 
