@@ -32,7 +32,7 @@ from sim.nodes import user_of
 from sim.result_table import GUESSES, HIDDEN, HIDDEN_DB, best_of, guess_of, table_of
 from sim.run_figures import boxes_of, draw_table
 from sim.runs import RunFolder, subject_of
-from sim.summary import control_of
+from sim.summary import control_in_words, control_of
 from sim.sweep import SweepFolder
 from sim.tables import attack_title, attacks_in, markdown, psnr_and_ssim, with_range
 
@@ -275,7 +275,7 @@ def attacks(rows: pd.DataFrame) -> str:
         cells += [psnr_and_ssim(medians, name) for name in ("protected", *GUESSES)]
         cells += [psnr_and_ssim(medians, name) + _shares(medians, name) for name in names]
         lines.append([*cells, ", ".join(dict.fromkeys(group["verdict"]))])
-    return f"{_control(rows)}\n\n{markdown(header, lines)}"
+    return f"{control_in_words(rows)}\n\n{markdown(header, lines)}"
 
 
 def holds(rows: pd.DataFrame) -> str:
@@ -299,16 +299,7 @@ def holds(rows: pd.DataFrame) -> str:
         holding += [str(method)] if said == "yes" else []
     found = f"Both hold at {len(holding)} of {len(lines)} settings{': ' if holding else ''}{'; '.join(holding)}."
     header = ["method", "accuracy - plain (points)", "PSNR to be had - guess (dB)", "SSIM", "images recovered (%)"]
-    return f"{found} {_control(rows)}\n\n{markdown([*header, 'both hold'], lines)}"
-
-
-def _control(rows: pd.DataFrame) -> str:
-    control = control_of(rows)
-    if control is None:
-        return 'The positive control has not been run: "hidden" means nothing.'
-    best, before, after, works = control
-    said = f"Positive control: the {best} ITN brings blurred images from SSIM {before:.2f} to {after:.2f}"
-    return said + ("." if works else ', too weak for "hidden" to mean anything.')
+    return f"{found} {control_in_words(rows)}\n\n{markdown([*header, 'both hold'], lines)}"
 
 
 def _shares(medians: pd.Series, name: str) -> str:

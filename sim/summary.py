@@ -93,15 +93,7 @@ def findings(table: pd.DataFrame, experiment: Experiment) -> list[str]:
         lines.append(
             "- All users publish the same weights, each with batch-norm statistics of its own: every user was attacked."
         )
-    control = control_of(table)
-    if control is not None:
-        best, before, after, works = control
-        lines.append(
-            f"- Positive control: the {best} ITN brings blurred images from median SSIM {before:.3f} to {after:.3f}"
-            + (", so it can recover what is there." if works else ': too weak for "hidden" to mean anything.')
-        )
-    else:
-        lines.append('- The positive control has no result: "hidden" means nothing in this run.')
+    lines.append(f"- {control_in_words(table)}")
     if any(config.features.weights == "random" for config in experiment.user_configs()):
         lines.append("- phi has random weights: this run shows the machinery, not the paper's protection.")
     failed = users[users["failure"] != ""]
@@ -126,6 +118,16 @@ def control_of(table: pd.DataFrame) -> tuple[str, float, float, bool] | None:
     before, after = float(control["protected_ssim"].iloc[0]), float(reached.max())
     best = str(reached.idxmax()).removeprefix("itn_").removesuffix("_ssim")
     return best, before, after, after >= _CONTROL_SSIM and after > before
+
+
+def control_in_words(table: pd.DataFrame) -> str:
+    """Return a sentence on what the positive control showed, and on what that means for "hidden"."""
+    control = control_of(table)
+    if control is None:
+        return 'The positive control has no result: "hidden" means nothing here.'
+    best, before, after, works = control
+    said = f"Positive control: the {best} ITN brings blurred images from median SSIM {before:.3f} to {after:.3f}"
+    return said + (", so it can recover what is there." if works else ': too weak for "hidden" to mean anything.')
 
 
 def _conventional(experiment: Experiment) -> list[str]:

@@ -107,7 +107,7 @@ def test_a_setting_holds_if_accuracy_what_can_be_had_and_the_control_say_so(docs
     change(run, BLUR, strong=measured(20, 0.7))
     _, tables = write(docs, run)
     assert tables["holds-resnet20-CPU"][1][-1] == "attack too weak"
-    assert 'from SSIM 0.65 to 0.75, too weak for "hidden" to mean anything.' in docs.PAGE.read_text()
+    assert 'from median SSIM 0.650 to 0.750: too weak for "hidden" to mean anything.' in docs.PAGE.read_text()
 
 
 def test_what_another_run_finds_out_about_a_row_joins_it_and_a_run_that_failed_changes_nothing(
