@@ -16,7 +16,7 @@ from roles.evaluator.study import Lab
 from sim.messages import Job
 from sim.nodes import compute_of, store_of, user_of
 from sim.progress import Heart
-from sim.protection import attack_on, cipher_attacks_on, network_of, protection_of
+from sim.protection import cipher_attacks_on, network_of, protection_of
 from sim.result_messages import encode_attack, encode_findings
 from sim.sessions import Session
 
@@ -41,12 +41,13 @@ class AttackSession(Session):
         result = yield from evaluate_protection(
             self._protection(),
             store_of(experiment),
-            experiment.attack if job.subject == BLUR else attack_on(experiment, user_of(job.subject)),
+            experiment.attack,
             compute_of(experiment),
             derived_seed(experiment.seed, "attack"),
             self._state,
             lambda step, total, loss: self._heart.beat(job.run, "attacks", job.subject, step, total, loss),
             {} if job.subject == BLUR else cipher_attacks_on(experiment, user_of(job.subject)),
+            keyed=job.subject != BLUR and experiment.user_config(user_of(job.subject)).needs_classifier,
         )
         return encode_attack(result)
 
@@ -91,7 +92,6 @@ class StudySession(Session):
         lab = Lab(
             store_of(experiment),
             experiment.attack,
-            partial(attack_on, experiment),
             compute_of(experiment),
             derived_seed(experiment.seed, "attack"),
             partial(protection_of, experiment),

@@ -9,7 +9,7 @@ from roles.common.seeds import derived_seed
 from roles.common.transform import apply_network
 from roles.common.unet import UNet
 from roles.common.weights import State, load_into
-from roles.evaluator.attack import FR_ATTACK, KEY_ATTACK, AttackConfig, CipherAttack, Protect, attacker_ids
+from roles.evaluator.attack import FR_ATTACK, KEY_ATTACK, CipherAttack, Protect, attacker_ids
 from roles.evaluator.fr_attack import fr_attack
 from roles.evaluator.key_attack import pixel_key_attack, tanaka_key_attack
 from roles.user.conventional import PixelConfig, TanakaConfig
@@ -59,14 +59,6 @@ def network_of(experiment: Experiment, user: int, theta: State) -> UNet | None:
     h = UNet(config.width, config.depth)
     load_into(h, theta, f"published theta of user {user}")
     return compute_of(experiment).module(h)
-
-
-def attack_on(experiment: Experiment, user: int) -> AttackConfig:
-    """Return how one user's protection is attacked."""
-    if not experiment.user_config(user).needs_classifier:
-        return experiment.attack
-    # A key belongs to places in the image: the mirror image of an encrypted one is encrypted with another key.
-    return experiment.attack.model_copy(update={"flip": False})
 
 
 def cipher_attacks_on(experiment: Experiment, user: int) -> dict[str, CipherAttack]:

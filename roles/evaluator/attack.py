@@ -108,6 +108,8 @@ def evaluate_protection(
     state: dict[str, Tensor],
     progress: Progress = lambda step, total, loss: None,
     cipher_attacks: Mapping[str, CipherAttack] | None = None,
+    *,
+    keyed: bool = False,
 ) -> Work[AttackResult]:
     """Attack ``protect`` with every inverse network and measure what comes back (Section IV-B).
 
@@ -126,6 +128,7 @@ def evaluate_protection(
             tensors in it, another generator yields the same request and trains no finished inverse network again.
         progress: called after every training step of an inverse network, as :func:`train_itn` does.
         cipher_attacks: by name, attacks on the protected test images that train no network.
+        keyed: see :func:`inverse_network`.
 
     Raises:
         ExchangeError: the provider's answer is unusable.
@@ -142,7 +145,7 @@ def evaluate_protection(
     predictions = {"protected": (yield from classify(protected, "protected/labels", state, classes))}
     for itn in config.itns:
         if f"itn/{itn.name}/images" not in state:
-            network, curve = inverse_network(itn, protect, store, config, compute, seed, progress)
+            network, curve = inverse_network(itn, protect, store, config, compute, seed, progress, keyed=keyed)
             rows = [[row[column] for column in _CURVE_COLUMNS] for row in curve]
             state[f"itn/{itn.name}/curve"] = torch.tensor(rows, dtype=torch.float64)
             state[f"itn/{itn.name}/images"] = apply_network(network, protected, compute)
@@ -187,8 +190,14 @@ def inverse_network(
     compute: Compute,
     seed: int,
     progress: Progress = lambda step, total, loss: None,
+    *,
+    keyed: bool = False,
 ) -> tuple[UNet, list[dict[str, float]]]:
     """Train an inverse network on pairs that the attacker makes itself; see :func:`train_itn`.
+
+    Args:
+        keyed: whether a key protects. It belongs to places in the image: the mirror image of an encrypted one is
+            encrypted with another key, and such pairs are not trained on.
 
     Raises:
         ValueError: more pairs are asked for than there are train images, or it diverged.
@@ -198,9 +207,10 @@ def inverse_network(
     validation_ids = attacker_ids(store, "validation", validation_count(len(plain), store), seed)
     validation = store.images("validation")[validation_ids]
     pairs = (protect(plain, "train", pair_ids), plain, protect(validation, "validation", validation_ids), validation)
-    both = config.flip and itn.mirrors == "image"
-    mirrored = protect(plain.flip(3), "train", pair_ids) if both else None
-    return train_itn(itn, *pairs, compute, seed, flip=config.flip, mirrored=mirrored, progress=progress)
+    protects_mirrored = config.flip and itn.mirrors == "image"
+    mirrored = protect(plain.flip(3), "train", pair_ids) if protects_mirrored else None
+    flip = config.flip and (protects_mirrored or not keyed)
+    return train_itn(itn, *pairs, compute, seed, flip=flip, mirrored=mirrored, progress=progress)
 
 
 def validation_count(pairs: int, store: ImageStore) -> int:

@@ -36,9 +36,9 @@ class ItnConfig(Frozen):
     loss: Literal["mse", "l1"] = "mse"
     mirrors: Literal["pair", "image"] = "pair"
     """What augmentation mirrors where ``attack.flip`` lets it: ``pair``, a protected image together with its plain one,
-    as the paper does; ``image``, the plain image, which is then protected. Few h_thetas treat left and right alike, so
-    mirrored pairs are not what the network will be given. It takes an attacker who can protect images: pairs that were
-    not of its own making are then not mirrored at all."""
+    as the paper does, but not where a key protects; ``image``, the plain image, which is then protected. Few h_thetas
+    treat left and right alike, so mirrored pairs are not what the network will be given. It takes an attacker who can
+    protect images: pairs that were not of its own making are then not mirrored at all."""
 
 
 def paired_flip(protected: Tensor, plain: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -69,8 +69,6 @@ class Lab:
     store: ImageStore
     attack: AttackConfig
     """How the run attacks; studies take its pairs and its last inverse network."""
-    attack_on: Callable[[int], AttackConfig]
-    """The same against one user."""
     compute: Compute
     seed: int
     """Of all attacks of the run."""
@@ -126,7 +124,7 @@ class Lab:
 
     def mirrors_pairs(self, user: int) -> bool:
         """Return whether pairs that a user has made are mirrored when the inverse network is trained on them."""
-        return self.attack_on(user).flip and self.itn.mirrors == "pair"
+        return self.attack.flip and self.itn.mirrors == "pair" and not self.keyed(user)
 
     def forget(self, user: int) -> None:
         """Drop what :meth:`protected` and :meth:`predicted` keep of a user."""

@@ -47,7 +47,9 @@ class Retrieval(Study):
         plain, ids = lab.test_images(self.candidates)
         protect = lab.protection(user, (yield from lab.theta_of(user)))
         protected = protect(plain, "test", ids)
-        itn, _ = inverse_network(lab.itn, protect, lab.store, lab.attack_on(user), lab.compute, lab.seed, lab.progress)
+        itn, _ = inverse_network(
+            *(lab.itn, protect, lab.store, lab.attack, lab.compute, lab.seed, lab.progress), keyed=lab.keyed(user)
+        )
         known: dict[str, tuple[Tensor, Tensor]] = {
             "plain image": (plain, plain),
             "protected image": (protected, plain),

@@ -43,7 +43,8 @@ class Transfer(Study):
         if "itn" not in groups_of(state):
             protect = lab.protection(attacker, (yield from lab.theta_of(attacker)))
             trained, _ = inverse_network(
-                lab.itn, protect, lab.store, lab.attack_on(attacker), lab.compute, lab.seed, lab.progress
+                *(lab.itn, protect, lab.store, lab.attack, lab.compute, lab.seed, lab.progress),
+                keyed=lab.keyed(attacker),
             )
             state.update(prefixed("itn", cpu_state(trained)))
         itn = UNet(lab.itn.width, lab.itn.depth)

@@ -96,6 +96,22 @@ def test_against_a_protection_that_tells_left_from_right_it_is_images_that_must_
     assert gained("image") > gained("pair") + 1
 
 
+@pytest.mark.parametrize(("mirrors", "without_a_key"), [("pair", False), ("image", True)])
+def test_under_a_key_images_are_mirrored_and_pairs_are_not(
+    store: ImageStore, compute: Compute, small_itn: ItnConfig, mirrors: str, without_a_key: bool
+) -> None:
+    itn = small_itn.model_copy(update={"mirrors": mirrors})
+
+    def curve(*, flip: bool, keyed: bool) -> list[dict[str, float]]:
+        config = AttackConfig(itns=(itn,), pairs=64, flip=flip)
+        return inverse_network(
+            itn, lambda images, *_: left_inverted(images), store, config, compute, seed=0, keyed=keyed
+        )[1]
+
+    assert (curve(flip=True, keyed=True) == curve(flip=True, keyed=False)) == without_a_key
+    assert (curve(flip=True, keyed=True) == curve(flip=False, keyed=False)) == (not without_a_key)
+
+
 def test_a_training_that_diverges_stops_and_names_itself(
     store: ImageStore, compute: Compute, small_itn: ItnConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

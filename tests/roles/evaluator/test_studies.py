@@ -97,7 +97,6 @@ def lab(store: ImageStore, compute: Compute, small_itn: ItnConfig) -> Lab:
     return Lab(
         store,
         attack,
-        lambda user: attack,
         compute,
         seed=0,
         protection=protection,
