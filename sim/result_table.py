@@ -1,6 +1,7 @@
 """The table of a run: one row a user and one a control, what its columns mean, and how well images were hidden."""
 
 import re
+from typing import Any
 
 import pandas as pd
 
@@ -68,30 +69,30 @@ COLUMNS = {
 """The columns of ``table.csv`` and ``table.parquet``; accuracies are in [0, 1]. A run keeps them in ``columns.md``."""
 
 
-def verdict_of(result: AttackResult) -> str:
-    """Say in a word how well a protection hid the test images; all numbers are medians over them.
+def verdict_of(row: "pd.Series[Any]") -> str:
+    """Say in a word how well a protection hid the test images, from the medians over them in its row of a table.
 
     What counts is what is had beyond a trivial guess, the better of :data:`GUESSES`: digits are so alike that the mean
     image of a class has an SSIM of 0.6. ``visible``: the protected image is like the plain one (SSIM at least 0.5) by
     more than that (0.05 or more). ``recovered``: an attack's estimate is. ``hidden``: neither gains 1 dB or 0.05 SSIM.
     ``partial``: all between. Medians say nothing of a minority: that is what the columns ``_recovered`` are for.
     """
-    guess = {measure: max(_median(result.baselines[name], measure) for name in GUESSES) for measure in ("psnr", "ssim")}
+    guess = {measure: max(row[f"{name}_{measure}"] for name in GUESSES) for measure in ("psnr", "ssim")}
 
-    def shows(measured: Measured) -> bool:
-        ssim = _median(measured, "ssim")
-        return ssim >= _SEEN_SSIM and ssim - guess["ssim"] >= _HIDDEN_SSIM
+    def shows(name: str) -> bool:
+        ssim = row[f"{name}_ssim"]
+        return bool(ssim >= _SEEN_SSIM and ssim - guess["ssim"] >= _HIDDEN_SSIM)
 
-    def gains(measured: Measured) -> bool:
-        psnr, ssim = (_median(measured, measure) - guess[measure] for measure in ("psnr", "ssim"))
-        return psnr >= HIDDEN_DB or ssim >= _HIDDEN_SSIM
+    def gains(name: str) -> bool:
+        psnr, ssim = (row[f"{name}_{measure}"] - guess[measure] for measure in ("psnr", "ssim"))
+        return bool(psnr >= HIDDEN_DB or ssim >= _HIDDEN_SSIM)
 
-    estimates = list(result.estimates.values())
-    if shows(result.protected):
+    attacks = attacks_in(row.dropna())
+    if shows("protected"):
         return "visible"
-    if any(map(shows, estimates)):
+    if any(map(shows, attacks)):
         return "recovered"
-    return "partial" if any(map(gains, [result.protected, *estimates])) else "hidden"
+    return "partial" if any(map(gains, ["protected", *attacks])) else "hidden"
 
 
 def table_of(run: RunFolder, experiment: Experiment) -> pd.DataFrame:
@@ -179,7 +180,6 @@ def _measures(result: AttackResult) -> dict[str, object]:
         "protected_psnr": _median(result.protected, "psnr"),
         "protected_ssim": _median(result.protected, "ssim"),
         **{f"{name}_{of}": _median(result.baselines[name], of) for name in GUESSES for of in ("psnr", "ssim")},
-        "verdict": verdict_of(result),
     }
     for name, estimate in result.estimates.items():
         prefix = attack_column(name)
@@ -195,6 +195,7 @@ def _measures(result: AttackResult) -> dict[str, object]:
         row[f"{prefix}_psnr_worst1"] = float(estimate.psnr.quantile(0.99))
         if estimate.lpips is not None:
             row[f"{prefix}_lpips"] = _median(estimate, "lpips")
+    row["verdict"] = verdict_of(pd.Series(row))
     return row
 
 

@@ -22,9 +22,9 @@ def write_table(folder: Path, table: pd.DataFrame, name: str = "table") -> None:
     write_atomically(folder / f"{name}.parquet", parquet.getvalue())
 
 
-def attacks_in(table: pd.DataFrame) -> list[str]:
-    """Return the attacks that a table has measures of, as its columns begin: ``itn_<name>``, or one without ITN."""
-    columns = [str(column) for column in table.columns]
+def attacks_in(table: "pd.DataFrame | pd.Series[Any]") -> list[str]:
+    """Return the attacks that a table or a row has measures of, as columns begin: ``itn_<name>``, or another."""
+    columns = [str(column) for column in (table.columns if isinstance(table, pd.DataFrame) else table.index)]
     return [c.removesuffix("_psnr") for c in columns if re.fullmatch(rf"(itn_.+|{'|'.join(CIPHER_ATTACKS)})_psnr", c)]
 
 

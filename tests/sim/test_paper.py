@@ -110,6 +110,22 @@ def test_a_setting_holds_if_accuracy_what_can_be_had_and_the_control_say_so(docs
     assert 'from median SSIM 0.650 to 0.750: too weak for "hidden" to mean anything.' in docs.PAGE.read_text()
 
 
+def test_no_setting_holds_that_the_attack_which_the_control_vouches_for_has_not_tried(
+    docs: ModuleType, tmp_path: Path
+) -> None:
+    strong = piece(tmp_path / "strong", [{"alpha": 0.005}])
+    itns = [{"name": "quick", "training": {"epochs": 1}}]
+    quick = piece(tmp_path / "quick", [{"alpha": 0.01}], attack={"itns": itns, "pictures": 6})
+    change(quick, "user-0000", protected=measured(8, 0.1, 0.79), quick=measured(13.5, 0.15, 0.4))
+    change(strong, "user-0000", protected=measured(8, 0.1, 0.79))
+    change(quick, BLUR, quick=measured(20, 0.7))
+    _, tables = write(docs, strong, quick)
+    assert {cells[0]: cells[-1] for cells in tables["holds-resnet20-CPU"][1:]} == {
+        "proposed, alpha 0.005, relu2_2": "yes",
+        "proposed, alpha 0.01, relu2_2": "attack too weak",
+    }
+
+
 def test_what_another_run_finds_out_about_a_row_joins_it_and_a_run_that_failed_changes_nothing(
     docs: ModuleType, tmp_path: Path
 ) -> None:
@@ -125,6 +141,12 @@ def test_what_another_run_finds_out_about_a_row_joins_it_and_a_run_that_failed_c
     assert list(rows["key"]) == list(before["key"])
     plain = rows[rows["method"] == "plain"].iloc[0]
     assert (plain["itn_strong_ssim"], plain["itn_wide_ssim"]) == pytest.approx((0.2, 0.75))
+    # The verdict is on all that is known of the row, whichever run was the last to attack it.
+    narrow = piece(tmp_path / "narrow", [PLAIN], attack={"itns": wider[:1], "pictures": 6})
+    change(narrow, "user-0000", protected=measured(8, 0.1), paper=measured(8, 0.1))
+    rows, _ = write(docs, narrow)
+    plain = rows[rows["method"] == "plain"].iloc[0]
+    assert (plain["itn_wide_ssim"], plain["verdict"]) == (pytest.approx(0.75), "recovered")
     others = rows[rows["method"] != "plain"].reset_index(drop=True)
     pd.testing.assert_frame_equal(
         others[before.columns], before[before["method"] != "plain"].reset_index(drop=True), check_dtype=False

@@ -1,25 +1,21 @@
 """What the table of a run says of a user in one word."""
 
-from dataclasses import replace
+from typing import Any
 
+import pandas as pd
 import pytest
 
-from roles.evaluator.attack import AttackResult
 from sim.result_table import verdict_of
-from tests.sim.made_up_run import attack_of, measured
 
 PLAIN_GUESS = (13.0, 0.2)  # the class mean's PSNR and SSIM on images that differ, such as photographs
 WRONG_GUESS = (11.0, 0.05)  # of the wrong class
 GOOD_GUESS = (16.0, 0.6)  # and on images that are alike, such as digits
 
 
-def result(protected: tuple[float, float], estimate: tuple[float, float], guess: tuple[float, float]) -> AttackResult:
-    return replace(
-        attack_of(0),
-        protected=measured(*protected),
-        estimates={"strong": measured(*estimate)},
-        baselines={"class_mean": measured(*guess, accuracy=None), "mean_image": measured(12.0, 0.1, accuracy=None)},
-    )
+def row(protected: tuple[float, float], estimate: tuple[float, float], guess: tuple[float, float]) -> "pd.Series[Any]":
+    of = {"protected": protected, "itn_strong": estimate, "class_mean": guess, "mean_image": (12.0, 0.1)}
+    pairs = {name: {f"{name}_psnr": psnr, f"{name}_ssim": ssim} for name, (psnr, ssim) in of.items()}
+    return pd.concat([pd.Series(pair) for pair in pairs.values()])
 
 
 @pytest.mark.parametrize(
@@ -40,4 +36,9 @@ def result(protected: tuple[float, float], estimate: tuple[float, float], guess:
 def test_a_verdict_is_about_what_is_had_beyond_a_trivial_guess(
     protected: tuple[float, float], estimate: tuple[float, float], guess: tuple[float, float], verdict: str
 ) -> None:
-    assert verdict_of(result(protected, estimate, guess)) == verdict
+    assert verdict_of(row(protected, estimate, guess)) == verdict
+
+
+def test_an_attack_that_was_not_made_has_no_part_in_a_verdict() -> None:
+    hidden = row((8, 0.0), (13.5, 0.22), PLAIN_GUESS)
+    assert verdict_of(pd.concat([hidden, pd.Series({"fr_attack_psnr": None, "fr_attack_ssim": None})])) == "hidden"
