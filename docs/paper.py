@@ -207,6 +207,8 @@ def _recipe(experiment: Experiment, subject: str) -> str:
     apart |= _changes(config.training, usual.training)
     if isinstance(config.protection, GanConfig):
         apart |= _changes(config.protection, GanConfig(kind="gan"))
+        # The method's own name has the layer where the paper's network is meant.
+        apart |= _changes(config.features, usual.features, {"layer"})
     apart |= {"phi": "random"} if config.features.weights == "random" else {}
     if experiment.users.partition.kind != "all":
         apart["partition"] = experiment.users.partition.kind

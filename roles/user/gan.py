@@ -45,7 +45,8 @@ class GanConfig(Frozen):
     perceptual: Annotated[float, Field(ge=0)] = 0.001
     """Weight of the mean squared distance of features (phi) to those of the encrypted image."""
     pixel: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the mean squared distance of pixels to those of the encrypted image."""
+    """Weight of the mean squared distance of pixels to those of the encrypted image. Over all keys their mean is grey,
+    so this term asks for grey; what asks for texture is the discriminator."""
     lr: Annotated[float, Field(gt=0)] = 2e-4
     """Of the discriminator's Adam; its betas are 0.5 and 0.999."""
 

@@ -184,6 +184,15 @@ def test_another_seed_is_a_repetition_another_budget_another_column_another_sche
     assert (other[0], other[5], other[8]) == ("proposed, alpha 0.01, relu2_2, schedule one_cycle", "1", "0")
 
 
+def test_networks_of_the_gan_scheme_at_another_layer_of_phi_are_another_method(
+    docs: ModuleType, tmp_path: Path
+) -> None:
+    gan = {"protection": {"kind": "gan"}}
+    _, tables = write(docs, piece(tmp_path / "run", [gan, gan | {"features": {"layer": "relu1_2"}}]))
+    names = [cells[0] for cells in tables["table-1"][1:]]
+    assert names == ["GAN-based, re-implemented", "GAN-based, re-implemented, layer relu1_2"]
+
+
 def test_the_boxes_of_fig_7_outlive_the_runs_they_were_taken_from(
     docs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
