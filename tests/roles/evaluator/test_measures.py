@@ -8,6 +8,7 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 
 from roles.evaluator.measures import PSNR_CAP, Lpips, psnr, ssim
 
@@ -53,6 +54,26 @@ def test_ssim_is_one_for_identical_images_and_falls_with_noise() -> None:
     much = ssim((plain + 0.8 * noise(1, 3, 3, 16, 16)).clamp(0, 1), plain)
     assert bool((much < little).all())
     assert bool((little < 1).all())
+
+
+def test_ssim_of_an_error_at_the_border_is_what_the_formula_gives_there_as_anywhere() -> None:
+    plain = noise(5, 1, 3, 32, 32)
+    estimate = plain.clone()
+    estimate[:, :, 0], estimate[:, :, :, -1] = 0, 1
+    distances = torch.arange(-5, 6, dtype=torch.float64)
+    window = torch.exp(-distances.square() / (2 * 1.5**2))
+    window = torch.outer(window, window) / window.sum() ** 2
+
+    def local_mean(images: Tensor) -> Tensor:
+        padded = F.pad(images, (5, 5, 5, 5), mode="reflect")
+        return (padded.unfold(2, 11, 1).unfold(3, 11, 1) * window).sum(dim=(4, 5))
+
+    x, y = estimate.double(), plain.double()
+    m_x, m_y = local_mean(x), local_mean(y)
+    s_xx, s_yy, s_xy = (local_mean(a * b) - local_mean(a) * local_mean(b) for a, b in ((x, x), (y, y), (x, y)))
+    c1, c2 = 0.01**2, 0.03**2
+    similarity = (2 * m_x * m_y + c1) * (2 * s_xy + c2) / ((m_x**2 + m_y**2 + c1) * (s_xx + s_yy + c2))
+    assert ssim(estimate, plain).item() == pytest.approx(similarity.mean().item(), abs=1e-5)
 
 
 def test_measures_of_many_images_are_those_of_each_one() -> None:
