@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from roles.common.compute import Compute
 from roles.common.data import ImageStore, Split
 from roles.common.exchange import PSI, Published, Theta, Work, expect
+from roles.common.images import to_bitmap
 from roles.common.recipes import Frozen
 from roles.common.weights import State
-from roles.evaluator.attack import AttackConfig, Protect, class_mean_images, classify
+from roles.evaluator.attack import AttackConfig, Protect, attacker_ids, class_mean_images, classify
+from roles.evaluator.baselines import mean_image
 from roles.evaluator.itn import ItnConfig, Progress
 from roles.evaluator.measures import psnr, ssim
 
@@ -32,8 +34,10 @@ RECONSTRUCTION_COLUMNS = {
     "protected_ssim": "median SSIM of the same",
     "class_mean_psnr": "median PSNR of the trivial guess: the mean image of the class predicted for x_hat",
     "class_mean_ssim": "median SSIM of the same",
-    "gain_psnr": "psnr - class_mean_psnr",
-    "gain_ssim": "ssim - class_mean_ssim",
+    "mean_image_psnr": "median PSNR of the guess without a label: the mean of the attacker's train images",
+    "mean_image_ssim": "median SSIM of the same",
+    "gain_psnr": "psnr - class_mean_psnr or mean_image_psnr, whichever is higher",
+    "gain_ssim": "ssim - class_mean_ssim or mean_image_ssim, whichever is higher",
 }
 """The columns that :meth:`Lab.measured` fills."""
 
@@ -87,6 +91,11 @@ class Lab:
     def itn(self) -> ItnConfig:
         """The inverse network that studies train: the last of ``attack.itns``."""
         return self.attack.itns[-1]
+
+    @cached_property
+    def mean_image(self) -> Tensor:
+        """The mean of the attacker's train images, float32 ``(3, H, W)`` in [0, 1]."""
+        return mean_image(self.store.images("train")[attacker_ids(self.store, "train", self.attack.pairs, self.seed)])
 
     @cached_property
     def _class_means(self) -> Tensor:
@@ -145,13 +154,20 @@ class Lab:
             plain: uint8 ``(N, 3, H, W)``.
             labels: int64 ``(N,)``, predicted for the protected images.
         """
-        trivial = self._class_means[labels]
+        shown = {
+            "": estimates,
+            "protected_": protected,
+            "class_mean_": self._class_means[labels],
+            "mean_image_": to_bitmap(self.mean_image).expand_as(plain),
+        }
         row: Row = {}
-        for name, images in (("", estimates), ("protected_", protected), ("class_mean_", trivial)):
+        for name, images in shown.items():
             row[f"{name}psnr"] = float(psnr(images, plain).median())
             row[f"{name}ssim"] = float(ssim(images, plain).median())
         for measure in ("psnr", "ssim"):
-            row[f"gain_{measure}"] = float(row[measure]) - float(row[f"class_mean_{measure}"])
+            # Where classes are predicted wrongly, an attack that learns the mean image gains on the class mean alone.
+            guesses = (float(row[f"{guess}_{measure}"]) for guess in ("class_mean", "mean_image"))
+            row[f"gain_{measure}"] = float(row[measure]) - max(guesses)
         return row
 
 

@@ -11,8 +11,6 @@ from torch.nn import functional as F
 
 from roles.common.exchange import Work
 from roles.common.images import to_bitmap, to_unit
-from roles.evaluator.attack import attacker_ids
-from roles.evaluator.baselines import mean_image
 from roles.evaluator.study import RECONSTRUCTION_COLUMNS, Findings, Lab, Lines, Row, Study
 
 _EDGE = 0.02
@@ -23,7 +21,8 @@ class Inversion(Study):
     """For every user with a network, test images as the minimum of ||h_theta(x) - x_hat||^2 + smoothness * TV(x).
 
     Adam on the logits of x, from the mean image, with h_theta in eval mode (Mahendran and Vedaldi, 2015, for features).
-    It needs no pair, so it is what an attacker without data can do; a user whose protection is a key has no part in it.
+    It needs no pair and trains nothing: all that it takes of the attacker's train images is their mean. A user whose
+    protection is a key has no part in it.
     """
 
     kind: Literal["inversion"]
@@ -39,7 +38,7 @@ class Inversion(Study):
         "distance": "mean squared distance of h_theta(estimate) to x_hat that is left, in [0, 1]",
         **RECONSTRUCTION_COLUMNS,
     }
-    figure: ClassVar[Lines] = Lines("user", "gain_ssim", "", "gain in SSIM over the class mean")
+    figure: ClassVar[Lines] = Lines("user", "gain_ssim", "", "SSIM gain over better trivial guess")
 
     def parts(self, users: Sequence[int], seed: int) -> list[str]:
         """See :class:`Study`: one user each."""
@@ -55,8 +54,7 @@ class Inversion(Study):
             if h is None:
                 return Findings([], {})
             state["protected"] = lab.protection(user, theta)(plain, "test", ids)
-            start = mean_image(lab.store.images("train")[attacker_ids(lab.store, "train", lab.attack.pairs, lab.seed)])
-            state["estimates"], state["distance"] = self._search(h, state["protected"], start, lab)
+            state["estimates"], state["distance"] = self._search(h, state["protected"], lab)
         labels = yield from lab.predicted(user, state["protected"])
         estimates = state["estimates"]
         found = lab.measured(estimates, state["protected"], plain, labels)
@@ -64,10 +62,10 @@ class Inversion(Study):
         shown = {"plain": plain, "protected": state["protected"], "inversion": estimates}
         return Findings([row], {name: images[: lab.attack.pictures].clone() for name, images in shown.items()})
 
-    def _search(self, h: nn.Module, protected: Tensor, start: Tensor, lab: Lab) -> tuple[Tensor, Tensor]:
+    def _search(self, h: nn.Module, protected: Tensor, lab: Lab) -> tuple[Tensor, Tensor]:
         """Return the estimates, uint8, and the distance that is left, float32 ``()``."""
         target = lab.compute.batch(to_unit(protected))
-        logits = lab.compute.batch(start.clamp(_EDGE, 1 - _EDGE).logit().expand_as(protected)).detach().clone()
+        logits = lab.compute.batch(lab.mean_image.clamp(_EDGE, 1 - _EDGE).logit().expand_as(protected)).detach().clone()
         logits.requires_grad_()
         optimiser = torch.optim.Adam([logits], lr=self.lr)
         h.eval().requires_grad_(False)
@@ -89,7 +87,7 @@ class Inversion(Study):
         ssims, gains = ([float(row[name]) for row in rows] for name in ("ssim", "gain_ssim"))
         return (
             f"Descent through h_theta reaches SSIM {median(ssims):.2f} in the median over {len(rows)} users, "
-            f"{median(gains):+.2f} on the class mean, without a single pair."
+            f"{median(gains):+.2f} over the better trivial guess, without a single pair."
         )
 
 

@@ -31,7 +31,7 @@ class Transfer(Study):
         "victim": "user whose protected images it is applied to",
         **RECONSTRUCTION_COLUMNS,
     }
-    figure: ClassVar[HeatMap] = HeatMap("victim", "attacker", "gain_ssim", "gain in SSIM over the class mean")
+    figure: ClassVar[HeatMap] = HeatMap("victim", "attacker", "gain_ssim", "SSIM gain over better trivial guess")
 
     def parts(self, users: Sequence[int], seed: int) -> list[str]:
         """See :class:`Study`: one attacker each."""
@@ -71,8 +71,9 @@ class Transfer(Study):
         broken = Counter(row["attacker"] for row in rows if float(row["gain_ssim"]) >= _BROKEN)
         attackers = {row["attacker"] for row in rows}
         text = (
-            f"One ITN gains {_BROKEN} SSIM or more on the class mean for {median(broken[a] for a in attackers):g} of "
-            f"{len({row['victim'] for row in rows})} users (median over ITNs)"
+            f"One ITN gains {_BROKEN} SSIM or more over the better trivial guess for "
+            f"{median(broken[a] for a in attackers):g} of {len({row['victim'] for row in rows})} users "
+            "(median over ITNs)"
         )
         if own:
             text += f"; {median(own):.3f} for the user that it was trained against"

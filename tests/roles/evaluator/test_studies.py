@@ -1,7 +1,8 @@
 """Studies against users whose protections are known functions, and a provider that is a function call away."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -29,9 +30,11 @@ from roles.common.exchange import (
 from roles.common.images import to_bitmap, to_unit
 from roles.common.labels import load_labels
 from roles.common.weights import State
-from roles.evaluator.attack import AttackConfig, Protect
-from roles.evaluator.itn import ItnConfig
-from roles.evaluator.studies import Collusion, Curious, Inversion, Retrieval, Transfer, Utility
+from roles.evaluator.attack import AttackConfig, Protect, attacker_ids
+from roles.evaluator.baselines import mean_image
+from roles.evaluator.itn import ItnConfig, train_itn
+from roles.evaluator.measures import psnr, ssim
+from roles.evaluator.studies import Collusion, Curious, Inversion, Retrieval, Transfer, Utility, collusion, curious
 from roles.evaluator.studies.curious import aligned
 from roles.evaluator.studies.retrieval import hits
 from roles.evaluator.study import Findings, Lab, Row, Study
@@ -108,6 +111,33 @@ def lab(store: ImageStore, compute: Compute, small_itn: ItnConfig) -> Lab:
     )
 
 
+@dataclass
+class Training:
+    """The plain images that an inverse network was trained on, and those that its epoch was selected by."""
+
+    plain: Tensor
+    validation: Tensor
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Training]:
+    done: list[Training] = []
+
+    def noted(
+        config: ItnConfig, protected: Tensor, plain: Tensor, *validation: Any, **options: Any
+    ) -> tuple[nn.Module, list[dict[str, float]]]:
+        done.append(Training(plain, validation[1]))
+        return train_itn(config, protected, plain, *validation, **options)
+
+    for study in (collusion, curious):
+        monkeypatch.setattr(study, "train_itn", noted)
+    return done
+
+
+def distinct(images: Tensor) -> set[bytes]:
+    return {image.numpy().tobytes() for image in images}
+
+
 STUDIES: dict[str, Study] = {
     "transfer": Transfer(kind="transfer", images=20),
     "collusion": Collusion(kind="collusion", coalitions=(1, 2), known_pairs=(0, 5), victims=1, images=20),
@@ -122,6 +152,20 @@ def findings(study: Study, lab: Lab, provider: Callable[[Request], Answer]) -> d
     return {
         part: drive(study.work(part, USERS, replace(lab, state={})), provider) for part in study.parts(USERS, lab.seed)
     }
+
+
+def remembering(lab: Lab, store: ImageStore, ids: Tensor) -> Row:
+    """Return the row of a curious provider that remembers x_hat of these images, unmoved."""
+    provider = Provider(store, [0.5, 0.5, -1.0])
+
+    def answer(request: Request) -> Answer:
+        if not isinstance(request, Recall):
+            return provider(request)
+        plain = store.images("train")[ids]
+        return Memories(protection(0, {"factor": torch.tensor(0.5)})(plain, "train", ids), ids)
+
+    study = Curious(kind="curious", images=20, shift=0)
+    return drive(study.work("0", USERS, replace(lab, state={})), answer).rows[0]
 
 
 @pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
@@ -163,6 +207,20 @@ def test_a_part_that_is_started_anew_at_every_request_finds_the_same(study: Stud
     assert [type(request) for request in provider.requests] == asked
 
 
+def test_what_counts_as_a_gain_is_beyond_the_better_of_class_mean_and_mean_image_in_each_measure(
+    lab: Lab, store: ImageStore
+) -> None:
+    plain = store.images("test")[:20]
+    mean = to_bitmap(mean_image(store.images("train")[attacker_ids(store, "train", 200, 0)])).expand_as(plain)
+    right = load_labels(store.folder, "test")[:20]
+    for labels, guess in ((right, "class_mean"), ((right + 1) % 10, "mean_image")):
+        row = {name: float(value) for name, value in lab.measured(mean, 255 - plain, plain, labels).items()}
+        assert row["mean_image_psnr"] == psnr(mean, plain).median().item()
+        assert row["mean_image_ssim"] == ssim(mean, plain).median().item()
+        assert row["gain_psnr"] == row["psnr"] - row[f"{guess}_psnr"]
+        assert row["gain_ssim"] == row["ssim"] - max(row["class_mean_ssim"], row["mean_image_ssim"])
+
+
 def test_an_inverse_network_transfers_wholly_between_users_of_one_theta_and_not_to_one_that_inverts(
     lab: Lab, store: ImageStore
 ) -> None:
@@ -197,6 +255,34 @@ def test_pairs_of_the_victim_help_a_coalition_whose_own_protection_is_another(la
     study = Collusion(kind="collusion", coalitions=(2,), known_pairs=(0, 40), victims=3, images=20)
     rows = findings(study, lab, Provider(store, [0.5, 0.6, -1.0]))["2-2"].rows
     assert float(rows[1]["ssim"]) > float(rows[0]["ssim"])
+
+
+def test_however_many_pairs_have_leaked_a_coalition_trains_for_the_same_number_of_steps(
+    lab: Lab, store: ImageStore
+) -> None:
+    study = Collusion(kind="collusion", coalitions=(1,), known_pairs=(0, 5, 40), victims=1, images=20)
+    part, steps = study.parts(USERS, lab.seed)[0], []
+    watched = replace(lab, progress=lambda step, total, loss: steps.append(total) if step == total else None)
+    drive(study.work(part, USERS, watched), Provider(store, [0.5, 0.6, -1.0]))
+    assert len(steps) == 3
+    assert len(set(steps)) == 1
+
+
+def test_eighteen_leaked_pairs_or_more_are_what_selects_the_epoch_and_those_are_not_trained_on(
+    lab: Lab, store: ImageStore, trainings: list[Training]
+) -> None:
+    study = Collusion(kind="collusion", coalitions=(1,), known_pairs=(0, 17, 18, 40), victims=1, images=20)
+    part = study.parts(USERS, lab.seed)[0]
+    drive(study.work(part, USERS, lab), Provider(store, [0.5, 0.6, -1.0]))
+    victim = int(part.split("-")[0])
+    # As Provider has it, 50 images are a user's X'.
+    own = distinct(store.images("train")[50 * victim : 50 * victim + 50])
+    trained_on = [distinct(training.plain) & own for training in trainings]
+    selected_by = [distinct(training.validation) for training in trainings]
+    assert [len(images) for images in trained_on] == [0, 17, 16, 36]
+    assert [len(images & own) for images in selected_by] == [0, 0, 2, 4]
+    assert [images <= own for images in selected_by] == [False, False, True, True]
+    assert not any(one & other for one, other in zip(trained_on, selected_by, strict=True))
 
 
 def test_retrieval_finds_every_plain_image_and_every_protected_one_by_the_public_network(
@@ -247,6 +333,27 @@ def test_a_provider_that_was_never_asked_has_nothing_to_attack_with(lab: Lab, st
     rows = [row for part in findings(study, lab, forgetful).values() for row in part.rows]
     assert rows == [{"user": user, "pairs": 0} for user in USERS]
     assert "seen no pair" in study.conclusion(rows)
+
+
+@pytest.mark.parametrize(("distinct_ids", "held_out"), [(40, 4), (18, 2), (10, 1), (2, 1)])
+def test_a_curious_provider_selects_by_images_that_it_has_in_no_pair_that_it_trains_on(
+    lab: Lab, store: ImageStore, trainings: list[Training], distinct_ids: int, held_out: int
+) -> None:
+    remembering(lab, store, torch.arange(80) % distinct_ids)
+    assert len(trainings) == 1
+    training, selected_by = trainings[0], distinct(trainings[0].validation)
+    assert len(training.plain) + len(training.validation) == 80
+    assert len(selected_by) == held_out
+    assert not selected_by & distinct(training.plain)
+
+
+@pytest.mark.parametrize(("pairs", "attacked"), [(17, False), (18, True)])
+def test_of_fewer_than_eighteen_pairs_a_curious_provider_makes_no_attack(
+    lab: Lab, store: ImageStore, pairs: int, attacked: bool
+) -> None:
+    row = remembering(lab, store, torch.arange(pairs))
+    assert row["pairs"] == pairs
+    assert ("psnr" in row) is attacked
 
 
 @settings(max_examples=20, deadline=None)
