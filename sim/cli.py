@@ -29,6 +29,8 @@ cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 _console = Console()
 _errors = Console(stderr=True, soft_wrap=True, highlight=False)
 _POLL_S = 0.5
+_CHANGEABLE = "runtime.workers"
+"""What a resumed run may have otherwise than before: it changes no result."""
 
 
 @cli.callback()
@@ -42,7 +44,10 @@ def run(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="key=value on top of it.", metavar="[KEY=VALUE]...")
     ] = None,
-    resume: Annotated[Path | None, typer.Option(help="Folder of a run that was interrupted: go on with it.")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a run that was interrupted: go on with it (and, if so, runtime.workers=N)."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run (by default runs/NAME-DATE).")] = None,
 ) -> None:
     """Run an experiment, or all experiments of a sweep, and print what was found."""
@@ -97,13 +102,9 @@ def _prepare(
     config: Path | None, overrides: list[str], resume: Path | None, out: Path | None
 ) -> RunFolder | SweepFolder:
     if resume is not None:
-        if config is not None or overrides or out is not None:
-            raise ConfigError("--resume goes on with a run as it was: it takes no config, no overrides and no --out")
-        if SweepFolder.is_one(resume):
-            return SweepFolder(resume.resolve())
-        folder = RunFolder.open(resume.resolve())
-        check(folder.experiment(), folder.path / "config.yaml")
-        return folder
+        # The first override stands where a config would.
+        given = [*([] if config is None else [str(config)]), *overrides, *([] if out is None else ["--out"])]
+        return _resumed(resume.resolve(), given)
     if config is None:
         raise ConfigError("name a config, such as configs/quickstart.yaml, or a run to --resume")
     if not config.is_file() and (app_folder() / config).is_file():
@@ -115,6 +116,21 @@ def _prepare(
         return SweepFolder.create(_new_folder(out, name), name, resolved)
     experiment = _checked(load_experiment(config, overrides), config)
     return RunFolder.create(_new_folder(out, experiment.name), experiment)
+
+
+def _resumed(path: Path, overrides: list[str]) -> RunFolder | SweepFolder:
+    if other := next((given for given in overrides if given.partition("=")[0] != _CHANGEABLE), None):
+        raise ConfigError(f"--resume goes on with a run as it was: it takes {_CHANGEABLE}=N alone, got {other!r}")
+    prepared = SweepFolder(path) if SweepFolder.is_one(path) else RunFolder.open(path)
+    if overrides:
+        runs = prepared.runs() if isinstance(prepared, SweepFolder) else [prepared]
+        with claim(path, "launcher"):
+            for run in runs:
+                if not run.is_done():
+                    run.override(overrides)
+    if isinstance(prepared, RunFolder):
+        check(prepared.experiment(), prepared.path / "config.yaml")
+    return prepared
 
 
 def _checked(experiment: Experiment, config: Path) -> Experiment:
@@ -131,7 +147,7 @@ def _new_folder(out: Path | None, name: str) -> Path:
 
 
 def _watch_all(sweep: SweepFolder) -> None:
-    """Run all cells that are not complete, one after another, and print the summary of all.
+    """Run all cells that are not complete or in which something failed, and print the summary of all.
 
     Raises:
         ConfigError: some failed; the others were run all the same.
@@ -139,7 +155,7 @@ def _watch_all(sweep: SweepFolder) -> None:
     runs, failed = sweep.runs(), 0
     with claim(sweep.path, "launcher"):
         for number, run in enumerate(runs, 1):
-            if Status.read(run.path).phase == "complete":
+            if run.is_done():
                 continue
             _console.print(f"cell {number}/{len(runs)}: {run.path.name}", highlight=False)
             try:

@@ -121,7 +121,10 @@ class StrategyConfig(Frozen):
 
 
 class RuntimeConfig(Frozen):
-    """How the experiment is run; nothing in here changes a result but ``precision`` and ``threads`` (last bits)."""
+    """How the experiment is run.
+
+    Nothing in here changes a result but ``precision`` and, by last bits, ``threads`` and whether there is a GPU.
+    """
 
     exchange: Literal["direct", "relay"] = "direct"
     """How gradients travel: ``direct`` through a Ray actor (simulation only), ``relay`` through the Flower Grid."""

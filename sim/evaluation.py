@@ -1,6 +1,5 @@
 """What becomes of a trained transformer: it is published, protects test images, is attacked."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from logging import ERROR
@@ -22,8 +21,8 @@ from sim.runs import Publication, RunFolder, subject_of
 class Evaluation:
     """Steps 4 and 5 of Section III-A, and the attacks of Section IV-B; what an earlier attempt has finished is skipped.
 
-    A user's next step is submitted when its last is done: nobody waits for the slowest user. Thetas stay on disk but
-    for those that are under way.
+    A user's next step is submitted when its last is done, and goes before the training of others that waits for a
+    worker: nobody waits for the slowest user. Thetas stay on disk but for those that are under way.
 
     Args:
         users: node ids, in the order of the users.
@@ -76,12 +75,12 @@ class Evaluation:
         Raises:
             WorkerDied: a worker process of the simulation is gone.
         """
-        self._training, began = False, time.time()
+        self._training = False
         self._show()
-        for subject, user in self._waiting:
-            self._attack(subject, user)
-        self._relay.run()
-        self._run.add_seconds("attacks_seconds", time.time() - began)
+        with self._run.timing("attacks_seconds"):
+            for subject, user in self._waiting:
+                self._attack(subject, user)
+            self._relay.run()
         return any(self._run.is_published(user) for user in range(len(self._users)))
 
     def _show(self) -> None:
@@ -113,7 +112,7 @@ class Evaluation:
             self._subjects.discard(name)
             self._show()
 
-        self._relay.submit([self._users[user]], message_to, finished)
+        self._relay.submit([self._users[user]], message_to, finished, first=True)
 
     def _test(self, user: int) -> None:
         # Blurred images, which every inverse network must be able to recover; without a published theta there would be
@@ -140,7 +139,13 @@ class Evaluation:
         if self._training and not self._while_training:
             self._waiting.append((subject, user))
             return
-        if subject in self._submitted or self._run.attack_path(subject).is_file():
+        # What failed in an earlier attempt has been done by now, or is tried again.
+        if user is not None:
+            self._run.forget_failure(user_name(user))
+        if subject in self._submitted:
+            return
+        self._run.forget_failure(subject)
+        if self._run.attack_path(subject).is_file():
             return
         self._submitted.add(subject)
 
@@ -155,15 +160,13 @@ class Evaluation:
 
         def finished(reply: Message) -> None:
             reason = failure_of(reply, lambda content: self._run.keep_attack(subject, decode_attack(content)))
-            if reason is None:
-                self._run.forget_failure(subject)
-            else:
+            if reason is not None:
                 log(ERROR, "attack on %s failed: %s", subject, reason)
                 self._run.keep_failure(subject, reason)
             self._attacked += 1
             self._show()
 
-        self._relay.submit(self._evaluators, message_to, finished)
+        self._relay.submit(self._evaluators, message_to, finished, first=True)
 
 
 def failure_of(reply: Message, keep: Callable[[RecordDict], None]) -> str | None:

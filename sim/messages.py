@@ -8,7 +8,7 @@ type                      to         carries                              reply
 ``train``                 user       the job, round, theta or nothing     metrics, and theta where one was sent
 ``evaluate``              user       the job, theta or nothing            loss and accuracy on validation images
 ``query.publish``         user       the job, the average or nothing      the theta that goes public, curve, traffic
-``evaluate.test``         user       the job                              predicted labels of protected test images
+``evaluate.test``         user       the job, theta                       predicted labels of protected test images
 ``evaluate.itn``          evaluator  the job, theta, predicted labels     measures per image, curves, pictures
 ``evaluate.study``        evaluator  the job, who has published           rows of a study's table, pictures
 ``query.images``          provider   user index                           ids of X' and of validation images

@@ -39,7 +39,7 @@ class ClassifierRecord:
     digest: str
     curve: list[dict[str, float]]
     reused: bool
-    """Whether it was found in the cache."""
+    """Whether it was found, in the run's folder or in the cache."""
 
 
 def _folder_of(config: ClassifierConfig, experiment: Experiment) -> Path:
@@ -56,6 +56,7 @@ def _folder_of(config: ClassifierConfig, experiment: Experiment) -> Path:
 def trained_classifier(job: Job, heart: Heart) -> ClassifierRecord:
     """Train psi as the experiment says, or find the one trained earlier with the same recipe, data and precision.
 
+    What an earlier attempt at the run has put into its folder is used before all others: users have trained against it.
     The provider's other classifiers are trained, or found, after it.
 
     Raises:
@@ -72,39 +73,59 @@ def _other_name(number: int) -> str:
 
 
 def _trained(job: Job, config: ClassifierConfig, name: str, heart: Heart) -> ClassifierRecord:
-    """Train one classifier, or find it, and put its weights into the run's folder under ``name``."""
+    """Train one classifier, or find it, and put it into the run's folder under ``name``."""
     experiment = job.experiment
-    folder = _folder_of(config, experiment)
-    weights, facts = folder / "psi.safetensors", folder / "psi.json"
-    reused = facts.is_file()
-    if not reused:
-        compute = compute_of(experiment)
-        if compute.device.type == "cpu":
-            # Nobody else works while psi is trained. With a GPU the CPU has only augmentation to do: four runs of 16
-            # threads each on 16 CPUs did three steps a second, their threads waiting for each other.
-            torch.set_num_threads(available_cpus())
-        trained = train_classifier(
-            config,
-            store_of(experiment),
-            compute,
-            lambda step, total, loss: heart.beat(job.run, "classifier", name, step, total, loss),
-        )
-        save(weights, trained.state)
-        known = {
-            "classifier": config.model_dump(),
-            "test_accuracy": trained.test_accuracy,
-            "selected_epoch": trained.selected_epoch,
-            "digest": digest(trained.state),
-            "curve": trained.curve,
-        }
-        write_atomically(facts, json.dumps(known, indent=1))
-    known = json.loads(facts.read_text())
-    state, _ = load(weights)
-    if digest(state) != known["digest"]:
-        raise ValueError(f"{weights}: damaged (its digest is not the one noted when it was trained); delete its folder")
-    save(job.run / "provider" / f"{name}.safetensors", state)
+    own, cached = job.run / "provider" / name, _folder_of(config, experiment) / "psi"
+    found = _found(own) or _found(cached)
+    state, known = found or _train(job, config, name, heart)
+    for path in (cached, own) if found is None else (own,):
+        _keep(path, state, known)
     fields = {name: known[name] for name in ("test_accuracy", "selected_epoch", "digest", "curve")}
-    return ClassifierRecord(**fields, plain_accuracy=_plain_accuracy(experiment, config, state), reused=reused)
+    plain_accuracy = _plain_accuracy(experiment, config, state)
+    return ClassifierRecord(**fields, plain_accuracy=plain_accuracy, reused=found is not None)
+
+
+def _train(job: Job, config: ClassifierConfig, name: str, heart: Heart) -> tuple[State, dict[str, Any]]:
+    """Return a classifier's weights, and what is known of it."""
+    compute = compute_of(job.experiment)
+    if compute.device.type == "cpu":
+        # Nobody else works while psi is trained. With a GPU the CPU has only augmentation to do: four runs of 16
+        # threads each on 16 CPUs did three steps a second, their threads waiting for each other.
+        torch.set_num_threads(available_cpus())
+    trained = train_classifier(
+        config,
+        store_of(job.experiment),
+        compute,
+        lambda step, total, loss: heart.beat(job.run, "classifier", name, step, total, loss),
+    )
+    return trained.state, {
+        "classifier": config.model_dump(),
+        "test_accuracy": trained.test_accuracy,
+        "selected_epoch": trained.selected_epoch,
+        "digest": digest(trained.state),
+        "curve": trained.curve,
+    }
+
+
+def _keep(path: Path, state: State, known: dict[str, Any]) -> None:
+    """Write a classifier's weights, and what is known of it, to ``path`` with two suffixes."""
+    save(path.with_suffix(".safetensors"), state)
+    write_atomically(path.with_suffix(".json"), json.dumps(known, indent=1))
+
+
+def _found(path: Path) -> tuple[State, dict[str, Any]] | None:
+    """Return what :func:`_keep` has written, or None if it has not.
+
+    Raises:
+        ValueError: the weights are damaged.
+    """
+    weights, facts = path.with_suffix(".safetensors"), path.with_suffix(".json")
+    if not (weights.is_file() and facts.is_file()):
+        return None
+    (state, _), known = load(weights), json.loads(facts.read_text())
+    if digest(state) != known["digest"]:
+        raise ValueError(f"{weights}: damaged (its digest is not the one noted when it was trained); delete it")
+    return state, known
 
 
 def _plain_accuracy(experiment: Experiment, config: ClassifierConfig, state: State) -> float:

@@ -47,6 +47,8 @@ class _Conversation:
     nodes: Sequence[int]
     message_to: Callable[[int], Message]
     finished: Callable[[Message], None]
+    first: bool = False
+    """Whether it goes before all that are not."""
     sent: Message | None = None
     """The message, once it is on its way."""
 
@@ -95,7 +97,11 @@ class Relay:
         self._recent: deque[float] = deque([time.monotonic()], maxlen=_RECENT)
 
     def submit(
-        self, nodes: Sequence[int], message_to: Callable[[int], Message], finished: Callable[[Message], None]
+        self,
+        nodes: Sequence[int],
+        message_to: Callable[[int], Message],
+        finished: Callable[[Message], None],
+        first: bool = False,
     ) -> _Conversation:
         """Queue a message to whichever of ``nodes`` is free first; it is sent while somebody runs :meth:`run`.
 
@@ -103,8 +109,9 @@ class Relay:
             nodes: node ids, the preferred ones first.
             message_to: called with the chosen node's id when the message is sent.
             finished: called with the final reply; it may submit more.
+            first: whether it goes before all that wait and are not; among themselves, both keep their order.
         """
-        conversation = _Conversation(nodes, message_to, finished)
+        conversation = _Conversation(nodes, message_to, finished, first)
         self._pending.append(conversation)
         return conversation
 
@@ -191,7 +198,8 @@ class Relay:
             return
         blocked: list[_Conversation] = []
         full: set[int] = set()
-        pending, self._pending = deque(self._pending), []
+        pending = deque(sorted(self._pending, key=lambda conversation: not conversation.first))
+        self._pending = []
         while pending and self._room():
             conversation = pending.popleft()
             # Many attacks wait for the same few evaluators: whether they are busy is asked once.
@@ -302,7 +310,7 @@ class Relay:
     def _check_alive(self, reply: Message) -> None:
         if reply.has_error() and any(sign in (reply.error.reason or "") for sign in _DEAD_WORKER):
             raise WorkerDied(
-                "a worker process died, most likely for want of memory (lower runtime.workers or the batch size); "
+                "a worker process died, most likely for want of memory (lower runtime.workers); "
                 "nothing that was finished is lost"
             )
 

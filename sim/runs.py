@@ -4,6 +4,9 @@ import json
 import os
 import platform
 import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +24,7 @@ from sim.config import ConfigError, Experiment
 from sim.config_files import load_experiment
 from sim.messages import PUBLISHED, decode_request, decode_tensors, encode_answer, encode_refusal, encode_tensors
 from sim.nodes import user_name
-from sim.progress import write_atomically
+from sim.progress import Status, write_atomically
 from sim.result_messages import decode_attack, encode_attack
 
 _PACKAGES = (
@@ -61,7 +64,8 @@ class RunFolder:
     ``summary.md``            the same in words
     ``figures/``              PNG and PDF
     ``tensorboard/``          event files, where they were asked for
-    ``provider/``             psi.safetensors and its learning curve; load.json: what was asked of it, by the second
+    ``provider/``             psi.safetensors, psi.json and its learning curve, the other classifiers likewise;
+                              load.json: what was asked of it, by the second
     ``users/user-0000/``      theta.safetensors, facts and learning curve, predicted labels
     ``attacks/user-0000/``    measures of every test image, curves, pictures (``shared``: of the theta of all)
     ``studies/``              a table a study, CSV and Parquet, and what each part of it has found
@@ -78,13 +82,16 @@ class RunFolder:
         """Make the folder of a new run.
 
         Raises:
-            ConfigError: there is one already.
+            ConfigError: there is one already, or there can be none.
         """
         if (path / "config.yaml").exists():
             raise ConfigError(f"{path}: holds a run already; name another folder, or resume it with --resume {path}")
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be made a folder ({error.strerror})") from error
         run = RunFolder(path)
-        run._write("config.yaml", yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False))
+        run._keep_experiment(experiment)
         run.note(environment())
         return run
 
@@ -103,6 +110,17 @@ class RunFolder:
         """Return the resolved experiment."""
         return load_experiment(self.path / "config.yaml")
 
+    def override(self, overrides: Sequence[str]) -> None:
+        """Change the experiment by ``key=value`` overrides, which must be such as change no result.
+
+        Raises:
+            ConfigError: one cannot be applied.
+        """
+        self._keep_experiment(load_experiment(self.path / "config.yaml", overrides))
+
+    def _keep_experiment(self, experiment: Experiment) -> None:
+        self._write("config.yaml", yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False))
+
     def _write(self, name: str, text: str) -> None:
         write_atomically(self.path / name, text)
 
@@ -116,9 +134,29 @@ class RunFolder:
         """Add facts to ``run.json``."""
         self._write("run.json", json.dumps(self.facts() | facts, indent=1))
 
-    def add_seconds(self, name: str, seconds: float) -> None:
-        """Add to a time in ``run.json``, which counts over all attempts at the run."""
-        self.note({name: self.facts().get(name, 0.0) + seconds})
+    @contextmanager
+    def timing(self, name: str) -> Iterator[Callable[[], None]]:
+        """Add the seconds that a block takes to a time in ``run.json``, which counts over all attempts at the run.
+
+        Yields:
+            A function that adds those so far, for a block that may be killed.
+        """
+        last = time.monotonic()
+
+        def note() -> None:
+            nonlocal last
+            now = time.monotonic()
+            self.note({name: self.facts().get(name, 0.0) + now - last})
+            last = now
+
+        try:
+            yield note
+        finally:
+            note()
+
+    def is_done(self) -> bool:
+        """Return whether the run is complete and nothing in it has failed: whether nothing is left to resume."""
+        return Status.read(self.path).phase == "complete" and not self.failures()
 
     def facts(self) -> dict[str, Any]:
         """Return ``run.json``."""
@@ -222,17 +260,20 @@ class RunFolder:
         metrics = {name: MetricRecord(record) for name, record in json.loads(metadata["metrics"]).items()}
         return decode_attack(RecordDict({"arrays": encode_tensors(tensors), **metrics}))
 
-    def keep_findings(self, study: str, part: str, findings: Findings) -> None:
-        """Keep what a part of a study has found."""
-        save(self._findings_path(study, part), findings.pictures, {"rows": json.dumps(findings.rows)})
+    def keep_findings(self, study: str, part: str, published: Sequence[int], findings: Findings) -> None:
+        """Keep what a part of a study has found, and among which users."""
+        known = {"rows": json.dumps(findings.rows), "published": json.dumps(list(published))}
+        save(self._findings_path(study, part), findings.pictures, known)
 
-    def findings(self, study: str, part: str) -> Findings | None:
-        """Return what a part of a study has found, or None."""
+    def findings(self, study: str, part: str, published: Sequence[int]) -> Findings | None:
+        """Return what a part of a study has found among the users that have ``published``, or None."""
         path = self._findings_path(study, part)
         if not path.is_file():
             return None
         pictures, metadata = load(path)
-        return Findings(json.loads(metadata["rows"]), pictures)
+        # Runs of earlier versions do not say among whom.
+        same = json.loads(metadata.get("published", "null")) == list(published)
+        return Findings(json.loads(metadata["rows"]), pictures) if same else None
 
     def _findings_path(self, study: str, part: str) -> Path:
         return self.path / "studies" / study / f"{part}.safetensors"
@@ -244,6 +285,10 @@ class RunFolder:
     def forget_failure(self, subject: str) -> None:
         """Note that ``subject`` has a result after all."""
         (self.path / "failures" / f"{subject}.json").unlink(missing_ok=True)
+
+    def failures(self) -> list[str]:
+        """Return everybody and everything that has no result and of which it is known why."""
+        return sorted(path.stem for path in (self.path / "failures").glob("*.json"))
 
     def failure(self, subject: str) -> str:
         """Return why ``subject`` has no result; empty if nothing is known."""

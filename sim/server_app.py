@@ -35,6 +35,7 @@ from sim.result_messages import decode_curve, decode_load
 from sim.runs import RunFolder, answer_published
 from sim.studies import run_studies
 from sim.tracking import Tracker
+from sim.user_node import forget_training
 from strategies import STRATEGIES
 
 app = ServerApp()
@@ -84,59 +85,47 @@ def run_experiment(grid: Grid, run: RunFolder, experiment: Experiment) -> None:
     """Train psi, let users train against it, publish, attack, report; skip what an earlier attempt has finished.
 
     Raises:
-        RunFailed: psi cannot be had, no user finished, or psi has changed.
+        RunFailed: the nodes are not those that it needs, psi cannot be had or is another than in an earlier attempt, no
+            user finished its training or, under a strategy that averages, a round of it, or psi has changed.
     """
     job = Job(experiment, run.path, first_round=run.finished_rounds() if experiment.strategy.averages else 0)
-    clock = _Clock(run)
-    roster = _roster(grid, job)
-    load = ProviderLoad(run.load())
-    relay = roster.relay(grid, job, _progress_log(run, load), load)
+    with run.timing("seconds") as note_seconds:
+        roster = _roster(grid, job)
+        load = ProviderLoad(run.load())
+        relay = roster.relay(grid, job, _progress_log(run, load, note_seconds), load)
 
-    digest = _train_classifier(relay, roster.provider, run, job)
-    # A provider that evaluates as well has its users' questions to answer first.
-    while_training = roster.evaluators != [roster.provider]
-    tracker = Tracker(run, experiment)
-    evaluation = Evaluation(relay, roster.users, roster.evaluators, run, job, while_training, tracker.published)
-    if experiment.strategy.averages:
-        _train_together(grid, relay, roster.users, run, job, evaluation)
-    else:
-        _train_alone(grid, relay, roster.users, run, job, evaluation)
-    clock.note()
-    if not evaluation.finish():
-        raise RunFailed(f"no user finished its training; the first said: {run.failure(user_name(0))}")
-    run_studies(relay, roster.evaluators, run, job)
-    clock.note()
-    last = _ask(relay, Message(job_content(job), roster.provider, "query.psi"))
-    load.add(decode_load(last.metric_records[LOAD]))
-    run.keep_load(load.rows())
-    if last.config_records["psi"]["digest"] != digest:
-        raise RunFailed("psi has changed while users trained: the results of this run mean nothing")
+        digest = _train_classifier(relay, roster.provider, run, job)
+        # A provider that evaluates as well has its users' questions to answer first.
+        while_training = roster.evaluators != [roster.provider]
+        tracker = Tracker(run, experiment)
+        evaluation = Evaluation(relay, roster.users, roster.evaluators, run, job, while_training, tracker.published)
+        if experiment.strategy.averages:
+            _train_together(grid, relay, roster.users, run, job, evaluation)
+        else:
+            _train_alone(grid, relay, roster.users, run, job, evaluation)
+        if not evaluation.finish():
+            raise RunFailed(f"no user finished its training; the first said: {run.failure(user_name(0))}")
+        run_studies(relay, roster.evaluators, run, job)
+        last = _ask(relay, Message(job_content(job), roster.provider, "query.psi"))
+        load.add(decode_load(last.metric_records[LOAD]))
+        run.keep_load(load.rows())
+        if last.config_records["psi"]["digest"] != digest:
+            raise RunFailed("psi has changed while users trained: the results of this run mean nothing")
 
     Status("report").write(run.path)
-    clock.note()
     for line in write_report(run, experiment).splitlines():
         log(INFO, "%s", line)
     tracker.finished()
+    for user in range(experiment.user_count):
+        if run.is_published(user) and not run.failure(user_name(user)):
+            forget_training(job, user)
     Status("complete").write(run.path)
 
 
-class _Clock:
-    """Seconds that a run has taken, over all attempts at it."""
-
-    def __init__(self, run: RunFolder) -> None:
-        self._run, self._last = run, time.time()
-
-    def note(self) -> None:
-        """Add the seconds since the last note."""
-        now = time.time()
-        self._run.add_seconds("seconds", now - self._last)
-        self._last = now
-
-
-def _progress_log(run: RunFolder, load: ProviderLoad) -> Callable[[], None]:
+def _progress_log(run: RunFolder, load: ProviderLoad, note_seconds: Callable[[], None]) -> Callable[[], None]:
     """Return a function that logs how far the run is, now and then: all that ``flwr run --stream`` shows of it.
 
-    What the provider was asked is kept at the same times, for a run that is killed.
+    What the provider was asked and the time that it took are kept at the same times, for a run that is killed.
     """
     line, last = ProgressLine(run.path), time.monotonic()
 
@@ -146,6 +135,7 @@ def _progress_log(run: RunFolder, load: ProviderLoad) -> Callable[[], None]:
             last = time.monotonic()
             log(INFO, "%s", line.of(Status.read(run.path)))
             run.keep_load(load.rows())
+            note_seconds()
 
     return tell
 
@@ -187,7 +177,7 @@ def _roster(grid: Grid, job: Job) -> _Roster:
     """Ask every node for its role.
 
     Raises:
-        RunFailed: the roles are not those that the experiment needs.
+        RunFailed: the roles are not those that the experiment needs, or cannot exchange as it says.
     """
     nodes = list(grid.get_node_ids())
     found: dict[str, dict[int, int]] = {"provider": {}, "user": {}, "evaluator": {}}
@@ -201,6 +191,8 @@ def _roster(grid: Grid, job: Job) -> _Roster:
             role = reply.content.config_records["role"]
             found[str(role["name"])][int(cast(int, role["index"]))] = reply.metadata.src_node_id
             simulated = bool(role["simulated"])
+    if job.experiment.runtime.exchange == "direct" and not simulated:
+        raise RunFailed("direct exchange is for simulations: a deployment needs runtime.exchange=relay")
     wanted = {"provider": 1, "user": job.experiment.user_count, "evaluator": job.experiment.runtime.evaluators}
     for name, count in wanted.items():
         if sorted(found[name]) != list(range(count)):
@@ -210,11 +202,20 @@ def _roster(grid: Grid, job: Job) -> _Roster:
 
 
 def _train_classifier(relay: Relay, provider: int, run: RunFolder, job: Job) -> str:
-    """Section III-A, step 1."""
+    """Section III-A, step 1.
+
+    Raises:
+        RunFailed: psi cannot be had, or is not the one that users have trained against in an earlier attempt.
+    """
     Status("classifier", 0, 1, "classifier").write(run.path)
     began, before = time.time(), run.facts().get("psi")
     reply = _ask(relay, Message(job_content(job), provider, "train.classifier"))
     facts, digest = reply.metric_records[METRICS], str(reply.config_records["psi"]["digest"])
+    if before is not None and before["digest"] != digest:
+        raise RunFailed(
+            f"psi is another one than in an earlier attempt (digest {digest[:8]}, was {before['digest'][:8]}), which "
+            "users have trained against: start a new run"
+        )
     run.keep_classifier_curve(decode_curve(reply.metric_records["curve"]))
     run.note(
         {
@@ -245,7 +246,7 @@ def _train_alone(grid: Grid, relay: Relay, users: list[int], run: RunFolder, job
             evaluation.add(user)
         else:
             missing.append(node)
-    done, began = len(users) - len(missing), time.time()
+    done = len(users) - len(missing)
 
     def finished(reply: Message) -> None:
         nonlocal done
@@ -256,14 +257,14 @@ def _train_alone(grid: Grid, relay: Relay, users: list[int], run: RunFolder, job
 
     Status("users", done, len(users), "users", len(users)).write(run.path)
     if missing:
-        STRATEGIES["independent"](len(missing)).start(
-            RelayGrid(grid, relay, missing, finished),
-            ArrayRecord(),
-            num_rounds=1,
-            timeout=float("inf"),
-            train_config=encode_job(replace(job, rounds=rounds)),
-        )
-        run.add_seconds("users_seconds", time.time() - began)
+        with run.timing("users_seconds"):
+            STRATEGIES["independent"](len(missing)).start(
+                RelayGrid(grid, relay, missing, finished),
+                ArrayRecord(),
+                num_rounds=1,
+                timeout=float("inf"),
+                train_config=encode_job(replace(job, rounds=rounds)),
+            )
 
 
 def _is_trained(reply: Message, user: int, run: RunFolder) -> bool:
@@ -278,34 +279,44 @@ def _is_trained(reply: Message, user: int, run: RunFolder) -> bool:
 def _train_together(
     grid: Grid, relay: Relay, users: list[int], run: RunFolder, job: Job, evaluation: Evaluation
 ) -> None:
-    """Steps 2 and 3 under a strategy that averages: all users go round by round, and publish the last average."""
+    """Steps 2 and 3 under a strategy that averages: all users go round by round, and publish the last average.
+
+    Raises:
+        RunFailed: no user has finished a round, which a resumed run tries again.
+    """
     experiment = job.experiment
-    rounds, done, began = experiment.strategy.rounds, job.first_round, time.time()
+    rounds, done, trained = experiment.strategy.rounds, job.first_round, 0
     user_of = {node: user for user, node in enumerate(users)}
 
     def finished(reply: Message) -> None:
+        nonlocal trained
         # What a user says when it is asked to evaluate is no word on its training.
         if reply.metadata.message_type.partition(".")[0] == "train":
-            _is_trained(reply, user_of[reply.metadata.src_node_id], run)
+            trained += _is_trained(reply, user_of[reply.metadata.src_node_id], run)
 
     def after_round(number: int, arrays: ArrayRecord) -> MetricRecord | None:
-        # Flower calls this before the first round (number 0) and after each.
+        nonlocal trained
+        # Flower calls this before the first round (number 0) and after each, whoever has failed.
         if number:
+            if not trained:
+                reason = run.failure(user_name(0))
+                raise RunFailed(f"no user finished round {done + number}; the first said: {reason}")
             run.keep_round(done + number, arrays)
+            trained = 0
         Status("users", done + number, rounds, "rounds", len(users)).write(run.path)
         return None
 
     if done < rounds:
-        STRATEGIES[experiment.strategy.name](len(users)).start(
-            RelayGrid(grid, relay, users, finished),
-            run.round_arrays() or _initial_theta(experiment),
-            num_rounds=rounds - done,
-            timeout=float("inf"),
-            train_config=encode_job(job),
-            evaluate_config=encode_job(job),
-            evaluate_fn=after_round,
-        )
-        run.add_seconds("users_seconds", time.time() - began)
+        with run.timing("users_seconds"):
+            STRATEGIES[experiment.strategy.name](len(users)).start(
+                RelayGrid(grid, relay, users, finished),
+                run.round_arrays() or _initial_theta(experiment),
+                num_rounds=rounds - done,
+                timeout=float("inf"),
+                train_config=encode_job(job),
+                evaluate_config=encode_job(job),
+                evaluate_fn=after_round,
+            )
     average = run.round_arrays()
     for user in range(len(users)):
         evaluation.add(user, average)

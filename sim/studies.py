@@ -1,6 +1,5 @@
 """Studies in a run: their parts are sent to evaluators, and their rows become tables and pictures."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,6 +11,7 @@ from flwr.common.logger import log
 
 from roles.common.seeds import derived_seed
 from roles.evaluator.studies import StudyConfig
+from roles.evaluator.study import Row
 from sim.config import Experiment
 from sim.evaluation import failure_of
 from sim.messages import Job, job_content
@@ -25,6 +25,8 @@ from sim.tables import write_table
 
 _USER_COLUMNS = ("user", "attacker", "victim")
 """Columns that hold a user's number, which tables call by its name."""
+_FAILURE = "study-"
+"""What the name of a failure of a part begins with."""
 
 
 def parts_of(study: StudyConfig, run: RunFolder, experiment: Experiment) -> list[str]:
@@ -44,10 +46,13 @@ def run_studies(relay: Relay, evaluators: Sequence[int], run: RunFolder, job: Jo
     Raises:
         WorkerDied: a worker process of the simulation is gone.
     """
-    experiment, began = job.experiment, time.time()
-    published = _published(run, experiment)
+    experiment, published = job.experiment, _published(run, job.experiment)
     todo = [(study.kind, part) for study in experiment.studies for part in parts_of(study, run, experiment)]
-    missing = [(kind, part) for kind, part in todo if run.findings(kind, part) is None]
+    missing = [(kind, part) for kind, part in todo if run.findings(kind, part, published) is None]
+    # What failed in an earlier attempt is tried again, or is no part any more, now that others have published.
+    for name in run.failures():
+        if name.startswith(_FAILURE):
+            run.forget_failure(name)
     if not missing:
         return
     done = len(todo) - len(missing)
@@ -58,27 +63,29 @@ def run_studies(relay: Relay, evaluators: Sequence[int], run: RunFolder, job: Jo
 
     def finished(reply: Message, kind: str, part: str) -> None:
         nonlocal done
-        name = f"study-{kind}-{part}"
-        reason = failure_of(reply, lambda content: run.keep_findings(kind, part, decode_findings(content)))
-        if reason is None:
-            run.forget_failure(name)
-        else:
+        reason = failure_of(reply, lambda content: run.keep_findings(kind, part, published, decode_findings(content)))
+        if reason is not None:
             log(ERROR, "study %s, part %s failed: %s", kind, part, reason)
-            run.keep_failure(name, reason)
+            run.keep_failure(f"{_FAILURE}{kind}-{part}", reason)
         done += 1
         Status("studies", done, len(todo), "parts").write(run.path)
 
     Status("studies", done, len(todo), "parts").write(run.path)
     for kind, part in missing:
         relay.submit(evaluators, partial(message_to, kind=kind, part=part), partial(finished, kind=kind, part=part))
-    relay.run()
-    run.add_seconds("studies_seconds", time.time() - began)
+    with run.timing("studies_seconds"):
+        relay.run()
+
+
+def _rows_found(study: StudyConfig, run: RunFolder, experiment: Experiment) -> list[Row]:
+    published = _published(run, experiment)
+    found = (run.findings(study.kind, part, published) for part in parts_of(study, run, experiment))
+    return [row for findings in found if findings is not None for row in findings.rows]
 
 
 def study_table(study: StudyConfig, run: RunFolder, experiment: Experiment) -> pd.DataFrame:
     """Return the rows of a study's finished parts, with the columns that the study describes."""
-    found = (run.findings(study.kind, part) for part in parts_of(study, run, experiment))
-    table = pd.DataFrame([row for findings in found if findings is not None for row in findings.rows])
+    table = pd.DataFrame(_rows_found(study, run, experiment))
     table = table.reindex(columns=list(study.columns))
     for column in _USER_COLUMNS:
         if column in table:
@@ -88,10 +95,8 @@ def study_table(study: StudyConfig, run: RunFolder, experiment: Experiment) -> p
 
 def conclusion_of(study: StudyConfig, run: RunFolder, experiment: Experiment) -> str:
     """Say what the finished parts of a study amount to, and how many failed."""
-    parts = parts_of(study, run, experiment)
-    found = [findings for part in parts if (findings := run.findings(study.kind, part)) is not None]
-    rows = [row for findings in found for row in findings.rows]
-    failed = [(part, run.failure(f"study-{study.kind}-{part}")) for part in parts]
+    parts, rows = parts_of(study, run, experiment), _rows_found(study, run, experiment)
+    failed = [(part, run.failure(f"{_FAILURE}{study.kind}-{part}")) for part in parts]
     reasons = [f"{part} ({reason})" for part, reason in failed if reason]
     said = [study.conclusion(rows)] if rows else []
     if reasons:

@@ -145,7 +145,7 @@ class SweepFolder:
         """Make the folder of a new sweep, and of all its cells.
 
         Raises:
-            ConfigError: there is one already.
+            ConfigError: there is one already, or there can be none.
         """
         if (path / _DESCRIPTION).exists():
             raise ConfigError(f"{path}: holds a sweep already; name another folder, or resume it with --resume {path}")

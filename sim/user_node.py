@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,14 @@ def keep_training(job: Job, user: int, number: int, training: UserTraining) -> N
     for other, old in _round_files(job, user).items():
         if other > number or (before and other < max(before)):
             old.unlink()
+
+
+def forget_training(job: Job, user: int) -> None:
+    """Delete the state of a user's training, which is large, once nothing goes on from it.
+
+    In a deployment a user's state lies on its own machine, and stays there.
+    """
+    shutil.rmtree(user_folder(job, user), ignore_errors=True)
 
 
 class TrainSession(Session):

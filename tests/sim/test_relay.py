@@ -1,5 +1,5 @@
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -225,6 +225,32 @@ def test_what_a_reply_leads_to_is_done_as_well_while_others_still_work(job: Job,
     assert order == ["role of 201", "role of 202", "trained"]
 
 
+def test_what_goes_first_is_sent_before_all_that_waits_and_in_its_own_order(job: Job) -> None:
+    users = range(300, 304)
+    grid = InMemoryGrid(users)
+    relay, order = Relay(grid, PROVIDER, encode_job(job)), []
+
+    def submit(name: str, node: int, first: bool = False, then: Callable[[], None] = lambda: None) -> None:
+        def finished(reply: Message) -> None:
+            order.append(name)
+            then()
+
+        relay.submit([node], lambda node: messages_to(job, "query.role", [node])[0], finished, first)
+
+    def two_more() -> None:
+        for name in ("first", "second"):
+            submit(name, 301, first=True)
+
+    submit("began", 301, then=two_more)
+    for name in ("third", "fourth"):
+        submit(name, 301)
+    submit("elsewhere", 302)
+    relay.run()
+    assert [name for name in order if name != "elsewhere"] == ["began", "first", "second", "third", "fourth"]
+    # What goes first holds up nobody while it waits for its own node.
+    assert order.index("elsewhere") <= 1
+
+
 # ---- what can go wrong -------------------------------------------------------------------------------------------
 
 
@@ -295,7 +321,7 @@ def test_a_worker_that_died_is_an_error_of_its_own(job: Job, node: int) -> None:
         return Message(Error(0, reason), reply_to=message) if message.metadata.dst_node_id == node else reply
 
     grid = InMemoryGrid([PROVIDER, *USERS], tamper=tamper)
-    with pytest.raises(WorkerDied, match="want of memory") as caught:
+    with pytest.raises(WorkerDied, match=r"want of memory \(lower runtime\.workers\); nothing") as caught:
         list(relay_over(grid, job).send_and_receive(messages_to(job, "train")))
     assert "\n" not in str(caught.value)
 

@@ -12,9 +12,11 @@ from flwr.app import Error, Message, RecordDict
 
 import roles.provider.pupils
 import roles.user.lessons
+import sim.relay
+import sim.server_app
 from roles.common.weights import load, without_statistics
 from sim.config import Experiment
-from sim.messages import REQUEST_TYPES
+from sim.messages import JOB, REQUEST_TYPES
 from sim.progress import Status
 from sim.runs import RunFolder
 from sim.server_app import RunFailed, run_experiment
@@ -78,6 +80,14 @@ def failing(message_type: str, node: int = 201, reason: str = "no more disk") ->
         metadata = message.metadata
         failed = metadata.message_type == message_type and metadata.dst_node_id == node
         return Message(Error(0, reason), reply_to=message) if failed else reply
+
+    return tamper
+
+
+def attack_failing(subject: str) -> Tamper:
+    def tamper(message: Message, reply: Message) -> Message:
+        asked = message.content.config_records.get("config", {}).get("subject")
+        return Message(Error(0, "out of memory"), reply_to=message) if asked == subject else reply
 
     return tamper
 
@@ -157,11 +167,7 @@ def test_a_user_that_fails_anywhere_is_named_alone_and_tried_again_when_resumed(
 
 
 def test_an_attack_that_fails_is_named_in_its_users_row(small: Experiment, tmp_path: Path, unbroken: RunFolder) -> None:
-    def tamper(message: Message, reply: Message) -> Message:
-        subject = message.content.config_records.get("config", {}).get("subject")
-        return Message(Error(0, "out of memory"), reply_to=message) if subject == "user-0001" else reply
-
-    run, _ = run_in(tmp_path / "run", small, tamper)
+    run, _ = run_in(tmp_path / "run", small, attack_failing("user-0001"))
     table = table_of(run)
     assert table.loc["user-0001", "failure"] == "out of memory"
     assert table.loc["user-0000", "failure"] == ""
@@ -206,12 +212,133 @@ def test_without_any_user_that_finished_the_run_fails_with_the_reason_and_attack
         diverged = message.metadata.message_type == "train"
         return Message(Error(0, "diverged: lower user.training.lr"), reply_to=message) if diverged else reply
 
-    for strategy in ("independent", "fedavg"):
+    for strategy, what in (("independent", "its training"), ("fedavg", "round 1")):
         run = RunFolder.create(tmp_path / strategy, with_strategy(small, strategy))
         grid = InMemoryGrid([PROVIDER, *USERS, EVALUATOR], tamper=tamper)
-        with pytest.raises(RunFailed, match=r"no user finished its training; the first said: diverged: lower user"):
+        with pytest.raises(RunFailed, match=rf"^no user finished {what}; the first said: diverged: lower user"):
             run_experiment(grid, run, run.experiment())
         assert not grid.of_type("evaluate.itn")
+
+
+def test_a_round_that_no_user_finishes_is_not_kept_and_is_tried_again_when_resumed(
+    small: Experiment, tmp_path: Path
+) -> None:
+    def tamper(message: Message, reply: Message) -> Message:
+        lost = message.metadata.message_type == "train" and message.content.config_records[JOB]["server-round"] == 2
+        return Message(Error(0, f"no disk at {message.metadata.dst_node_id}"), reply_to=message) if lost else reply
+
+    experiment = with_strategy(small, "fedavg")
+    with pytest.raises(RunFailed, match=r"^no user finished round 2; the first said: no disk at 201$"):
+        run_in(tmp_path / "run", experiment, tamper)
+    assert RunFolder(tmp_path / "run").finished_rounds() == 1
+    run, grid = run_in(tmp_path / "run", experiment)
+    assert len(grid.of_type("train")) == 4
+    unbroken, _ = run_in(tmp_path / "unbroken", experiment)
+    pd.testing.assert_frame_equal(table_of(run), table_of(unbroken), check_dtype=False)
+
+
+@pytest.mark.parametrize(
+    ("tamper", "failed"),
+    [
+        # The attack on what all publish is another user's as well, and is done.
+        (failing("evaluate.test", node=202), "user-0001"),
+        (attack_failing("shared"), "shared"),
+        (attack_failing("control-blur"), "control-blur"),
+    ],
+)
+def test_what_failed_keeps_a_run_from_being_done_until_it_is_done_and_forgotten(
+    small: Experiment, tmp_path: Path, tamper: Tamper, failed: str
+) -> None:
+    experiment = with_strategy(small, "fedavg")
+    run, _ = run_in(tmp_path / "run", experiment, tamper)
+    assert run.failures() == [failed]
+    assert not run.is_done()
+    run, grid = run_in(tmp_path / "run", experiment)
+    assert run.failures() == []
+    assert run.is_done()
+    assert len(grid.of_type("evaluate.test") + grid.of_type("evaluate.itn")) == 1
+
+
+def test_a_resumed_run_that_gets_another_psi_fails_in_one_line_and_keeps_what_it_knew(
+    small: Experiment, tmp_path: Path
+) -> None:
+    with pytest.raises(KilledError):
+        run_in(tmp_path / "run", small, killed_after(30))
+    run = RunFolder(tmp_path / "run")
+    known = run.facts()["psi"] | {"digest": "5e" * 32}
+    run.note({"psi": known})
+    with pytest.raises(
+        RunFailed, match=r"^psi is another one than in an earlier attempt \(digest \w{8}, was 5e5e5e5e\)"
+    ):
+        run_in(tmp_path / "run", small)
+    assert run.facts()["psi"] == known
+
+
+def test_a_deployment_with_direct_exchange_is_told_to_relay(small: Experiment, tmp_path: Path) -> None:
+    def tamper(message: Message, reply: Message) -> Message:
+        if message.metadata.message_type == "query.role":
+            reply.content.config_records["role"]["simulated"] = False
+        return reply
+
+    runtime = small.runtime.model_copy(update={"exchange": "direct"})
+    with pytest.raises(
+        RunFailed, match=r"^direct exchange is for simulations: a deployment needs runtime.exchange=rel"
+    ):
+        run_in(tmp_path / "run", small.model_copy(update={"runtime": runtime}), tamper)
+
+
+def test_what_a_training_would_go_on_from_is_deleted_once_its_user_has_published_and_has_not_failed(
+    small: Experiment, tmp_path: Path
+) -> None:
+    def with_state(run: RunFolder) -> set[str]:
+        return {path.parent.name for path in (run.path / "state").glob("user-*/*.safetensors")}
+
+    run, _ = run_in(tmp_path / "run", small, failing("evaluate.test"))
+    assert with_state(run) == {"user-0000"}
+    run, _ = run_in(tmp_path / "run", small)
+    assert with_state(run) == set()
+    # A complete run is resumed to the same end, with nothing to do.
+    before = table_of(run)
+    run, grid = run_in(tmp_path / "run", small)
+    assert {message.metadata.message_type for message in grid.sent} == {"query.role", "train.classifier", "query.psi"}
+    pd.testing.assert_frame_equal(table_of(run), before)
+
+
+def test_a_user_that_is_trained_is_attacked_before_others_begin(
+    small: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No more is under way than workers are busy with: here messages arrive at once.
+    monkeypatch.setattr(sim.relay, "_LATENCY_S", 1e-9)
+    users = {"count": 8, "partition": {"kind": "iid"}, "images": 24, "validation_images": 20}
+    _, grid = run_in(tmp_path / "run", Experiment.model_validate(small.model_dump() | {"users": users}))
+    types = [message.metadata.message_type for message in grid.sent]
+    last_begins = len(types) - types[::-1].index("train")
+    assert types[:last_begins].count("train") == 8
+    assert types[:last_begins].count("evaluate.itn") >= 2
+
+
+def test_the_time_that_a_run_takes_is_noted_while_it_lasts_and_when_it_fails(
+    small: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sim.server_app, "_LOG_INTERVAL_S", 0)
+    noted: list[float] = []
+
+    def tamper(message: Message, reply: Message) -> Message:
+        noted.append(RunFolder(tmp_path / "run").facts().get("seconds", 0.0))
+        if len(noted) == 40:
+            time.sleep(0.2)
+            raise KilledError
+        return reply
+
+    began = time.monotonic()
+    with pytest.raises(KilledError):
+        run_in(tmp_path / "run", small, tamper)
+    taken, facts = time.monotonic() - began, RunFolder(tmp_path / "run").facts()
+    assert noted == sorted(noted) and len(set(noted)) > 3
+    assert noted[-1] + 0.2 <= facts["seconds"] <= taken
+    assert 0.2 <= facts["users_seconds"] < facts["seconds"]
+    run, _ = run_in(tmp_path / "run", small)
+    assert run.facts()["seconds"] > facts["seconds"]
 
 
 class KilledError(Exception):

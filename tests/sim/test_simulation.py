@@ -238,13 +238,14 @@ def test_killing_a_run_ends_everything_it_had_started(killed_run: Path) -> None:
     assert processes_of(killed_run) == []
 
 
-def test_a_killed_relayed_run_on_four_workers_resumes_to_the_thetas_and_table_of_an_unbroken_direct_one_on_two(
+def test_a_killed_relayed_run_on_four_workers_resumes_on_three_to_the_thetas_and_table_of_an_unbroken_direct_one_on_two(
     killed_run: Path, direct_run: Path, tmp_path: Path
 ) -> None:
     resumed = tmp_path / "resumed"
     shutil.copytree(killed_run, resumed)
-    done = veilsim("run", "--resume", resumed)
+    done = veilsim("run", "--resume", resumed, "runtime.workers=3")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert yaml.safe_load((resumed / "config.yaml").read_text())["runtime"]["workers"] == 3
     assert_same_thetas(resumed, direct_run)
     assert_same_tables(resumed, direct_run)
 

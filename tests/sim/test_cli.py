@@ -1,0 +1,129 @@
+"""What the command line makes of its arguments; that runs come of it, ``test_simulation.py`` shows."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+import sim.cli
+from sim.cli import cli
+from sim.config import Experiment
+from sim.ownership import claim
+from sim.progress import Status
+from sim.runs import RunFolder
+from sim.sweep import SweepFolder, load_cells
+
+
+@pytest.fixture
+def experiment(experiment: Experiment) -> Experiment:
+    """One that passes all checks: its inverse network is no deeper than its images allow."""
+    attack = {"test_images": 30, "blur_sigma": 0.5, "itns": [{"name": "itn", "depth": 2, "training": {"epochs": 1}}]}
+    return Experiment.model_validate(experiment.model_dump() | {"attack": attack})
+
+
+@pytest.fixture
+def config(experiment: Experiment, tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(experiment.model_dump(mode="json")))
+    return path
+
+
+@pytest.fixture
+def run(experiment: Experiment, tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path / "run", experiment)
+
+
+@pytest.fixture
+def sweep(experiment: Experiment, tmp_path: Path) -> SweepFolder:
+    """Four cells: complete, complete with a user that failed, failed, not begun."""
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(experiment.model_dump(mode="json") | {"sweep": {"seed": [0, 1, 2, 3]}}))
+    sweep = SweepFolder.create(tmp_path / "sweep", "small", load_cells(path))
+    cells = sweep.runs()
+    for cell, phase in zip(cells, ("complete", "complete", "failed"), strict=False):
+        Status(phase).write(cell.path)
+    cells[1].keep_failure("user-0001", "no more disk")
+    return sweep
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int | str]]:
+    """The folders that a simulation would be started for, and with how many workers; each then fails."""
+    started: list[tuple[str, int | str]] = []
+
+    def watch(run: RunFolder) -> str:
+        started.append((run.path.name, run.experiment().runtime.workers))
+        raise sim.cli.ConfigError("stopped here")
+
+    monkeypatch.setattr(sim.cli, "_watch", watch)
+    monkeypatch.setattr(SweepFolder, "write_report", lambda sweep: "")
+    return started
+
+
+def error_of(*arguments: str | Path) -> str:
+    done = CliRunner().invoke(cli, ["run", *map(str, arguments)])
+    assert done.exit_code == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    return done.stderr.strip()
+
+
+def test_a_resumed_sweep_runs_cells_that_are_not_complete_and_those_in_which_something_failed(
+    sweep: SweepFolder, watched: list[tuple[str, int | str]]
+) -> None:
+    CliRunner().invoke(cli, ["run", "--resume", str(sweep.path)])
+    assert watched == [("seed=1", 1), ("seed=2", 1), ("seed=3", 1)]
+
+
+def test_a_resumed_run_may_have_another_number_of_workers(run: RunFolder, watched: list[tuple[str, int | str]]) -> None:
+    before = run.experiment()
+    assert error_of("--resume", run.path, "runtime.workers=2") == "veilsim: stopped here"
+    assert watched == [("run", 2)]
+    runtime = before.runtime.model_copy(update={"workers": 2})
+    assert run.experiment() == before.model_copy(update={"runtime": runtime})
+
+
+def test_a_resumed_sweep_may_have_it_in_all_cells_that_are_run(
+    sweep: SweepFolder, watched: list[tuple[str, int | str]]
+) -> None:
+    CliRunner().invoke(cli, ["run", "--resume", str(sweep.path), "runtime.workers=auto"])
+    assert watched == [("seed=1", "auto"), ("seed=2", "auto"), ("seed=3", "auto")]
+    assert sweep.runs()[0].experiment().runtime.workers == 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    [["user.alpha=0.3"], ["runtime.workers=2", "runtime.gpu_fraction=0.5"], ["other.yaml"], ["--out", "elsewhere"]],
+)
+def test_a_resumed_run_may_have_nothing_else_otherwise(run: RunFolder, given: list[str]) -> None:
+    before = (run.path / "config.yaml").read_text()
+    (refused,) = [word for word in given if word not in ("runtime.workers=2", "elsewhere")]
+    assert error_of("--resume", run.path, *given) == (
+        f"veilsim: --resume goes on with a run as it was: it takes runtime.workers=N alone, got '{refused}'"
+    )
+    assert (run.path / "config.yaml").read_text() == before
+
+
+def test_a_number_of_workers_that_cannot_be_is_one_line(run: RunFolder) -> None:
+    assert "runtime.workers: got 0: must be greater than or equal to 1" in error_of(
+        "--resume", run.path, "runtime.workers=0"
+    )
+
+
+def test_a_run_that_another_process_is_working_on_is_not_changed(run: RunFolder) -> None:
+    with claim(run.path, "launcher"):
+        assert "another process is working on this run" in error_of("--resume", run.path, "runtime.workers=2")
+    assert run.experiment().runtime.workers == 1
+
+
+@pytest.mark.parametrize("below", ["", "run"])
+@pytest.mark.parametrize("overrides", [[], ["sweep={seed: [0, 1]}"]], ids=["run", "sweep"])
+def test_a_folder_that_cannot_be_made_is_one_line(
+    config: Path, tmp_path: Path, below: str, overrides: list[str]
+) -> None:
+    file = tmp_path / "a file"
+    file.write_text("something")
+    error = error_of(config, *overrides, "--out", file / below)
+    assert error.startswith(f"veilsim: {file}")
+    assert "cannot be made a folder" in error
+    assert file.read_text() == "something"
