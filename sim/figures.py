@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch import uint8 as torch_uint8
 
-from sim.figure_style import COLOURS, COLUMN, PAGE, PNG_DPI, STYLE, Target, save_figure
+from sim.figure_style import COLUMN, PAGE, PNG_DPI, STYLE, Look, Target, draw_legend, look_of, save_figure
 
 _MANY_USERS = 16
 _MOST_BOXES = 24
@@ -137,14 +137,9 @@ def draw_psnr_boxes(to: Target, boxes: list[Box]) -> None:
         boxes: in any order; users and groups are drawn in the order of their first box. NaN is left out, and an
             infinite PSNR (an image recovered exactly) counts as the highest finite one of its box; a box without finite
             values is not drawn.
-
-    Raises:
-        ValueError: there are more than 8 groups, which nobody could tell apart.
     """
     groups = list(dict.fromkeys(box.group for box in boxes))
     users = list(dict.fromkeys(box.label for box in boxes))
-    if len(groups) > len(COLOURS):
-        raise ValueError(f"{len(groups)} groups of boxes: at most {len(COLOURS)} can be told apart")
     values = [_finite(box.values) for box in boxes]
     many = len(users) > _MOST_BOXES
     slots: list[str]
@@ -180,9 +175,7 @@ def draw_psnr_boxes(to: Target, boxes: list[Box]) -> None:
         ax.tick_params(axis="x", length=0)
         ax.set_xlim(-0.5, max(0.5, len(slots) - 0.5))
         if groups and not many:
-            handles = [Patch(facecolor=_pale(c), edgecolor=c) for c in COLOURS[: len(groups)]]
-            per_line = max(1, min(len(groups), int(inches / (0.45 + 0.06 * max(map(len, groups))))))
-            figure.legend(handles, groups, loc="outside upper center", ncols=per_line)
+            draw_legend(figure, [Patch(**_box_style(look_of(index))) for index in range(len(groups))], groups)
         save_figure(figure, to)
 
 
@@ -232,7 +225,7 @@ def _draw_boxes(ax: Axes, drawn: list[tuple[int, int, NDArray[np.float64]]]) -> 
         place = sorted(present[slot]).index(group) - (len(present[slot]) - 1) / 2
         q1, median, q3 = np.quantile(values, [0.25, 0.5, 0.75])
         low, high = _whiskers(values)
-        colour = COLOURS[group]
+        look = look_of(group)
         ax.bxp(
             [{"q1": q1, "med": median, "q3": q3, "whislo": low, "whishi": high}],
             positions=[slot + place * step],
@@ -240,16 +233,16 @@ def _draw_boxes(ax: Axes, drawn: list[tuple[int, int, NDArray[np.float64]]]) -> 
             patch_artist=True,
             showfliers=False,
             manage_ticks=False,
-            boxprops={"facecolor": _pale(colour), "edgecolor": colour, "linewidth": 0.7},
+            boxprops=_box_style(look) | {"linewidth": 0.7},
             medianprops={"color": "black", "linewidth": 1.2},
-            whiskerprops={"color": colour, "linewidth": 0.7},
-            capprops={"color": colour, "linewidth": 0.7},
+            whiskerprops={"color": look.colour, "linewidth": 0.7},
+            capprops={"color": look.colour, "linewidth": 0.7},
         )
 
 
-def _pale(colour: str) -> tuple[float, float, float]:
-    red, green, blue = (0.45 * part + 0.55 for part in to_rgb(colour))
-    return red, green, blue
+def _box_style(look: Look) -> dict[str, Any]:
+    pale = tuple(0.45 * part + 0.55 for part in to_rgb(look.colour))
+    return {"facecolor": pale, "edgecolor": look.colour, "hatch": look.hatch}
 
 
 def draw_learning_curves(to: Target, curves: dict[str, list[dict[str, float]]], panels: list[Panel]) -> None:
@@ -279,13 +272,12 @@ def draw_learning_curves(to: Target, curves: dict[str, list[dict[str, float]]], 
         for position, panel in enumerate(panels, 1):
             _draw_panel(figure.add_subplot(lines, columns, position), panel, curves)
         if len(curves) > _MANY_USERS:
-            handles = [Line2D([], [], color="0.6", linewidth=0.6), Line2D([], [], color=COLOURS[0], linewidth=1.5)]
-            labels = ["one user", f"median of {len(curves):,} users"]
-            figure.legend(handles, labels, loc="outside upper center", ncols=2)
+            median = Line2D([], [], color=look_of(0).colour, linewidth=1.5)
+            handles = [Line2D([], [], color="0.6", linewidth=0.6), median]
+            draw_legend(figure, handles, ["one user", f"median of {len(curves):,} users"])
         elif 0 < len(curves) <= _LONGEST_LEGEND:
-            handles = [Line2D([], [], color=colour, linewidth=1) for colour in COLOURS[: len(curves)]]
-            per_line = max(1, int(figure.get_figwidth() / (0.5 + 0.06 * max(map(len, curves)))))
-            figure.legend(handles, list(curves), loc="outside upper center", ncols=min(len(curves), per_line))
+            handles = [Line2D([], [], color=look_of(index).colour, linewidth=1) for index in range(len(curves))]
+            draw_legend(figure, handles, list(curves))
         save_figure(figure, to)
 
 
@@ -315,13 +307,13 @@ def _draw_panel(ax: Axes, panel: Panel, curves: dict[str, list[dict[str, float]]
         for epoch, value in (point for line in points for point in line):
             by_epoch.setdefault(epoch, []).append(value)
         medians = [(epoch, float(np.median(values))) for epoch, values in sorted(by_epoch.items())]
-        _plot(ax, medians, color=COLOURS[0], linewidth=1.5)
+        _plot(ax, medians, color=look_of(0).colour, linewidth=1.5)
     elif len(points) > _LONGEST_LEGEND:
         for line, share in zip(points, np.linspace(0, 0.9, len(points)), strict=True):
             _plot(ax, line, color=mpl.colormaps["viridis"](share), linewidth=0.8)
     else:
-        for line, colour in zip(points, COLOURS, strict=False):
-            _plot(ax, line, color=colour, linewidth=1)
+        for index, line in enumerate(points):
+            _plot(ax, line, color=look_of(index).colour, linewidth=1)
 
 
 def _points(rows: list[dict[str, float]], panel: Panel) -> list[tuple[float, float]]:

@@ -350,7 +350,7 @@ def _provider_load(rows: pd.DataFrame) -> Figure | None:
 
 def _comparison_chart(sections: Sequence[Section]) -> Figure:
     points = [
-        TradeOff(s.label, s.numbers["gap"], s.numbers["ssim"] - s.numbers["class_mean"], "a run's median user")
+        TradeOff(s.label, s.numbers["gap"], s.numbers["gain"], "a run's median user")
         for s in sections
         if "gap" in s.numbers
     ]

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_FEWEST = 4
-"""Pictures of a user that are kept before exactness is given up."""
+_MOST, _FEWEST = 100, 4
+"""Pictures of a user in a page, and those that are kept before exactness is given up."""
 _WEBP_QUALITY = 80
 
 Pictures = Mapping[str, NDArray[np.uint8]]
@@ -33,8 +33,8 @@ class Sprites:
 def fit(pictures: Mapping[str, Pictures], budget: int) -> Sprites:
     """Encode pictures within a budget.
 
-    All of them as PNG if they fit; else fewer of each subject, down to 4; else as lossy WebP, down to one picture; else
-    those of every second, fourth, ... subject.
+    Up to 100 of each subject as PNG if they fit; else fewer of each, down to 4; else as lossy WebP, down to one
+    picture; else those of every second, fourth, ... subject.
 
     Args:
         pictures: by subject, at least one; all subjects have the same plain images, of one size.
@@ -46,7 +46,7 @@ def fit(pictures: Mapping[str, Pictures], budget: int) -> Sprites:
     (6, True, 'data:image/png;base64,')
     """
     plain = next(iter(pictures.values()))["plain"]
-    for count, lossless, every in _choices(len(plain), len(pictures)):
+    for count, lossless, every in _choices(min(len(plain), _MOST), len(pictures)):
         chosen = {subject: pictures[subject] for subject in list(pictures)[::every]}
         if encoded := _within(budget, chosen, count, lossless):
             return Sprites(_encoded([plain[:count]], lossless), encoded, count, lossless)

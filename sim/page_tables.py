@@ -12,7 +12,7 @@ from pandas.api.types import is_bool_dtype, is_float_dtype, is_integer_dtype
 from roles.evaluator.attack import CIPHER_ATTACKS
 from sim.config import Experiment
 from sim.evaluator_node import BLUR
-from sim.result_table import COLUMNS, GUESSES, best_of, measured_users
+from sim.result_table import COLUMNS, GUESSES, best_of, guess_of, measured_users
 from sim.results import Run
 from sim.tables import attack_title, attacks_in
 
@@ -171,7 +171,7 @@ _NUMBERS = {
         "ssim",
         "the highest of the protected image's median SSIM and those of all attacks",
     ),
-    "class_mean": ("median user", "class mean's SSIM", "ssim", COLUMNS["class_mean_ssim"]),
+    "gain": ("median user", "over a guess", "ssim", "the same minus the median SSIM of the better trivial guess"),
     **{
         verdict: ("share of users (%)", verdict, f"share {verdict}", COLUMNS["verdict"])
         for verdict in (*VERDICTS, "failed")
@@ -184,16 +184,17 @@ def numbers(table: pd.DataFrame) -> dict[str, float]:
 
     Returns:
         ``users`` (attacked ones), and if there are any ``accuracy`` in [0, 1], ``gap`` in points, ``ssim`` of the best
-        attack, ``class_mean`` SSIM; for each verdict and for ``failed``, a share in [0, 1].
+        that is to be had, its ``gain`` over a trivial guess; for each verdict and for ``failed``, a share in [0, 1].
     """
     users, measured = table[table["subject"] != BLUR], measured_users(table)
     found: dict[str, float] = {"users": len(measured)}
     if not measured.empty:
+        best = best_of(measured, "ssim")
         found |= {
             "accuracy": float(measured["accuracy"].median()),
             "gap": 100 * float((measured["accuracy"] - measured["plain_accuracy"]).median()),
-            "ssim": float(best_of(measured, "ssim").median()),
-            "class_mean": float(measured["class_mean_ssim"].median()),
+            "ssim": float(best.median()),
+            "gain": float((best - guess_of(measured, "ssim")).median()),
         }
     counts = users["verdict"].value_counts().to_dict() if "verdict" in users else {}
     found |= {verdict: float(counts.get(verdict, 0)) / len(users) for verdict in VERDICTS}

@@ -16,7 +16,8 @@ def write_report(run: RunFolder, experiment: Experiment) -> str:
     write_table(run.path, table)
     write_atomically(run.path / "columns.md", columns_of(table))
     shown = shown_users(table, experiment)
-    draw_run(run, experiment, table, shown)
     summary = summary_of(run, experiment, table, shown, report_studies(run, experiment))
     write_atomically(run.path / "summary.md", summary)
+    # Last: a figure that cannot be drawn costs no words.
+    draw_run(run, experiment, table, shown)
     return summary

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
 from roles.evaluator.attack import CIPHER_ATTACKS, AttackResult, Measured
 from roles.evaluator.measures import PSNR_CAP
@@ -29,6 +30,8 @@ PANELS = [
     Panel("validation_accuracy", "accuracy, validation"),
 ]
 """What is drawn of every user's learning curve."""
+_MOST_PICTURES = 20
+"""Images in a strip; a run may keep every test image."""
 
 
 def draw_run(run: RunFolder, experiment: Experiment, table: pd.DataFrame, shown: list[int]) -> None:
@@ -61,7 +64,7 @@ def draw_table(figures: Path, table: pd.DataFrame) -> None:
     if measured.empty:
         return
     draw_trade_off(figures / "trade-off", trade_offs(measured), HIDDEN)
-    if "alpha" in measured and measured["alpha"].nunique() > 1:
+    if _alphas_differ(measured):
         lines: dict[str, list[tuple[float, float]]] = {}
         for _, row in measured.dropna(subset=["alpha"]).iterrows():
             width = [f"width {row['width']:g}"] if measured["width"].nunique() > 1 else []
@@ -72,18 +75,29 @@ def draw_table(figures: Path, table: pd.DataFrame) -> None:
 
 
 def trade_offs(measured: pd.DataFrame) -> list[TradeOff]:
-    """Return what each protection costs and keeps; ``measured`` is as of :func:`measured_users`, not empty."""
+    """Return what each protection costs and keeps; ``measured`` is as of :func:`measured_users`, not empty.
+
+    A label says how its user differs from others: by its setting and, where networks have several alphas, by alpha.
+    """
     gaps = 100 * (measured["accuracy"] - measured["plain_accuracy"])
     gains = best_of(measured, "ssim") - guess_of(measured, "ssim")
+    alphas_differ = _alphas_differ(measured)
     points: list[TradeOff] = []
     for (_, row), gap, gain in zip(measured.iterrows(), gaps, gains, strict=True):
         kind = str(row["protection"] if pd.isna(row.get("phi")) else row["phi"])
-        # What the group says already need not stand beside every mark.
         parts = _parts(row)
+        # Settings do not name what is an axis of a sweep.
+        if alphas_differ and pd.notna(row["alpha"]) and not any(part.startswith("alpha ") for part in parts):
+            parts.insert(0, f"alpha {row['alpha']:g}")
+        # What the group says already need not stand beside every mark.
         label = ", ".join(part for part in parts if part not in (kind, f"layer {kind}"))
         label = label or (kind if parts else subject_title(str(row["subject"])))
         points.append(TradeOff(label, float(gap), float(gain), kind))
     return points
+
+
+def _alphas_differ(measured: pd.DataFrame) -> bool:
+    return "alpha" in measured and measured["alpha"].nunique() > 1
 
 
 def _parts(row: "pd.Series[Any]") -> list[str]:
@@ -111,17 +125,23 @@ def estimate_title(name: str) -> str:
 
 
 def _strips(result: AttackResult) -> list[StripRow]:
+    plain = _pictures(result, "plain")
+
     def captions(measured: Measured) -> list[str]:
-        return [f"{value:.2f} dB" for value in measured.psnr[: len(result.pictures["plain"])].tolist()]
+        return [f"{value:.2f} dB" for value in measured.psnr[: len(plain)].tolist()]
 
     return [
-        StripRow("plain", result.pictures["plain"], None),
-        StripRow("protected", result.pictures["protected"], captions(result.protected)),
+        StripRow("plain", plain, None),
+        StripRow("protected", _pictures(result, "protected"), captions(result.protected)),
         *(
-            StripRow(estimate_title(name), result.pictures[name], captions(estimate))
+            StripRow(estimate_title(name), _pictures(result, name), captions(estimate))
             for name, estimate in result.estimates.items()
         ),
     ]
+
+
+def _pictures(result: AttackResult, name: str) -> Tensor:
+    return result.pictures[name][:_MOST_PICTURES]
 
 
 def _strips_over_alpha(run: RunFolder, experiment: Experiment) -> dict[str, list[StripRow]]:
@@ -144,8 +164,11 @@ def _strips_over_alpha(run: RunFolder, experiment: Experiment) -> dict[str, list
             of_name[config.alpha] = result
     return {
         name: [
-            StripRow("plain", next(iter(by_alpha.values())).pictures["plain"], None),
-            *(StripRow(f"alpha {alpha:g}", by_alpha[alpha].pictures["protected"], None) for alpha in sorted(by_alpha)),
+            StripRow("plain", _pictures(next(iter(by_alpha.values())), "plain"), None),
+            *(
+                StripRow(f"alpha {alpha:g}", _pictures(by_alpha[alpha], "protected"), None)
+                for alpha in sorted(by_alpha)
+            ),
         ]
         for name, by_alpha in found.items()
         if len(by_alpha) > 1

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from roles.evaluator.study import HeatMap, Lines
-from sim.figure_style import COLOURS, COLUMN, MARKERS, STYLE, save_figure
+from sim.figure_style import COLOURS, COLUMN, STYLE, draw_legend, look_of, save_figure
 
 _MOST_VALUES = 12
 """Users up to which a heat map has its values written in it."""
@@ -24,9 +24,6 @@ def draw_study(path: Path, form: HeatMap | Lines, table: pd.DataFrame) -> None:
         path: where to; its suffix, if any, is replaced by ``.png`` and ``.pdf``.
         form: how.
         table: at least one row, with the columns that ``form`` names.
-
-    Raises:
-        ValueError: there are more lines than can be told apart.
     """
     with mpl.rc_context(STYLE):
         figure = _heat_map(form, table) if isinstance(form, HeatMap) else _lines(form, table)
@@ -68,33 +65,32 @@ def _lines(form: Lines, table: pd.DataFrame) -> Figure:
     ax.axhline(0, color="0.6", linewidth=0.6)
     places = {value: place for place, value in enumerate(dict.fromkeys(table[form.x]))}
     groups = [("", table)] if not form.by else [(str(name), part) for name, part in table.groupby(form.by, sort=False)]
-    if len(groups) > len(COLOURS):
-        raise ValueError(f"{len(groups)} lines: at most {len(COLOURS)} can be told apart")
     # Users have no order that a line could follow.
     ordered = pd.api.types.is_numeric_dtype(table[form.x])
     if ordered and len(table) > len(table.drop_duplicates([form.x, *filter(None, [form.by])])):
         ax.set_xlabel(f"{form.x.replace('_', ' ')} (lines: means)")
-    for place, ((name, part), colour, marker) in enumerate(zip(groups, COLOURS, MARKERS, strict=False)):
+    for place, (name, part) in enumerate(groups):
+        look = look_of(place)
         label = f"{name} {form.by.replace('_', ' ')}" if name.isdecimal() else name
         means = part.groupby(form.x, sort=False)[form.value].mean()
         x = [places[value] for value in means.index]
-        ax.plot(x, means.to_numpy(dtype=float), color=colour, linewidth=1 if ordered else 0)
+        ax.plot(x, means.to_numpy(dtype=float), color=look.colour, linestyle=look.dashes, linewidth=1 if ordered else 0)
         dots = part.dropna(subset=[form.value])
         ax.scatter(
             [places[value] for value in dots[form.x]],
             dots[form.value].to_numpy(dtype=float),
             # Open, and each larger than the one before: where several fall together, all are seen.
-            s=10 + 8 * place,
+            s=10 + 8 * (place % len(COLOURS)),
             facecolors="none",
-            edgecolors=colour,
-            marker=marker,
+            edgecolors=look.colour,
+            marker=look.marker,
             linewidths=0.9,
             label=label,
         )
     if len(places) <= _MOST_NAMES:
         ax.set_xticks(list(places.values()), [_short(str(value)) for value in places])
     if form.by:
-        figure.legend(loc="outside upper center", ncols=2)
+        draw_legend(figure, *ax.get_legend_handles_labels())
     return figure
 
 

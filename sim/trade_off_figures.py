@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullFormatter
 from matplotlib.transforms import Bbox
 
-from sim.figure_style import COLOURS, COLUMN, MARKERS, STYLE, Target, save_figure
+from sim.figure_style import COLUMN, STYLE, Target, draw_legend, look_of, save_figure
 
 _MOST_LABELS = 32
 _LABEL_SIZE = 5
@@ -42,13 +42,8 @@ def draw_trade_off(to: Target, points: list[TradeOff], hidden: tuple[float, floa
         points: in any order; groups are drawn in the order of their first point.
         hidden: the largest loss of accuracy, in points, and the largest gain in SSIM at which a protection may be
             said to hold; the corner within both is marked.
-
-    Raises:
-        ValueError: there are more than 8 groups, which nobody could tell apart.
     """
     groups = list(dict.fromkeys(point.group for point in points))
-    if len(groups) > len(COLOURS):
-        raise ValueError(f"{len(groups)} groups of points: at most {len(COLOURS)} can be told apart")
     loss, gain = hidden
     with mpl.rc_context(STYLE | {"axes.grid.axis": "both"}):
         figure = Figure(figsize=(COLUMN, 3.0), layout="constrained")
@@ -57,8 +52,8 @@ def draw_trade_off(to: Target, points: list[TradeOff], hidden: tuple[float, floa
         ax.set_ylabel("accuracy, protected - plain (points)")
         for index, group in enumerate(groups):
             own = [point for point in points if point.group == group]
-            x, y = [point.gain for point in own], [point.accuracy for point in own]
-            ax.scatter(x, y, s=14, color=COLOURS[index], marker=MARKERS[index], label=group, linewidths=0)
+            x, y, look = [point.gain for point in own], [point.accuracy for point in own], look_of(index)
+            ax.scatter(x, y, s=14, color=look.colour, marker=look.marker, label=group, linewidths=0)
         low, high = min([-loss, *(p.accuracy for p in points)]), max([0.0, *(p.accuracy for p in points)])
         left, right = min([0.0, *(p.gain for p in points)]), max([gain, *(p.gain for p in points)])
         ax.set_xlim(left - 0.05 * (right - left), right + 0.25 * (right - left))
@@ -66,7 +61,7 @@ def draw_trade_off(to: Target, points: list[TradeOff], hidden: tuple[float, floa
         (x_low, _), (_, y_high) = ax.get_xlim(), ax.get_ylim()
         corner = f"within {loss:g} points and {gain:g} SSIM"
         ax.add_patch(Rectangle((x_low, -loss), gain - x_low, y_high + loss, color="0.9", zorder=0, label=corner))
-        figure.legend(loc="outside upper center", ncols=min(3, len(groups) + 1))
+        draw_legend(figure, *ax.get_legend_handles_labels())
         if len(points) <= _MOST_LABELS:
             _label(figure, ax, points)
         save_figure(figure, to)
@@ -110,12 +105,7 @@ def draw_accuracy(to: Target, lines: dict[str, list[tuple[float, float]]], plain
         lines: by label, pairs of alpha and accuracy in any order; of several users at one alpha, each has a mark and
             the line goes through their mean. alpha 0 is left out: the axis is logarithmic.
         plain: accuracy on plain images, in percent.
-
-    Raises:
-        ValueError: there are more than 8 lines, which nobody could tell apart.
     """
-    if len(lines) > len(COLOURS):
-        raise ValueError(f"{len(lines)} lines: at most {len(COLOURS)} can be told apart")
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(COLUMN, 2.6), layout="constrained")
         ax = figure.add_subplot()
@@ -124,18 +114,31 @@ def draw_accuracy(to: Target, lines: dict[str, list[tuple[float, float]]], plain
         ax.set_xscale("log")
         ax.axhline(plain, color="0.4", linewidth=0.8, linestyle="--", label="plain")
         for index, (label, pairs) in enumerate(lines.items()):
+            look = look_of(index)
             shown = sorted((alpha, accuracy) for alpha, accuracy in pairs if alpha > 0)
             by_alpha: dict[float, list[float]] = {}
             for alpha, accuracy in shown:
                 by_alpha.setdefault(alpha, []).append(accuracy)
             means = [float(np.mean(values)) for values in by_alpha.values()]
-            ax.plot(list(by_alpha), means, color=COLOURS[index], linewidth=1)
+            ax.plot(
+                list(by_alpha),
+                means,
+                color=look.colour,
+                linestyle=look.dashes,
+                linewidth=1,
+                label=label,
+                # In the legend alone the line has a mark: in the diagram, marks stand where users are, not their means.
+                marker=look.marker,
+                markevery=[],
+                markersize=14**0.5,
+                markeredgewidth=0,
+            )
             x, y = [alpha for alpha, _ in shown], [accuracy for _, accuracy in shown]
-            ax.scatter(x, y, s=14, color=COLOURS[index], marker=MARKERS[index], label=label, linewidths=0)
+            ax.scatter(x, y, s=14, color=look.colour, marker=look.marker, linewidths=0)
         alphas = sorted({alpha for pairs in lines.values() for alpha, _ in pairs if alpha > 0})
         if len(alphas) <= _MOST_TICKS:
             ax.set_xticks(alphas, [f"{alpha:g}" for alpha in alphas])
             ax.xaxis.set_minor_formatter(NullFormatter())
             ax.tick_params(axis="x", which="minor", length=0)
-        figure.legend(loc="outside upper center", ncols=min(3, len(lines) + 1))
+        draw_legend(figure, *ax.get_legend_handles_labels())
         save_figure(figure, to)

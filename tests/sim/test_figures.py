@@ -1,15 +1,20 @@
 import itertools
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from sim import figures, trade_off_figures
+from roles.evaluator.attack import Measured
+from sim import figures, run_figures, trade_off_figures
+from sim.figure_style import look_of
 from sim.figures import (
     Box,
     Panel,
@@ -19,7 +24,10 @@ from sim.figures import (
     draw_strips,
     whiskers,
 )
+from sim.result_table import table_of
+from sim.run_figures import draw_run, trade_offs
 from sim.trade_off_figures import TradeOff, draw_accuracy, draw_trade_off
+from tests.sim import made_up_run
 
 
 def assert_drawn(path: Path) -> None:
@@ -72,6 +80,35 @@ def test_rows_that_make_no_strip_are_refused(tmp_path: Path, rows: list[StripRow
     with pytest.raises(ValueError, match=message):
         draw_strips(tmp_path / "strips", rows)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_strips_have_the_first_twenty_of_all_pictures_that_a_run_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, list[StripRow]] = {}
+
+    def keep(to: Path, rows: list[StripRow], *_: Any) -> None:
+        drawn[to.name] = rows
+
+    monkeypatch.setattr(run_figures, "draw_strips", keep)
+    many = Measured(torch.arange(30.0), torch.linspace(0, 1, 30), None, 0.5)
+    users = {"count": 2, "settings": [{"alpha": 0.1}, {"alpha": 0.2}]}
+    run = made_up_run.start(tmp_path, made_up_run.experiment_of(2, users=users))
+    for user in (0, 1):
+        made_up_run.keep_training(run, user)
+        measures = {
+            "protected": many,
+            "estimates": {"paper": many},
+            "baselines": {"mean_image": many, "class_mean": many},
+        }
+        pictures = {name: noise(30) for name in ("plain", "protected", "paper")}
+        run.keep_attack(f"user-000{user}", replace(made_up_run.attack_of(user), **measures, pictures=pictures))
+    draw_run(run, run.experiment(), table_of(run, run.experiment()), [0])
+    assert list(drawn) == ["strips-user-0000", "strips-over-alpha-relu2_2-width-64"]
+    for rows in drawn.values():
+        assert [len(row.images) for row in rows] == [20, 20, 20]
+    captions = [row.captions for row in drawn["strips-user-0000"]]
+    assert captions == [None, *[[f"{psnr}.00 dB" for psnr in range(20)]] * 2]
 
 
 def test_whiskers_end_at_the_extreme_values_within_one_and_a_half_interquartile_ranges() -> None:
@@ -132,9 +169,34 @@ def test_boxes_without_values_give_an_empty_figure(tmp_path: Path, boxes: list[B
     assert_drawn(tmp_path / "psnr")
 
 
-def test_more_groups_than_colours_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="9 groups of boxes: at most 8"):
-        draw_psnr_boxes(tmp_path / "psnr", [Box("user 0", torch.ones(1), str(group)) for group in range(9)])
+def test_series_look_different_beyond_the_number_of_colours() -> None:
+    looks = [look_of(index) for index in range(64)]
+    assert len({look.colour for look in looks}) == 8
+    assert len({(look.colour, look.marker) for look in looks}) == 64
+    for style in ("dashes", "hatch"):
+        assert len({(look.colour, getattr(look, style)) for look in looks[:32]}) == 32
+
+
+@pytest.mark.parametrize("count", [9, 40])
+def test_more_groups_and_lines_than_colours_are_drawn_below_a_legend_of_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    drawn: dict[str, Figure] = {}
+    for module in (figures, trade_off_figures):
+        monkeypatch.setattr(module, "save_figure", lambda figure, to: drawn.__setitem__(to.name, figure))
+    names = [f"relu2_2, width {number}" for number in range(count)]
+    draw_psnr_boxes(tmp_path / "psnr", [Box("user 0", torch.arange(9.0), name) for name in names])
+    draw_trade_off(tmp_path / "trade-off", [TradeOff("", -n, n / 99, name) for n, name in enumerate(names)], (2, 0.05))
+    draw_accuracy(tmp_path / "accuracy", {name: [(0.1, 40.0 + n), (0.2, 30.0)] for n, name in enumerate(names)}, 86.0)
+    for name, beside in (("psnr", []), ("trade-off", ["within 2 points and 0.05 SSIM"]), ("accuracy", ["plain"])):
+        figure = drawn[name]
+        figure.draw_without_rendering()
+        (legend,), (ax,) = figure.legends, figure.axes
+        assert sorted(text.get_text() for text in legend.get_texts()) == sorted([*names, *beside])
+        box = legend.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height
+        assert not box.overlaps(ax.get_window_extent())
+        assert ax.get_window_extent().height > figure.dpi  # an inch
 
 
 @pytest.mark.parametrize("users", [0, 1, 9, 17])
@@ -211,11 +273,27 @@ def test_accuracy_is_drawn_against_alpha_without_alpha_0(tmp_path: Path) -> None
     assert_drawn(tmp_path / "accuracy")
 
 
-def test_more_kinds_than_colours_are_refused_in_trade_off_and_accuracy(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="9 groups of points: at most 8"):
-        draw_trade_off(tmp_path / "t", [TradeOff("", 0, 0, str(group)) for group in range(9)], (2.0, 0.05))
-    with pytest.raises(ValueError, match="9 lines: at most 8"):
-        draw_accuracy(tmp_path / "a", {str(line): [] for line in range(9)}, 86.0)
+def labels_of(*rows: dict[str, object]) -> list[str]:
+    measures = {"plain_accuracy": 0.8, "accuracy": 0.7, "class_mean_ssim": 0.2, "protected_ssim": 0.3}
+    network = {"subject": "user-0000", "protection": "network", "phi": "relu2_2"}
+    table = pd.DataFrame([{**measures, **network, **row} for row in rows]).convert_dtypes()
+    return [point.label for point in trade_offs(table)]
+
+
+def test_a_mark_of_a_sweep_over_alpha_is_named_by_its_alpha() -> None:
+    seeds_and_alphas = itertools.product((0, 1), (0.005, 0.05))
+    cells = [{"seed": str(seed), "user.alpha": str(alpha), "alpha": alpha} for seed, alpha in seeds_and_alphas]
+    assert labels_of(*cells) == ["alpha 0.005", "alpha 0.05"] * 2
+    users = ({"setting": "width 32"}, {"setting": "tanaka", "protection": "tanaka", "phi": None, "alpha": None})
+    swept = [{"alpha": alpha} | user for alpha in (0.005, 1) for user in users]
+    assert labels_of(*swept) == ["alpha 0.005, width 32", "tanaka", "alpha 1, width 32", "tanaka"]
+
+
+def test_a_mark_names_alpha_once_and_only_where_it_differs() -> None:
+    settings = [{"alpha": 0.01, "setting": "alpha 0.01, width 32"}, {"alpha": 0.005, "setting": "layer relu2_2"}]
+    assert labels_of(*settings) == ["alpha 0.01, width 32", "alpha 0.005"]
+    assert labels_of({"alpha": 0.01}, {"alpha": 0.01, "subject": "user-0001"}) == ["user 0", "user 1"]
+    assert labels_of({"protection": "plain", "phi": None}) == ["user 0"]
 
 
 def test_a_failed_drawing_leaves_the_older_figure_and_no_partial_files(

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ def test_every_picture_has_words_for_those_who_do_not_see_it(page: Page) -> None
 
 def test_it_says_first_whether_anybody_is_hidden(page: Page) -> None:
     assert "1 of 5 users: hidden from these attacks." in page.text
-    assert "so it can recover what is there" in page.text
+    assert "so it can undo a blur" in page.text
     assert "phi has random weights: this run shows the machinery" in page.text
 
 
@@ -265,6 +266,11 @@ def test_a_tighter_budget_costs_pictures_then_exactness_then_subjects() -> None:
     assert fit(pictures, 10).by_subject == {}
 
 
+def test_a_hundred_pictures_of_a_subject_are_the_most_however_many_a_run_keeps() -> None:
+    pictures = {"0": {"plain": np.zeros((101, 4, 4, 3), np.uint8), "protected": np.zeros((101, 4, 4, 3), np.uint8)}}
+    assert fit(pictures, 10**6).count == 100
+
+
 def test_no_budget_is_exceeded() -> None:
     pictures = pictures_of(8)
     for budget in (500, 2_000, 20_000, 40_000, 60_000):
@@ -293,8 +299,27 @@ def test_several_runs_are_compared_by_what_differs(run: RunFolder, tmp_path: Pat
     assert len(page.data["runs"]) == 2
 
 
+def test_runs_compared_have_the_marks_that_their_users_have_in_their_own_charts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[tuple[float, float]]] = []
+    monkeypatch.setattr(
+        "sim.page.draw_trade_off", lambda to, points, _: drawn.append([(p.accuracy, p.gain) for p in points])
+    )
+    better = {"class_mean": 0.1, "mean_image": 0.25}, {"class_mean": 0.2, "mean_image": 0.1}
+    for number, guesses in enumerate(better):
+        run = made_up_run.start(tmp_path / str(number), made_up_run.experiment_of(1))
+        baselines = {name: made_up_run.measured(12, ssim, None) for name, ssim in guesses.items()}
+        made_up_run.keep_training(run, 0)
+        run.keep_attack("user-0000", replace(made_up_run.attack_of(0), baselines=baselines))
+        made_up_run.finish(run)
+    write_page([tmp_path / "0", tmp_path / "1"])
+    first, second, compared = drawn
+    assert compared == [*first, *second]
+
+
 def test_the_numbers_of_a_run_are_medians_over_its_users() -> None:
-    measures = {"plain_accuracy": 0.8, "class_mean_ssim": 0.2, "protected_ssim": 0.15}
+    measures = {"plain_accuracy": 0.8, "class_mean_ssim": 0.2, "mean_image_ssim": 0.1, "protected_ssim": 0.15}
     rows = [
         {
             "accuracy": 0.7,
@@ -322,11 +347,13 @@ def test_the_numbers_of_a_run_are_medians_over_its_users() -> None:
         },
     ]
     users = [{"subject": f"user-{number:04d}", **measures, **row} for number, row in enumerate(rows)]
+    users[0] |= {"mean_image_ssim": 0.25}
     table = pd.DataFrame([*users, {"subject": "user-0003"}, {"subject": "control-blur", "accuracy": 0.1}])
     found = numbers(table)
-    assert (found["users"], found["accuracy"], found["class_mean"]) == (3, 0.6, 0.2)
+    assert (found["users"], found["accuracy"]) == (3, 0.6)
     assert found["gap"] == pytest.approx(-20)
     assert found["ssim"] == 0.5  # of 0.5, 0.4 and 0.7
+    assert found["gain"] == pytest.approx(0.25)  # of 0.25, 0.2 and 0.5
     shares = {"hidden": 0, "partial": 0.25, "recovered": 0.5, "visible": 0, "failed": 0.25}
     assert {name: found[name] for name in shares} == shares
 

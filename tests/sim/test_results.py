@@ -12,6 +12,7 @@ import yaml
 
 import sim
 from sim.config import ConfigError
+from sim.report import write_report
 from sim.results import Run, Sweep
 from sim.runs import RunFolder
 from sim.sweep import SweepFolder, load_cells
@@ -89,6 +90,20 @@ def test_pictures_are_images_as_numpy_and_matplotlib_have_them(run: Run) -> None
     assert {images.shape for images in pictures.values()} == {(made_up_run.PICTURES, 32, 32, 3)}
     assert pictures["plain"].dtype == np.uint8
     assert pictures["plain"][2, 5, 7, 1] == made_up_run.PLAIN[2, 1, 5, 7].item()
+
+
+def test_a_figure_that_cannot_be_drawn_is_an_error_and_costs_no_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = made_up_run.make(tmp_path, made_up_run.experiment_of(1))
+
+    def full_disk(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("sim.report.draw_run", full_disk)
+    with pytest.raises(OSError, match="disk full"):
+        write_report(run, run.experiment())
+    assert "1 of 1 users: hidden" in (tmp_path / "summary.md").read_text()
 
 
 def test_users_of_one_theta_have_its_measures(tmp_path: Path) -> None:

@@ -110,6 +110,24 @@ def test_users_who_have_not_published_are_left_out_of_studies(studied: Experimen
     assert tables["collusion"].empty  # nobody is left to collude
 
 
+def test_when_more_users_have_published_the_parts_of_studies_are_done_again(
+    studied: Experiment, tmp_path: Path
+) -> None:
+    unbroken, _ = run_in(tmp_path / "unbroken", studied)
+
+    def tamper(message: Message, reply: Message) -> Message:
+        lost = message.metadata.message_type == "train" and message.metadata.dst_node_id == 201
+        return Message(Error(0, "no more disk"), reply_to=message) if lost else reply
+
+    run, _ = run_in(tmp_path / "run", studied, tamper)
+    run.keep_failure("study-collusion-7-1", "a part that there was among other users")
+    run, grid = run_in(tmp_path / "run", studied)
+    assert_same(tables_of(run), tables_of(unbroken))
+    assert run.failures() == []
+    _, again = run_in(tmp_path / "run", studied)
+    assert grid.of_type("evaluate.study") and not again.of_type("evaluate.study")
+
+
 def test_the_provider_keeps_nothing_where_no_study_is_about_what_it_sees(studied: Experiment, tmp_path: Path) -> None:
     others = studied.model_copy(update={"studies": tuple(s for s in studied.studies if s.kind != "curious")})
     run, _ = run_in(tmp_path / "run", others)
@@ -160,10 +178,11 @@ def test_a_hole_in_a_heat_map_is_left_blank(tmp_path: Path) -> None:
     assert (tmp_path / "map.pdf").is_file()
 
 
-def test_more_lines_than_can_be_told_apart_are_refused(tmp_path: Path) -> None:
-    table = pd.DataFrame({"x": range(9), "value": range(9), "by": range(9)})
-    with pytest.raises(ValueError, match="at most 8"):
-        draw_study(tmp_path / "lines", Lines("x", "value", "by", "gain"), table)
+@pytest.mark.parametrize("count", [1, 9, 40])
+def test_lines_are_drawn_of_any_number_of_groups(tmp_path: Path, count: int) -> None:
+    table = pd.DataFrame({"x": range(count), "value": range(count), "by": range(count)})
+    draw_study(tmp_path / "lines", Lines("x", "value", "by", "gain"), table)
+    assert (tmp_path / "lines.png").is_file()
 
 
 def test_a_study_is_described_column_by_column(studied: Experiment) -> None:
