@@ -315,7 +315,8 @@ def draw(folders: Sequence[Path], rows: pd.DataFrame, boxes: pd.DataFrame) -> No
     for (classifier, budget), own in rows.groupby(["classifier", "budget"]):
         pictures = PICTURES / f"{classifier}-{budget}"
         # Marks of networks are named by what sets them apart, those of other methods by their names.
-        draw_table(pictures, own.assign(setting=own["setting"].where(own["alpha"].notna(), own["method"])))
+        others = own["protection"] != "network"
+        draw_table(pictures, own.assign(setting=own["method"].where(others, own.get("setting"))))
         draw_psnr_boxes(pictures / "psnr", _boxes(own, boxes))
     page = PAGE.read_text()
     for run in (run for folder in folders for run in runs_in(folder)):

@@ -109,13 +109,17 @@ def _parts(row: "pd.Series[Any]") -> list[str]:
 def boxes_of(experiment: Experiment, subject: str, result: AttackResult) -> list[Box]:
     """Return the PSNR boxes of one user, or of the control: protected images, every attack, the trivial guess."""
     label = "control: blur" if subject == BLUR else _label(experiment, subject)
-    # A PSNR that is infinite has no place on an axis: of images that nothing was done to, the box is empty. It is there
-    # so that groups have one order and one colour in all figures.
-    untouched = float(result.protected.psnr.min()) >= PSNR_CAP
+
+    def box(measured: Measured, group: str) -> Box:
+        # A PSNR that is infinite has no place on an axis: where all images are exact, the box is empty. It is there so
+        # that groups have one order and one colour in all figures.
+        exact = float(measured.psnr.min()) >= PSNR_CAP
+        return Box(label, measured.psnr[:0] if exact else measured.psnr, group)
+
     return [
-        Box(label, result.protected.psnr[:0] if untouched else result.protected.psnr, "protected"),
-        *(Box(label, estimate.psnr, estimate_title(name)) for name, estimate in result.estimates.items()),
-        Box(label, result.baselines["class_mean"].psnr, "class-mean baseline"),
+        box(result.protected, "protected"),
+        *(box(estimate, estimate_title(name)) for name, estimate in result.estimates.items()),
+        box(result.baselines["class_mean"], "class-mean baseline"),
     ]
 
 

@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from roles.evaluator.attack import Measured
+from roles.evaluator.measures import PSNR_CAP
 from sim.evaluator_node import BLUR
 from sim.figures import Box, whiskers
 from sim.runs import RunFolder
@@ -182,6 +183,15 @@ def test_another_seed_is_a_repetition_another_budget_another_column_another_sche
     assert header[3:9] == ["ours, CPU", "gap", "n", "ours, full", "gap", "n"]
     assert (usual[5], usual[8]) == ("2", "1")
     assert (other[0], other[5], other[8]) == ("proposed, alpha 0.01, relu2_2, schedule one_cycle", "1", "0")
+
+
+def test_what_is_exact_in_every_image_has_no_box(docs: ModuleType, tmp_path: Path) -> None:
+    run = piece(tmp_path / "run", [TANAKA])
+    change(run, "user-0000", strong=Measured(torch.full((12,), PSNR_CAP), torch.ones(12), None, 0.8))
+    write(docs, run)
+    boxes = pd.read_csv(docs.BOXES)
+    strong = boxes[boxes["group"] == "ITN (strong)"]
+    assert strong["median"].isna().tolist() == [True, False]  # the control's is drawn
 
 
 def test_networks_of_the_gan_scheme_at_another_layer_of_phi_are_another_method(
