@@ -10,7 +10,7 @@ type                      to         carries                              reply
 ``query.publish``         user       the job, the average or nothing      the theta that goes public, curve, traffic
 ``evaluate.test``         user       the job, theta                       predicted labels of protected test images
 ``evaluate.itn``          evaluator  the job, theta, predicted labels     measures per image, curves, pictures
-``evaluate.study``        evaluator  the job, who has published           rows of a study's table, pictures
+``evaluate.study``        evaluator  the job, who has published           rows of a study's table
 ``query.images``          provider   user index                           ids of X' and of validation images
 ``query.loss_gradient``   provider   x_hat, ids, user, images before      dL_class/dx_hat, loss, number correct
 ``query.loss``            provider   x_hat, ids                           loss, number correct

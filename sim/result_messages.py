@@ -125,8 +125,8 @@ def decode_published(content: RecordDict) -> list[int]:
 
 def encode_findings(findings: Findings) -> RecordDict:
     """Encode what a part of a study has found."""
-    rows = ConfigRecord({"rows": json.dumps(findings.rows)})
-    return RecordDict({FINDINGS: rows, ARRAYS: encode_tensors(findings.pictures)})
+    rows = ConfigRecord({"rows": json.dumps(findings)})
+    return RecordDict({FINDINGS: rows})
 
 
 def decode_findings(content: RecordDict) -> Findings:
@@ -136,15 +136,15 @@ def decode_findings(content: RecordDict) -> Findings:
         MessageError: the reply is not that of a study.
     """
     record = content.config_records.get(FINDINGS)
-    if record is None or ARRAYS not in content.array_records:
+    if record is None:
         raise MessageError("the evaluator's reply carries no findings")
     try:
-        rows = json.loads(str(record.get("rows")))
+        rows: Findings = json.loads(str(record.get("rows")))
     except ValueError as error:
         raise MessageError(f"the rows of a study cannot be read ({one_line(error)})") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise MessageError("the rows of a study must be a list of columns and values")
-    return Findings(rows, decode_tensors(content.array_records[ARRAYS]))
+    return rows
 
 
 def _measured(result: AttackResult) -> dict[str, Measured]:

@@ -262,21 +262,16 @@ class RunFolder:
 
     def keep_findings(self, study: str, part: str, published: Sequence[int], findings: Findings) -> None:
         """Keep what a part of a study has found, and among which users."""
-        known = {"rows": json.dumps(findings.rows), "published": json.dumps(list(published))}
-        save(self._findings_path(study, part), findings.pictures, known)
+        self._write(self._findings_name(study, part), json.dumps({"rows": findings, "published": list(published)}))
 
     def findings(self, study: str, part: str, published: Sequence[int]) -> Findings | None:
         """Return what a part of a study has found among the users that have ``published``, or None."""
-        path = self._findings_path(study, part)
-        if not path.is_file():
-            return None
-        pictures, metadata = load(path)
-        # Runs of earlier versions do not say among whom.
-        same = json.loads(metadata.get("published", "null")) == list(published)
-        return Findings(json.loads(metadata["rows"]), pictures) if same else None
+        known = self._read_json(self._findings_name(study, part))
+        rows: Findings | None = known.get("rows")
+        return rows if known.get("published") == list(published) else None
 
-    def _findings_path(self, study: str, part: str) -> Path:
-        return self.path / "studies" / study / f"{part}.safetensors"
+    def _findings_name(self, study: str, part: str) -> str:
+        return f"studies/{study}/{part}.json"
 
     def keep_failure(self, subject: str, reason: str) -> None:
         """Note why ``subject`` has no result."""

@@ -80,7 +80,7 @@ def run_studies(relay: Relay, evaluators: Sequence[int], run: RunFolder, job: Jo
 def _rows_found(study: StudyConfig, run: RunFolder, experiment: Experiment) -> list[Row]:
     published = _published(run, experiment)
     found = (run.findings(study.kind, part, published) for part in parts_of(study, run, experiment))
-    return [row for findings in found if findings is not None for row in findings.rows]
+    return [row for findings in found if findings is not None for row in findings]
 
 
 def study_table(study: StudyConfig, run: RunFolder, experiment: Experiment) -> pd.DataFrame:

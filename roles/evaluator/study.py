@@ -26,6 +26,8 @@ from roles.evaluator.itn import ItnConfig, Progress
 from roles.evaluator.measures import psnr, ssim
 
 Row = dict[str, str | int | float]
+Findings = list[Row]
+"""What one part of a study has found: rows of its table."""
 
 RECONSTRUCTION_COLUMNS = {
     "psnr": "median PSNR of the estimates over the test images, in dB",
@@ -169,15 +171,6 @@ class Lab:
             guesses = (float(row[f"{guess}_{measure}"]) for guess in ("class_mean", "mean_image"))
             row[f"gain_{measure}"] = float(row[measure]) - max(guesses)
         return row
-
-
-@dataclass(frozen=True, eq=False)
-class Findings:
-    """What one part of a study has found."""
-
-    rows: list[Row]
-    pictures: dict[str, Tensor]
-    """By label, uint8 ``(K, 3, H, W)``; may be empty."""
 
 
 class Study(Frozen, ABC):

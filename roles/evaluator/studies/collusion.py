@@ -98,7 +98,7 @@ class Collusion(Study):
             found = lab.measured(estimates, protected, plain, labels)
             return {"victim": victim, "coalition": size, "known_pairs": known, **found}
 
-        return Findings([attack(known) for known in self.known_pairs], {})
+        return [attack(known) for known in self.known_pairs]
 
     def _pairs_of(self, colluder: int, size: int, lab: Lab) -> Work[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Return a colluder's share of the pool: protected and plain images, and the same to select an epoch by."""

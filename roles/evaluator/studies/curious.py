@@ -83,12 +83,11 @@ class Curious(Study):
                 state["estimates"] = apply_network(tried[best][0], protected, lab.compute)
         row: Row = {"user": user, "pairs": int(state["pairs"])}
         if "estimates" not in state:
-            return Findings([row], {})
+            return [row]
         row["aligned"] = int(state["aligned"])
         labels = yield from lab.predicted(user, protected)
         row |= lab.measured(state["estimates"], protected, plain, labels)
-        shown = {"plain": plain, "protected": protected, "curious provider": state["estimates"]}
-        return Findings([row], {name: images[: lab.attack.pictures].clone() for name, images in shown.items()})
+        return [row]
 
     def conclusion(self, rows: Sequence[Row]) -> str:
         """See :class:`Study`."""

@@ -52,15 +52,14 @@ class Inversion(Study):
             theta = yield from lab.theta_of(user)
             h = lab.network(user, theta)
             if h is None:
-                return Findings([], {})
+                return []
             state["protected"] = lab.protection(user, theta)(plain, "test", ids)
             state["estimates"], state["distance"] = self._search(h, state["protected"], lab)
         labels = yield from lab.predicted(user, state["protected"])
         estimates = state["estimates"]
         found = lab.measured(estimates, state["protected"], plain, labels)
         row: Row = {"user": user, "distance": float(state["distance"]), **found}
-        shown = {"plain": plain, "protected": state["protected"], "inversion": estimates}
-        return Findings([row], {name: images[: lab.attack.pictures].clone() for name, images in shown.items()})
+        return [row]
 
     def _search(self, h: nn.Module, protected: Tensor, lab: Lab) -> tuple[Tensor, Tensor]:
         """Return the estimates, uint8, and the distance that is left, float32 ``()``."""

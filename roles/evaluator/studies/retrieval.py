@@ -71,7 +71,7 @@ class Retrieval(Study):
                     "chance_at_1": 1 / len(plain),
                 }
             )
-        return Findings(rows, {})
+        return rows
 
     def conclusion(self, rows: Sequence[Row]) -> str:
         """See :class:`Study`."""

@@ -62,7 +62,7 @@ class Transfer(Study):
         rows: list[Row] = []
         for victim in users:
             rows.append((yield from lab.row(str(victim), partial(against, victim))))
-        return Findings(rows, {})
+        return rows
 
     def conclusion(self, rows: Sequence[Row]) -> str:
         """See :class:`Study`."""

@@ -39,7 +39,7 @@ class Utility(Study):
         """See :class:`Study`."""
         user = int(part)
         if lab.keyed(user):
-            return Findings([], {})
+            return []
         plain, ids = lab.test_images(self.images)
         protected = yield from lab.protected(user, "test", ids)
         labels = load_labels(lab.store.folder, "test")[: len(plain)]
@@ -55,7 +55,7 @@ class Utility(Study):
             of_protected = yield from accuracy(protected, f"protected at {name}", classifier)
             of_plain = yield from accuracy(plain, f"plain at {name}", classifier)
             rows.append({"user": user, "classifier": name, "accuracy": of_protected, "plain_accuracy": of_plain})
-        return Findings(rows, {})
+        return rows
 
     def conclusion(self, rows: Sequence[Row]) -> str:
         """See :class:`Study`."""
