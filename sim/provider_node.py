@@ -78,8 +78,9 @@ def _trained(job: Job, config: ClassifierConfig, name: str, heart: Heart) -> Cla
     own, cached = job.run / "provider" / name, _folder_of(config, experiment) / "psi"
     found = _found(own) or _found(cached)
     state, known = found or _train(job, config, name, heart)
-    for path in (cached, own) if found is None else (own,):
-        _keep(path, state, known)
+    if found is None:
+        _keep(cached, state, known)
+    _keep(own, state, known)
     fields = {name: known[name] for name in ("test_accuracy", "selected_epoch", "digest", "curve")}
     plain_accuracy = _plain_accuracy(experiment, config, state)
     return ClassifierRecord(**fields, plain_accuracy=plain_accuracy, reused=found is not None)

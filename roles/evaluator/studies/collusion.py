@@ -80,8 +80,8 @@ class Collusion(Study):
                 few = [tensor[:known] for tensor in leaked]
                 # A ninth to select the epoch by, as all attackers do; of fewer than 18 that would be one pair.
                 if len(few[0]) >= 18:
-                    own = len(few[0]) - len(few[0]) // 9
-                    few, validation = [tensor[:own] for tensor in few], [tensor[own:] for tensor in few]
+                    trained_on = len(few[0]) - len(few[0]) // 9
+                    few, validation = [pairs[:trained_on] for pairs in few], [pairs[trained_on:] for pairs in few]
             places = torch.arange(len(inputs)) % len(few[0])
             itn, _ = train_itn(
                 lab.itn,
