@@ -69,7 +69,7 @@ def rows_of(folder: Path) -> pd.DataFrame:
     """
     tables = []
     for run in runs_in(folder):
-        if (run.path / "table.parquet").is_file():
+        if run.has_table():
             experiment, facts = run.experiment(), run.facts()
             table = table_of(run, experiment)
             table = table.dropna(subset=["accuracy"]) if "accuracy" in table else table[:0]
@@ -93,7 +93,7 @@ def boxes_in(folder: Path) -> pd.DataFrame:
     """Return the PSNR boxes of a run's rows, or of those of all complete cells of a sweep."""
     found = []
     for run in runs_in(folder):
-        if (run.path / "table.parquet").is_file():
+        if run.has_table():
             experiment = run.experiment()
             for subject in pd.read_parquet(run.path / "table.parquet")["subject"]:
                 result = run.attack(BLUR if subject == BLUR else subject_of(experiment, user_of(subject)))

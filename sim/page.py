@@ -33,7 +33,7 @@ from sim.page_tables import (
 from sim.progress import write_atomically
 from sim.result_table import HIDDEN, measured_users
 from sim.results import Run, Sweep, load
-from sim.run_figures import PANELS, boxes_of, estimate_title, trade_offs
+from sim.run_figures import PANELS, ROUND_PANELS, boxes_of, estimate_title, trade_offs
 from sim.runs import subject_of
 from sim.summary import control_of, findings, introduction
 from sim.trade_off_figures import TradeOff, draw_trade_off
@@ -320,6 +320,15 @@ def _figures(run: Run, boxes: list[Box]) -> list[Figure]:
             "Learning curves of the users.",
         )
     )
+    if not run.rounds.empty:
+        averages = [{str(key): float(value) for key, value in row.items()} for row in run.rounds.to_dict("records")]
+        figures.append(
+            Figure(
+                _svg(lambda to: draw_learning_curves(to, {"average": averages}, ROUND_PANELS)),
+                "Loss and accuracy of the average on validation images against the round.",
+                "How the average of each round does on validation images.",
+            )
+        )
     return figures
 
 

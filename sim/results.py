@@ -47,7 +47,7 @@ class Run:
     @property
     def has_table(self) -> bool:
         """Whether the run has come to its end and :attr:`table` can be read."""
-        return (self.path / "table.parquet").is_file()
+        return self._folder.has_table()
 
     @cached_property
     def experiment(self) -> Experiment:
@@ -83,6 +83,15 @@ class Run:
             published = self._folder.user(number)
             rows += [{"user": user_name(number), **row} for row in (published.curve if published else [])]
         return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["user", "epoch"])
+
+    @cached_property
+    def rounds(self) -> pd.DataFrame:
+        """How the average of each round does on validation images, one row a round; empty if nothing is averaged.
+
+        Columns are ``round`` (from 1), ``validation_loss`` (L_class) and ``validation_accuracy`` (in [0, 1]); with
+        batch-norm statistics of their own, means over the users.
+        """
+        return pd.DataFrame(self._folder.rounds(), columns=["round", "validation_loss", "validation_accuracy"])
 
     def measures(self, subject: str) -> pd.DataFrame:
         """Return the measures of every test image under one protection, one row an image, in the test set's order.

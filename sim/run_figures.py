@@ -30,6 +30,11 @@ PANELS = [
     Panel("validation_accuracy", "accuracy, validation"),
 ]
 """What is drawn of every user's learning curve."""
+ROUND_PANELS = [
+    Panel("validation_loss", "L_class, validation", x="round"),
+    Panel("validation_accuracy", "accuracy, validation", x="round"),
+]
+"""What is drawn of the averages of rounds."""
 _MOST_PICTURES = 20
 """Images in a strip; a run may keep every test image."""
 
@@ -55,6 +60,9 @@ def draw_run(run: RunFolder, experiment: Experiment, table: pd.DataFrame, shown:
         draw_strips(figures / f"strips-{BLUR}", _strips(control), "Positive control: blurred images")
     draw_psnr_boxes(figures / "psnr", boxes)
     draw_learning_curves(figures / "curves", curves, PANELS)
+    rounds = run.rounds()
+    if rounds:
+        draw_learning_curves(figures / "rounds", {"average": rounds}, ROUND_PANELS)
     draw_table(figures, table)
 
 

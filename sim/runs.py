@@ -64,6 +64,7 @@ class RunFolder:
     ``summary.md``            the same in words
     ``figures/``              PNG and PDF
     ``tensorboard/``          event files, where they were asked for
+    ``rounds.json``           of a strategy that averages: how each round's average does on validation images
     ``provider/``             psi.safetensors, psi.json and its learning curve, the other classifiers likewise;
                               load.json: what was asked of it, by the second
     ``users/user-0000/``      theta.safetensors, facts and learning curve, predicted labels
@@ -154,6 +155,10 @@ class RunFolder:
         finally:
             note()
 
+    def has_table(self) -> bool:
+        """Return whether an attempt at the run has come to its end, so that there are results."""
+        return (self.path / "table.parquet").is_file()
+
     def is_done(self) -> bool:
         """Return whether the run is complete and nothing in it has failed: whether nothing is left to resume."""
         return Status.read(self.path).phase == "complete" and not self.failures()
@@ -182,14 +187,27 @@ class RunFolder:
 
     # ---- rounds ------------------------------------------------------------------------------------------------
 
-    def keep_round(self, number: int, arrays: ArrayRecord) -> None:
-        """Note that a round is finished, with the theta that the strategy would send out next (or none)."""
+    def keep_round(self, number: int, arrays: ArrayRecord, measured: dict[str, float]) -> None:
+        """Note that a round is finished.
+
+        Args:
+            number: of the round, from 1.
+            arrays: the theta that the strategy would send out next (or none).
+            measured: how that does on validation images, by the names of learning curves.
+        """
         if arrays:
             save(self._arrays_file(number), decode_tensors(arrays))
+        rows = [row for row in self.rounds() if row["round"] < number]
+        self._write("rounds.json", json.dumps([*rows, {"round": number, **measured}], indent=1))
         self._write("state/round.json", json.dumps({"finished": number}))
         for old in (self.path / "state").glob("arrays-*.safetensors"):
             if old != self._arrays_file(number):
                 old.unlink()
+
+    def rounds(self) -> list[dict[str, float]]:
+        """Return how the averages of rounds do on validation images, one row a round; empty if nothing is averaged."""
+        rows: list[dict[str, float]] = self._read_json("rounds.json") or []
+        return rows
 
     def finished_rounds(self) -> int:
         """Return how many rounds are finished."""

@@ -16,6 +16,7 @@ import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
 from roles.common.seeds import derived_seed
 from roles.common.unet import UNet
@@ -258,7 +259,7 @@ def _train_alone(grid: Grid, relay: Relay, users: list[int], run: RunFolder, job
     Status("users", done, len(users), "users", len(users)).write(run.path)
     if missing:
         with run.timing("users_seconds"):
-            STRATEGIES["independent"](len(missing)).start(
+            STRATEGIES["independent"](len(missing), 0).start(
                 RelayGrid(grid, relay, missing, finished),
                 ArrayRecord(),
                 num_rounds=1,
@@ -286,6 +287,9 @@ def _train_together(
     """
     experiment = job.experiment
     rounds, done, trained = experiment.strategy.rounds, job.first_round, 0
+    # All have the same validation images: of one theta, one user finds what any other would.
+    validating = 1 if experiment.strategy.publishes_one else len(users)
+    validated: list[RecordDict] = []
     user_of = {node: user for user, node in enumerate(users)}
 
     def finished(reply: Message) -> None:
@@ -293,6 +297,8 @@ def _train_together(
         # What a user says when it is asked to evaluate is no word on its training.
         if reply.metadata.message_type.partition(".")[0] == "train":
             trained += _is_trained(reply, user_of[reply.metadata.src_node_id], run)
+        elif not reply.has_error():
+            validated.append(reply.content)
 
     def after_round(number: int, arrays: ArrayRecord) -> MetricRecord | None:
         nonlocal trained
@@ -301,14 +307,16 @@ def _train_together(
             if not trained:
                 reason = run.failure(user_name(0))
                 raise RunFailed(f"no user finished round {done + number}; the first said: {reason}")
-            run.keep_round(done + number, arrays)
+            means = aggregate_metricrecords(validated, "num-examples") if validated else {}
+            run.keep_round(done + number, arrays, {f"validation_{key}": cast(float, means[key]) for key in means})
             trained = 0
+            validated.clear()
         Status("users", done + number, rounds, "rounds", len(users)).write(run.path)
         return None
 
     if done < rounds:
         with run.timing("users_seconds"):
-            STRATEGIES[experiment.strategy.name](len(users)).start(
+            STRATEGIES[experiment.strategy.name](len(users), validating).start(
                 RelayGrid(grid, relay, users, finished),
                 run.round_arrays() or _initial_theta(experiment),
                 num_rounds=rounds - done,

@@ -19,7 +19,7 @@ import pandas as pd
 from sim.config import ConfigError, Experiment, in_words
 from sim.config_files import apply_override, experiment_of, read_config, set_value
 from sim.evaluator_node import BLUR
-from sim.progress import Status, write_atomically
+from sim.progress import write_atomically
 from sim.result_table import columns_of
 from sim.run_figures import draw_table
 from sim.runs import RunFolder
@@ -178,13 +178,16 @@ class SweepFolder:
         return [RunFolder.open(self._cell(name)) for name in self._description()["cells"]]
 
     def table(self) -> pd.DataFrame:
-        """Return the rows of all cells that are complete, the axes in front; empty if none is."""
+        """Return the rows of all cells that have come to their end, the axes in front; empty if none has.
+
+        A cell that is tried again because something in it had failed keeps its rows until it has better ones.
+        """
         tables: list[pd.DataFrame] = []
         cells = self._description()["cells"]
         axes = list(next(iter(cells.values())))
         names = {axis: value_names([values[axis] for values in cells.values()]) for axis in axes}
         for number, name in enumerate(cells):
-            if Status.read(self._cell(name)).phase == "complete":
+            if RunFolder(self._cell(name)).has_table():
                 table = pd.read_parquet(self._cell(name) / "table.parquet")
                 for position, axis in enumerate(axes):
                     table.insert(position, axis, names[axis][number])
@@ -192,10 +195,10 @@ class SweepFolder:
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
     def write_report(self) -> str:
-        """Write the table and the summary of all cells that are complete, and return the summary."""
+        """Write the table and the summary of all cells that have come to their end, and return the summary."""
         description, whole = self._description(), self.table()
         if whole.empty:
-            return "No cell is complete."
+            return "No cell has come to its end."
         axes = list(next(iter(description["cells"].values())))
         write_table(self.path, whole)
         write_atomically(self.path / "columns.md", columns_of(whole))
@@ -204,8 +207,7 @@ class SweepFolder:
                 draw_table(self.path / "figures" / _file_name(",".join(map(str, key))), group)
         else:
             draw_table(self.path / "figures", whole)
-        complete = sum(Status.read(run.path).phase == "complete" for run in self.runs())
-        done = f"{complete} of {len(description['cells'])} cells"
+        done = f"{sum(run.has_table() for run in self.runs())} of {len(description['cells'])} cells"
         summary = (
             f"# {description['name']}\n\n{done}; axes: {', '.join(axes)}. Medians; of acc. and to plain, of "
             f"{_SEEDS_FOR_AN_INTERVAL} seeds or more the mean over seeds [95% interval, Student's t], else the median "

@@ -272,13 +272,14 @@ def publication(job: Job, user: int, average: State | None = None) -> RecordDict
     """Return what a user makes public after its last round, and what its training has cost (message ``query.publish``).
 
     Args:
-        average: what the strategy has made of the thetas, which the user makes public with what it has not shared;
-            by default a theta of its own.
+        average: what the strategy has made of the thetas, which the user makes public with what it has not shared, as
+            it was after the last round that it has finished; by default a theta of its own, after the last of all.
 
     Raises:
-        ValueError: the user has not finished its training.
+        ValueError: the user has not finished its training or, where there is an average, no round of it.
     """
-    path = _round_files(job, user).get(job.experiment.strategy.rounds)
+    files = _round_files(job, user)
+    path = files.get(job.experiment.strategy.rounds if average is None else max(files, default=0))
     if path is None:
         raise ValueError(f"user {user} has not finished its training")
     tensors, metadata = load(path)

@@ -63,3 +63,23 @@ def job(experiment: Experiment, tmp_path: Path) -> Job:
     run = tmp_path / "run"
     save(run / "provider" / "psi.safetensors", cpu_state(Classifier("resnet20", 10)))
     return Job(experiment, run, server_round=1)
+
+
+@pytest.fixture
+def small(experiment: Experiment) -> Experiment:
+    """Three rounds of users, one evaluator, a psi of a few steps, attacks of one."""
+    return Experiment.model_validate(
+        experiment.model_dump()
+        | {
+            "classifier": {"crop_padding": 0, "training": {"epochs": 0.2, "lr": 0.01}},
+            "strategy": {"rounds": 3},
+            "attack": {
+                "pairs": 8,
+                "test_images": 6,
+                "pictures": 2,
+                "blur_sigma": 0.5,
+                "itns": [{"name": "itn", "width": 1, "depth": 2, "training": {"epochs": 1}}],
+            },
+            "runtime": experiment.runtime.model_dump() | {"evaluators": 1},
+        }
+    )

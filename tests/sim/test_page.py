@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from flwr.app import ArrayRecord
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -281,6 +282,14 @@ def test_users_of_one_theta_share_its_pictures(tmp_path: Path) -> None:
     run = made_up_run.make(tmp_path, made_up_run.experiment_of(2, strategy={"name": "fedavg"}))
     strips = Page(write_page([run.path])).data["runs"][0]["strips"]
     assert list(strips["subjects"]) == ["shared", "control-blur"]
+
+
+def test_how_averages_do_is_drawn_where_there_are_any(tmp_path: Path) -> None:
+    run = made_up_run.make(tmp_path, made_up_run.experiment_of(2, strategy={"name": "fedavg"}))
+    said = "How the average of each round does"
+    assert said not in write_page([run.path]).read_text()
+    run.keep_round(1, ArrayRecord(), {"validation_loss": 2.0, "validation_accuracy": 0.3})
+    assert said in write_page([run.path]).read_text()
 
 
 # ---- several runs ------------------------------------------------------------------------------------------------

@@ -172,6 +172,13 @@ def test_the_table_holds_the_rows_of_all_complete_cells_with_their_axes(sweep: S
     assert (sweep.path / "summary.md").read_text() == summary
 
 
+def test_a_cell_that_is_tried_again_keeps_its_rows_until_it_has_better_ones(sweep: SweepFolder) -> None:
+    finish(sweep, 0, 0.7)
+    Status("failed", error="killed").write(sweep.runs()[0].path)
+    assert "1 of 4 cells" in sweep.write_report()
+    assert len(pd.read_parquet(sweep.path / "table.parquet")) == 3
+
+
 def test_in_the_summary_runs_that_differ_by_a_seed_alone_are_one_row(sweep: SweepFolder) -> None:
     for number, accuracy in enumerate((0.7, 0.75, 0.6, 0.61)):
         finish(sweep, number, accuracy)
@@ -218,8 +225,8 @@ def test_a_sweep_says_what_its_columns_hold_and_what_its_numbers_are(sweep: Swee
     assert "| `itn_strong_ssim` | median SSIM of the inverse network's estimates |" in columns
 
 
-def test_a_sweep_without_a_complete_cell_says_so(sweep: SweepFolder) -> None:
-    assert sweep.write_report() == "No cell is complete."
+def test_a_sweep_of_which_no_cell_has_come_to_its_end_says_so(sweep: SweepFolder) -> None:
+    assert sweep.write_report() == "No cell has come to its end."
     assert not (sweep.path / "table.csv").exists()
 
 

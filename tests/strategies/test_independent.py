@@ -99,10 +99,16 @@ def test_nobody_is_asked_to_evaluate() -> None:
 
 @pytest.mark.parametrize(("name", "kind"), [("independent", Independent), ("fedavg", FedAvg)])
 def test_a_strategy_of_every_name_trains_all_users(name: str, kind: type[Strategy]) -> None:
-    strategy = STRATEGIES[name](3)
+    strategy = STRATEGIES[name](3, 1)
     assert type(strategy) is kind
     messages = list(strategy.configure_train(1, THETA, ConfigRecord(), Nodes(4, 5, 6)))
     assert sorted(message.metadata.dst_node_id for message in messages) == [4, 5, 6]
+
+
+@pytest.mark.parametrize("validating", [1, 3])
+def test_a_strategy_that_averages_asks_as_many_users_as_it_is_told_how_the_average_does(validating: int) -> None:
+    messages = list(STRATEGIES["fedavg"](3, validating).configure_evaluate(1, THETA, ConfigRecord(), Nodes(4, 5, 6)))
+    assert len(messages) == validating
 
 
 def test_every_name_that_a_config_may_hold_has_a_strategy() -> None:
