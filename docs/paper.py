@@ -48,6 +48,7 @@ BUDGETS = {"CPU": (16, 5), "full": (64, 200)}
 MOST_RECOVERED = 0.01
 """The share of images that may be recovered where "hidden", which is about medians, is to hold."""
 CONTROL = "control: blur"
+PHI = "phi_weights"
 PROTECTIONS = ("plain", "network", "tanaka", "pixel", "gan")
 """In the order of the tables."""
 TABLE_1 = {
@@ -84,6 +85,7 @@ def rows_of(folder: Path) -> pd.DataFrame:
                 "budget": _budget(experiment),
                 "method": subjects.map(partial(_method, experiment)),
                 "recipe": subjects.map(partial(_recipe, experiment)),
+                PHI: subjects.map(partial(_phi_weights, experiment)),
             }
             tables.append(pd.DataFrame(known | _conditions(experiment)).join(table))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
@@ -156,17 +158,20 @@ def _conditions(experiment: Experiment) -> dict[str, str]:
 def _check(rows: pd.DataFrame) -> None:
     """Refuse rows that no table may hold side by side, let alone as repetitions of each other."""
     for (classifier, budget), own in rows.groupby(["classifier", "budget"]):
-        for column in ("conditions", *(c for c in own if str(c).startswith("recipe of "))):
+        for column in ("conditions", PHI, *(c for c in own if str(c).startswith("recipe of "))):
             kinds = own.dropna(subset=[column]).groupby(column, sort=False)["run"].unique()
             if len(kinds) > 1:
-                runs = " | ".join(", ".join(names) for names in kinds)
-                what = "data, psi, precision or attack" if column == "conditions" else str(column)
-                sys.exit(f"docs/paper.py: {classifier}, {budget}: runs differ in {what}: {runs}; leave one side out")
+                runs = " | ".join(", ".join(of_kind) for of_kind in kinds)
+                names = {"conditions": "data, psi, precision or attack", PHI: "phi's weights"}
+                what = names.get(str(column), str(column))
+                hint = f"leave one side out, or move {ROWS.name} and {BOXES.name} away to begin anew"
+                sys.exit(f"docs/paper.py: {classifier}, {budget}: runs differ in {what}: {runs}; {hint}")
 
 
 def _data(experiment: Experiment) -> dict[str, Any]:
-    """Return the data set, wherever it lies."""
-    return experiment.data.model_dump() | {"name": Path(experiment.data.name).name}
+    """Return the data set, a local copy wherever it lies: it may have been compressed, so the Hub's is another."""
+    name = experiment.data.name
+    return experiment.data.model_dump() | {"name": Path(name).name if Path(name).is_absolute() else name}
 
 
 def _digest(what: dict[str, Any]) -> str:
@@ -213,6 +218,14 @@ def _recipe(experiment: Experiment, subject: str) -> str:
     if experiment.users.partition.kind != "all":
         apart["partition"] = experiment.users.partition.kind
     return ", ".join(in_words(apart))
+
+
+def _phi_weights(experiment: Experiment, subject: str) -> str | None:
+    """Return which trained phi a network has, wherever it lies: to another, the same alpha is another setting."""
+    config = None if subject == BLUR else experiment.user_config(user_of(subject))
+    if config is None or not config.trains_network or config.features.weights == "random":
+        return None
+    return Path(config.features.weights).name
 
 
 def _changes(config: Frozen, usual: Frozen, among: set[str] | None = None) -> dict[str, Any]:

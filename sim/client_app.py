@@ -45,8 +45,8 @@ def _job_for(message: Message, context: Context, *roles: RoleName) -> tuple[Job,
     """
     job = decode_job(message.content)
     role = role_of(context, job.experiment)
-    # Without evaluator nodes the provider's evaluates.
-    if role.name not in roles and not ("evaluator" in roles and job.experiment.runtime.evaluators == 0):
+    evaluates = role.name == "provider" and job.experiment.runtime.evaluators == 0
+    if role.name not in roles and not (evaluates and "evaluator" in roles):
         raise MessageError(
             f"message {message.metadata.message_type!r} is for {' or '.join(roles)}, not for {role.name}"
         )

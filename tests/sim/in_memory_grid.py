@@ -1,7 +1,7 @@
 """Flower's Grid with its nodes in this process."""
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -21,6 +21,8 @@ class InMemoryGrid(Grid):
         one_at_a_time: whether a pull returns one reply at most, the latest first, instead of all there are.
         tamper: may change a reply of the ClientApp.
         silent: nodes that never reply.
+        unreachable: nodes that no message can be sent to.
+        configs: what each node's configuration says of it; by default its number, as in a simulation.
     """
 
     def __init__(
@@ -29,12 +31,15 @@ class InMemoryGrid(Grid):
         one_at_a_time: bool = False,
         tamper: Callable[[Message, Message], Message] = lambda message, reply: reply,
         silent: Iterable[int] = (),
+        unreachable: Iterable[int] = (),
+        configs: Sequence[dict[str, str | int]] | None = None,
     ) -> None:
         self._contexts = {
-            node: Context(1, node, {"partition-id": partition}, RecordDict(), {})
+            node: Context(1, node, configs[partition] if configs else {"partition-id": partition}, RecordDict(), {})
             for partition, node in enumerate(nodes)
         }
         self._one_at_a_time, self._tamper, self._silent = one_at_a_time, tamper, set(silent)
+        self._unreachable = set(unreachable)
         self._numbers = itertools.count(1)
         self._waiting: dict[str, Message] = {}
         self.sent: list[Message] = []
@@ -62,8 +67,11 @@ class InMemoryGrid(Grid):
         return list(self._contexts)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        identifiers = []
+        identifiers: list[Any] = []
         for message in messages:
+            if message.metadata.dst_node_id in self._unreachable:
+                identifiers.append(None)  # as Flower does, whatever its types say
+                continue
             identifier = f"message {next(self._numbers)}"
             message.metadata.__dict__["_message_id"] = identifier
             self._waiting[identifier] = message

@@ -1,11 +1,16 @@
 """A whole run in this process: the real ServerApp, the real ClientApp, and a Grid that can be made to fail anywhere."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from flwr.app import Error, Message
 
+import sim.provider_node
+import sim.sessions
 from sim.config import Experiment
 from sim.runs import RunFolder
 from sim.server_app import run_experiment
@@ -26,13 +31,22 @@ def with_strategy(experiment: Experiment, name: str) -> Experiment:
     return experiment.model_copy(update={"strategy": strategy})
 
 
-def run_in(folder: Path, experiment: Experiment, tamper: Tamper | None = None) -> tuple[RunFolder, InMemoryGrid]:
-    """Run, or go on with the run in ``folder``."""
+def run_in(
+    folder: Path, experiment: Experiment, tamper: Tamper | None = None, **options: Any
+) -> tuple[RunFolder, InMemoryGrid]:
+    """Run, or go on with the run in ``folder``, as a process would that has nothing in memory.
+
+    Args:
+        tamper: see :class:`InMemoryGrid`.
+        options: others of it.
+    """
+    sim.sessions._here.clear()
+    sim.provider_node._providers.clear()
     run = RunFolder(folder)
     if not (folder / "config.yaml").exists():
         run = RunFolder.create(folder, experiment)
     nodes = [PROVIDER, *range(USERS[0], USERS[0] + experiment.user_count + 1)]  # the last one evaluates
-    grid = InMemoryGrid(nodes, **({} if tamper is None else {"tamper": tamper}))
+    grid = InMemoryGrid(nodes, **({} if tamper is None else {"tamper": tamper}), **options)
     run_experiment(grid, run, run.experiment())
     return run, grid
 
@@ -73,3 +87,31 @@ def killed_after(replies: int) -> Tamper:
         return reply
 
     return tamper
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A run that was not killed, how many replies it took, and what its folder was after each share of them."""
+
+    run: RunFolder
+    replies: int
+    killed: dict[float, Path]
+
+
+def whole_run(folder: Path, experiment: Experiment, shares: Iterable[float]) -> Whole:
+    """Run twice: to count replies, and to copy the folder as a process that is killed then would leave it."""
+    run, grid = run_in(folder / "whole", experiment)
+    replies = len(grid.replies)
+    at = {round(share * replies): folder / f"killed-{share}" for share in shares}
+    seen = 0
+
+    def copying(message: Message, reply: Message) -> Message:
+        nonlocal seen
+        # The reply has been made, and nobody has it.
+        if seen in at:
+            shutil.copytree(folder / "copied", at[seen])
+        seen += 1
+        return reply
+
+    run_in(folder / "copied", experiment, copying)
+    return Whole(run, replies, {share: at[round(share * replies)] for share in shares})

@@ -177,7 +177,7 @@ def test_an_empty_curve_is_an_empty_curve() -> None:
 
 
 def test_a_job_arrives_as_it_was_sent(experiment: Experiment) -> None:
-    job = Job(experiment, Path("/runs/one two"), first_round=2, server_round=3, subject="user-0001")
+    job = Job(experiment, Path("/runs/one two"), first_round=2, server_round=3, rounds=4, subject="user-0001")
     assert decode_job(RecordDict({JOB: encode_job(job)})) == job
     assert job.round == 5
 

@@ -167,6 +167,24 @@ def test_rows_of_another_attack_or_another_psi_are_refused(docs: ModuleType, tmp
     assert docs.ROWS.read_text() == kept
 
 
+def test_rows_of_another_phi_or_of_another_copy_of_the_data_are_refused(docs: ModuleType, tmp_path: Path) -> None:
+    def with_phi(name: str, weights: str) -> Path:
+        return piece(tmp_path / name, [{"alpha": 0.1, "features": {"weights": weights}}, PLAIN], name=name)
+
+    def with_data(name: str, data: str) -> Path:
+        return piece(tmp_path / name, [PLAIN], name=name, data={"name": data})
+
+    # The same files elsewhere are the same, and random weights are another method, which the table says.
+    write(docs, with_phi("first", "/here/front.safetensors"), with_phi("moved", "/there/front.safetensors"))
+    write(docs, with_phi("random", "random"))
+    with pytest.raises(SystemExit, match=re.escape("differ in phi's weights: moved | other; leave one side")):
+        docs.main([with_phi("other", "imagenet")])
+    docs.ROWS.unlink()
+    write(docs, with_data("local", "/here/cifar10"), with_data("elsewhere", "/there/cifar10"))
+    with pytest.raises(SystemExit, match=re.escape("differ in data, psi, precision or attack: elsewhere | hub")):
+        docs.main([with_data("hub", "uoft-cs/cifar10")])
+
+
 def test_another_seed_is_a_repetition_another_budget_another_column_another_schedule_another_method(
     docs: ModuleType, tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ from sim.config import StrategyConfig
 from sim.messages import ARRAYS, JOB, METRICS, REQUEST, Job, decode_tensors, encode_job, encode_tensors, split
 from sim.progress import Heart
 from sim.provider_node import answer_one, build_provider
-from sim.relay import Relay, RelayGrid, WorkerDied
+from sim.relay import Relay, RelayGrid, WorkerDied, reason_of
 from sim.sessions import run_direct
 from sim.user_node import TrainSession, new_training, publication
 from strategies import Independent
@@ -310,8 +310,9 @@ def test_a_provider_that_fails_is_quoted_to_every_user_that_waits(job: Job) -> N
         return Message(Error(0, "psi is\nlost"), reply_to=message) if is_provider else reply
 
     grid = InMemoryGrid([PROVIDER, *USERS], tamper=tamper)
-    for reply in relay_over(grid, job).send_and_receive(messages_to(job, "train")):
-        assert "the provider refused: psi is lost" in reply.error.reason
+    replies = list(relay_over(grid, job).send_and_receive(messages_to(job, "train")))
+    assert nodes_of(replies) == [201, 202]
+    assert all("the provider refused: psi is lost" in reply.error.reason for reply in replies)
 
 
 @pytest.mark.parametrize("node", [PROVIDER, 201])
@@ -331,7 +332,23 @@ def test_an_error_without_a_reason_is_a_reply_like_any_other(job: Job) -> None:
         return Message(Error(0), reply_to=message)
 
     grid = InMemoryGrid([PROVIDER, *USERS], tamper=tamper)
-    assert all(reply.has_error() for reply in relay_over(grid, job).send_and_receive(messages_to(job, "train")))
+    replies = list(relay_over(grid, job).send_and_receive(messages_to(job, "train")))
+    assert nodes_of(replies) == [201, 202]
+    assert {reason_of(reply) for reply in replies} == {"no reason given"}
+
+
+def test_a_message_that_flower_does_not_take_is_an_error_of_its_node_alone(job: Job) -> None:
+    grid = InMemoryGrid([PROVIDER, *USERS], unreachable=[201])
+    replies = list(relay_over(grid, job).send_and_receive(messages_to(job, "train")))
+    reasons = {reply.metadata.src_node_id: reply.error.reason if reply.has_error() else "" for reply in replies}
+    assert reasons == {201: "Flower did not take the message: the node is gone, or the message too large", 202: ""}
+
+
+def test_a_provider_that_flower_does_not_reach_is_an_error_of_every_user_that_asks(job: Job) -> None:
+    grid = InMemoryGrid([PROVIDER, *USERS], unreachable=[PROVIDER])
+    replies = list(relay_over(grid, job).send_and_receive(messages_to(job, "train")))
+    assert nodes_of(replies) == [201, 202]
+    assert all("did not take" in reply.error.reason for reply in replies)
 
 
 def test_a_timeout_returns_what_has_come(job: Job) -> None:
@@ -354,6 +371,10 @@ def test_a_timeout_returns_what_has_come(job: Job) -> None:
         ("train.classifier", 201, "message 'train.classifier' is for provider, not for user"),
         ("query.loss_gradient", 201, "message 'query.loss_gradient' is for provider, not for user"),
         ("query.psi", 202, "message 'query.psi' is for provider, not for user"),
+        # Without evaluator nodes, as here, the provider's evaluates, and no other.
+        ("evaluate.itn", 201, "message 'evaluate.itn' is for evaluator, not for user"),
+        ("evaluate.study", 202, "message 'evaluate.study' is for evaluator, not for user"),
+        ("evaluate.test", PROVIDER, "message 'evaluate.test' is for user, not for provider"),
         ("query.labels", PROVIDER, "No query function registered with name 'labels'"),
     ],
 )

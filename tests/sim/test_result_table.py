@@ -1,11 +1,13 @@
 """What the table of a run says of a user in one word."""
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from sim.result_table import verdict_of
+from sim.result_table import table_of, verdict_of
+from tests.sim import made_up_run
 
 PLAIN_GUESS = (13.0, 0.2)  # the class mean's PSNR and SSIM on images that differ, such as photographs
 WRONG_GUESS = (11.0, 0.05)  # of the wrong class
@@ -37,6 +39,17 @@ def test_a_verdict_is_about_what_is_had_beyond_a_trivial_guess(
     protected: tuple[float, float], estimate: tuple[float, float], guess: tuple[float, float], verdict: str
 ) -> None:
     assert verdict_of(row(protected, estimate, guess)) == verdict
+
+
+def test_beside_medians_the_table_has_what_the_images_that_fare_worst_are_recovered_with(tmp_path: Path) -> None:
+    run = made_up_run.make(tmp_path / "run", made_up_run.experiment_of(4))
+    row = table_of(run, run.experiment()).iloc[3]
+    # Twelve images from 20 dB and SSIM 0.6 up, in steps of 0.5 and 0.01, for a guess that is 13 dB and 0.2 up.
+    assert row["itn_strong_psnr"] == pytest.approx(22.5, abs=0.3)
+    assert row["itn_strong_psnr_worst1"] == pytest.approx(20.003 + 0.99 * 5.5)
+    assert row["itn_strong_recovered"] == 1
+    assert row["itn_paper_recovered"] == 0
+    assert row["itn_strong_ssim_low"] <= row["itn_strong_ssim"] <= row["itn_strong_ssim_high"]
 
 
 def test_an_attack_that_was_not_made_has_no_part_in_a_verdict() -> None:

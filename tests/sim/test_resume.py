@@ -2,7 +2,6 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -10,48 +9,53 @@ import torch
 from flwr.app import Message
 
 import sim.server_app
-from roles.common.weights import load
 from sim.config import Experiment
 from sim.runs import RunFolder
 from sim.server_app import RunFailed
 from tests.sim.in_process_run import (
     STRATEGIES,
     KilledError,
+    Whole,
     failing,
     killed_after,
     run_in,
     table_of,
+    whole_run,
     with_strategy,
 )
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
 
+SHARES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
+
+
 @pytest.fixture(scope="module")
-def whole_runs() -> dict[str, Any]:
+def whole_runs() -> dict[str, Whole]:
     return {}
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95])
+@pytest.mark.parametrize("share", SHARES)
 def test_a_run_killed_at_any_message_resumes_to_the_same_table(
-    small: Experiment, tmp_path: Path, whole_runs: dict[str, Any], strategy: str, share: float
+    small: Experiment,
+    tmp_path_factory: pytest.TempPathFactory,
+    whole_runs: dict[str, Whole],
+    strategy: str,
+    share: float,
 ) -> None:
     experiment = with_strategy(small, strategy)
     if strategy not in whole_runs:
-        run, grid = run_in(tmp_path / "whole", experiment)
-        thetas = [load(run.path / "users" / f"user-000{user}" / "theta.safetensors")[0] for user in (0, 1)]
-        whole_runs[strategy] = table_of(run), thetas, len(grid.replies)
-    table, thetas, replies = whole_runs[strategy]
-    with pytest.raises(KilledError):
-        run_in(tmp_path / "run", experiment, killed_after(round(share * replies)))
-    run, grid = run_in(tmp_path / "run", experiment)
-    pd.testing.assert_frame_equal(table_of(run), table, check_dtype=False)
-    for user, theta in enumerate(thetas):
-        resumed = load(run.path / "users" / f"user-000{user}" / "theta.safetensors")[0]
+        whole_runs[strategy] = whole_run(tmp_path_factory.mktemp("run"), experiment, SHARES)
+    whole = whole_runs[strategy]
+    run, grid = run_in(whole.killed[share], experiment)
+    pd.testing.assert_frame_equal(table_of(run), table_of(whole.run), check_dtype=False)
+    for user in (0, 1):
+        resumed, theta = run.theta(user), whole.run.theta(user)
         assert all(torch.equal(resumed[name], theta[name]) for name in theta)
-    # Of what was finished, nothing is done again.
-    assert len(grid.replies) <= replies - {0.1: 0, 0.3: 0}.get(share, replies // 5)
+    assert run.rounds() == whole.run.rounds()
+    # Done again is at most one of three rounds, what begins a run (roles, psi), and an attack that was not finished.
+    assert len(grid.replies) <= (1 - share) * whole.replies + whole.replies / 3 + 8
 
 
 def test_a_user_whose_state_is_damaged_is_named_and_costs_no_other_user_its_result(

@@ -30,8 +30,16 @@ pytestmark = pytest.mark.usefixtures("without_figures")
 
 
 @pytest.fixture
-def unbroken(small: Experiment, tmp_path: Path) -> RunFolder:
-    return run_in(tmp_path / "unbroken", small)[0]
+def unbroken(small: Experiment, tmp_path_factory: pytest.TempPathFactory, known: dict[str, RunFolder]) -> RunFolder:
+    """A run in which nothing has failed, the same one for all tests here: to be read."""
+    if not known:
+        known["unbroken"] = run_in(tmp_path_factory.mktemp("unbroken") / "run", small)[0]
+    return known["unbroken"]
+
+
+@pytest.fixture(scope="module")
+def known() -> dict[str, RunFolder]:
+    return {}
 
 
 @pytest.mark.with_figures
@@ -161,6 +169,42 @@ def test_what_failed_keeps_a_run_from_being_done_until_it_is_done_and_forgotten(
     assert run.failures() == []
     assert run.is_done()
     assert len(grid.of_type("evaluate.test") + grid.of_type("evaluate.itn")) == 1
+
+
+def test_a_run_whose_psi_has_changed_fails_and_is_not_complete(small: Experiment, tmp_path: Path) -> None:
+    def tamper(message: Message, reply: Message) -> Message:
+        if message.metadata.message_type == "query.psi":
+            reply.content.config_records["psi"]["digest"] = "5e" * 32
+        return reply
+
+    with pytest.raises(RunFailed, match=r"^psi has changed while users trained: the results of this run mean nothing$"):
+        run_in(tmp_path / "run", small, tamper)
+    assert not RunFolder(tmp_path / "run").has_table()
+
+
+def test_a_federation_of_other_nodes_than_the_experiment_needs_is_one_line(small: Experiment, tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", small)
+    with pytest.raises(RunFailed, match=r"^the nodes hold evaluator roles \[\], expected \[0\]$"):
+        run_experiment(InMemoryGrid([PROVIDER, *USERS]), run, run.experiment())
+
+
+def test_a_deployment_ends_with_the_table_of_a_simulation_and_gives_no_node_two_things_to_do(
+    small: Experiment, tmp_path: Path, unbroken: RunFolder
+) -> None:
+    roles = [("provider", 0), ("user", 0), ("user", 1), ("evaluator", 0)]
+    configs = [{"role": role, "partition-id": number} for role, number in roles]
+    run, grid = run_in(tmp_path / "run", small, configs=configs)
+    pd.testing.assert_frame_equal(table_of(run), table_of(unbroken), check_dtype=False)
+    assert set(grid.most_in_flight.values()) == {1}
+
+
+def test_in_a_simulation_attacks_are_sent_ahead_of_an_evaluator_that_keeps_nothing_between_them(
+    small: Experiment, tmp_path: Path
+) -> None:
+    users = {"count": 4, "partition": {"kind": "iid"}, "images": 24, "validation_images": 20}
+    _, grid = run_in(tmp_path / "run", Experiment.model_validate(small.model_dump() | {"users": users}))
+    assert grid.most_in_flight.pop(201 + 4) == 2
+    assert set(grid.most_in_flight.values()) == {1}
 
 
 def test_a_deployment_with_direct_exchange_is_told_to_relay(small: Experiment, tmp_path: Path) -> None:

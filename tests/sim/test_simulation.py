@@ -1,5 +1,6 @@
 """Whole runs, on real Flower and real Ray: what a user of the command line relies on."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -8,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -19,8 +19,12 @@ from typer.testing import CliRunner
 
 from roles.common.weights import load
 from sim.cli import cli
+from sim.config_files import load_experiment
 from sim.launch import processes_of
 from sim.progress import Status
+from sim.runs import RunFolder
+from sim.server_app import run_experiment
+from tests.sim.in_memory_grid import InMemoryGrid
 
 TINY = {
     "name": "tiny",
@@ -62,25 +66,12 @@ def veilsim(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
 
 
-RunTiny = Callable[..., Path]
-
-
 @pytest.fixture(scope="session")
-def run_tiny(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> RunTiny:
-    """Run the tiny experiment with overrides and return its folder."""
-
-    def run(name: str, *overrides: str) -> Path:
-        out = tmp_path_factory.mktemp("runs") / name
-        done = veilsim("run", tiny_config, *overrides, "--out", out)
-        assert done.returncode == 0, done.stdout + done.stderr + (out / "flower.log").read_text()[-3000:]
-        return out
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def direct_run(run_tiny: RunTiny) -> Path:
-    return run_tiny("direct", "runtime.exchange=direct", "runtime.workers=2")
+def direct_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "direct"
+    done = veilsim("run", tiny_config, "runtime.exchange=direct", "runtime.workers=2", "--out", out)
+    assert done.returncode == 0, done.stdout + done.stderr + (out / "flower.log").read_text()[-3000:]
+    return out
 
 
 def theta_of(run: Path, user: int) -> dict[str, torch.Tensor]:
@@ -136,21 +127,16 @@ def test_a_run_folder_holds_what_made_it(direct_run: Path) -> None:
     assert list(direct_run.rglob("*.partial")) == []
 
 
-def test_the_relay_with_one_worker_gives_the_same_thetas_and_table_with_the_psi_trained_before(
-    direct_run: Path, run_tiny: RunTiny
-) -> None:
-    relayed = run_tiny("relay", "runtime.exchange=relay", "runtime.workers=1")
-    assert_same_thetas(direct_run, relayed)
-    assert_same_tables(direct_run, relayed)
-    # The provider that counts for itself and the relay that counts for it have seen the same.
-    counted = [pd.read_json(run / "provider" / "load.json") for run in (direct_run, relayed)]
-    sums = [load[["requests", "images", "bytes"]].sum().to_dict() for load in counted]
-    assert sums[0] == sums[1]
-    # 24 requests a user in training, one for its images and one for the labels of its test images, and the attacks'.
-    assert sums[0]["requests"] > 3 * 26
-    first, second = (json.loads((run / "run.json").read_text())["psi"] for run in (direct_run, relayed))
-    assert second["reused"] is True
-    assert second["digest"] == first["digest"]
+def test_the_provider_counts_everything_that_it_is_asked(direct_run: Path) -> None:
+    counted = pd.read_json(direct_run / "provider" / "load.json")[["requests", "images"]].sum()
+    # Each user: its images' ids, 16 gradients, 8 validation passes, and the labels of its test images.
+    users = 3 * (1 + 16 + 8 + 1)
+    # Of users and control, the labels of what two inverse networks make of the test images; of the control, its own.
+    attacks = 3 * 2 + 3
+    # Transfer asks for the labels of each victim's images once an attacker; curious for what was seen, and for labels.
+    studies = 3 * 3 + 3 * 2
+    assert counted["requests"] == users + attacks + studies
+    assert counted["images"] == 3 * (8 * 33 + 8 * 20 + 30) + 30 * attacks + 30 * (3 * 3 + 3)
 
 
 def free_port() -> int:
@@ -159,8 +145,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_flwr_run_works_with_overrides_and_its_relayed_fedavg_equals_a_direct_one(
-    tiny_config: Path, run_tiny: RunTiny, tmp_path: Path
+def test_flwr_run_works_with_overrides_and_its_relayed_fedavg_equals_one_in_a_single_process(
+    tiny_config: Path, tmp_path: Path
 ) -> None:
     overrides = ["strategy.name=fedavg", "strategy.batch_norm=local", "strategy.rounds=2"]
     overrides += ["user.training.epochs=2", "studies=[]"]
@@ -203,7 +189,10 @@ def test_flwr_run_works_with_overrides_and_its_relayed_fedavg_equals_a_direct_on
     first, second = theta_of(run, 0), theta_of(run, 1)
     assert torch.equal(first["head.weight"], second["head.weight"])
     assert not torch.equal(first["down.0.1.running_mean"], second["down.0.1.running_mean"])
-    assert_same_thetas(run, run_tiny("fedavg", *overrides, "runtime.exchange=direct"))
+    settings_here = [setting.replace("auto", "3") for setting in settings.split()]
+    alone = RunFolder.create(tmp_path / "alone", load_experiment(tiny_config, settings_here))
+    run_experiment(InMemoryGrid(range(4)), alone, alone.experiment())
+    assert_same_thetas(run, alone.path)
 
 
 def rounds_of(run: Path, user: int) -> list[int]:
@@ -223,6 +212,7 @@ def killed_run(direct_run: Path, tiny_config: Path, tmp_path_factory: pytest.Tem
         time.sleep(0.02)
     while time.monotonic() < deadline and not all(rounds_of(out, user) for user in (0, 1)):
         time.sleep(0.02)
+    assert processes_of(out)
     process.kill()
     process.wait()
     assert all(1 <= max(rounds_of(out, user)) < 4 for user in (0, 1))
@@ -238,16 +228,42 @@ def test_killing_a_run_ends_everything_it_had_started(killed_run: Path) -> None:
     assert processes_of(killed_run) == []
 
 
-def test_a_killed_relayed_run_on_four_workers_resumes_on_three_to_the_thetas_and_table_of_an_unbroken_direct_one_on_two(
+def kill_a_worker(run: Path) -> None:
+    """Kill one of the processes that act for nodes, once users train."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        for process in processes_of(run) if Status.read(run).phase == "users" else []:
+            with contextlib.suppress(OSError):
+                if (Path("/proc") / str(process) / "cmdline").read_bytes().startswith(b"ray::ClientAppActor"):
+                    os.kill(process, signal.SIGKILL)
+                    return
+        time.sleep(0.02)
+
+
+def test_a_killed_run_that_then_loses_a_worker_says_so_in_a_line_and_ends_as_an_unbroken_one_when_resumed_again(
     killed_run: Path, direct_run: Path, tmp_path: Path
 ) -> None:
-    resumed = tmp_path / "resumed"
-    shutil.copytree(killed_run, resumed)
-    done = veilsim("run", "--resume", resumed, "runtime.workers=3")
+    run = tmp_path / "run"
+    shutil.copytree(killed_run, run)
+    command = [sys.executable, "-m", "sim.cli", "run", "--resume", str(run), "runtime.workers=3"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    kill_a_worker(run)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 1
+    (line,) = said.splitlines()
+    assert "a worker process died, most likely for want of memory (lower runtime.workers); nothing that was" in line
+    assert line.endswith(f"(resume with: veilsim run --resume {run})")
+    assert processes_of(run) == []
+
+    # Killed on four workers, resumed on three: the table of a direct run on two, with the psi that was trained for it.
+    done = veilsim("run", "--resume", run)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert yaml.safe_load((resumed / "config.yaml").read_text())["runtime"]["workers"] == 3
-    assert_same_thetas(resumed, direct_run)
-    assert_same_tables(resumed, direct_run)
+    assert yaml.safe_load((run / "config.yaml").read_text())["runtime"]["workers"] == 3
+    assert_same_thetas(run, direct_run)
+    assert_same_tables(run, direct_run)
+    here, there = (json.loads((folder / "run.json").read_text())["psi"] for folder in (run, direct_run))
+    assert here["reused"] is True
+    assert here["digest"] == there["digest"]
 
 
 def test_bad_input_is_one_line_and_exit_code_1() -> None:

@@ -16,7 +16,7 @@ from sim.messages import MessageError
 from sim.result_messages import decode_findings, encode_findings
 from sim.runs import RunFolder
 from sim.study_figures import draw_study
-from tests.sim.test_server_app import Tamper, run_in
+from tests.sim.in_process_run import Tamper, run_in
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 STUDIES = [
@@ -68,9 +68,22 @@ def failing(subject: str) -> Tamper:
     return tamper
 
 
+@pytest.fixture(scope="module")
+def known() -> dict[str, RunFolder]:
+    return {}
+
+
+@pytest.fixture
+def unbroken(studied: Experiment, tmp_path_factory: pytest.TempPathFactory, known: dict[str, RunFolder]) -> RunFolder:
+    """A run in which nothing has failed, the same one for all tests here: to be read."""
+    if not known:
+        known["unbroken"] = run_in(tmp_path_factory.mktemp("unbroken") / "run", studied)[0]
+    return known["unbroken"]
+
+
 @pytest.mark.with_figures
-def test_every_study_ends_with_a_table_a_picture_and_a_sentence(studied: Experiment, tmp_path: Path) -> None:
-    run, _ = run_in(tmp_path / "run", studied)
+def test_every_study_ends_with_a_table_a_picture_and_a_sentence(studied: Experiment, unbroken: RunFolder) -> None:
+    run = unbroken
     tables = tables_of(run)
     assert list(tables) == ["collusion", "curious", "inversion", "retrieval", "transfer", "utility"]
     users = ["user-0000", "user-0001"]
@@ -88,8 +101,9 @@ def test_every_study_ends_with_a_table_a_picture_and_a_sentence(studied: Experim
         assert f"- {study.kind}: " in (run.path / "summary.md").read_text()
 
 
-def test_a_part_that_fails_is_named_and_done_alone_when_the_run_is_resumed(studied: Experiment, tmp_path: Path) -> None:
-    unbroken, _ = run_in(tmp_path / "unbroken", studied)
+def test_a_part_that_fails_is_named_and_done_alone_when_the_run_is_resumed(
+    studied: Experiment, tmp_path: Path, unbroken: RunFolder
+) -> None:
     run, _ = run_in(tmp_path / "run", studied, failing("transfer/1"))
     assert list(tables_of(run)["transfer"]["attacker"]) == ["user-0000", "user-0000"]
     assert "1 of 2 parts failed; the first: 1 (no more disk)." in (run.path / "summary.md").read_text()
@@ -100,26 +114,18 @@ def test_a_part_that_fails_is_named_and_done_alone_when_the_run_is_resumed(studi
     assert "failed" not in (run.path / "summary.md").read_text()
 
 
-def test_users_who_have_not_published_are_left_out_of_studies(studied: Experiment, tmp_path: Path) -> None:
-    def tamper(message: Message, reply: Message) -> Message:
-        lost = message.metadata.message_type == "train" and message.metadata.dst_node_id == 201
-        return Message(Error(0, "no more disk"), reply_to=message) if lost else reply
-
-    tables = tables_of(run_in(tmp_path / "run", studied, tamper)[0])
-    assert list(tables["transfer"]["victim"]) == ["user-0001"]
-    assert tables["collusion"].empty  # nobody is left to collude
-
-
-def test_when_more_users_have_published_the_parts_of_studies_are_done_again(
-    studied: Experiment, tmp_path: Path
+def test_users_who_have_not_published_are_left_out_of_studies_whose_parts_are_done_again_once_they_have(
+    studied: Experiment, tmp_path: Path, unbroken: RunFolder
 ) -> None:
-    unbroken, _ = run_in(tmp_path / "unbroken", studied)
 
     def tamper(message: Message, reply: Message) -> Message:
         lost = message.metadata.message_type == "train" and message.metadata.dst_node_id == 201
         return Message(Error(0, "no more disk"), reply_to=message) if lost else reply
 
     run, _ = run_in(tmp_path / "run", studied, tamper)
+    tables = tables_of(run)
+    assert list(tables["transfer"]["victim"]) == ["user-0001"]
+    assert tables["collusion"].empty  # nobody is left to collude
     run.keep_failure("study-collusion-7-1", "a part that there was among other users")
     run, grid = run_in(tmp_path / "run", studied)
     assert_same(tables_of(run), tables_of(unbroken))
@@ -128,17 +134,13 @@ def test_when_more_users_have_published_the_parts_of_studies_are_done_again(
     assert grid.of_type("evaluate.study") and not again.of_type("evaluate.study")
 
 
-def test_the_provider_keeps_nothing_where_no_study_is_about_what_it_sees(studied: Experiment, tmp_path: Path) -> None:
-    others = studied.model_copy(update={"studies": tuple(s for s in studied.studies if s.kind != "curious")})
-    run, _ = run_in(tmp_path / "run", others)
-    assert not list(run.path.rglob("*.bin"))
-
-
-def test_watching_users_changes_nothing_of_what_they_publish(studied: Experiment, tmp_path: Path) -> None:
-    watched, _ = run_in(tmp_path / "watched", studied)
-    alone, _ = run_in(tmp_path / "alone", studied.model_copy(update={"studies": ()}))
+def test_watching_users_changes_nothing_of_what_they_publish_and_nobody_is_watched_unless_a_study_asks(
+    studied: Experiment, tmp_path: Path, unbroken: RunFolder
+) -> None:
+    alone, _ = run_in(tmp_path / "alone", studied.model_copy(update={"studies": studied.studies[:1]}))
+    assert list(unbroken.path.rglob("*.bin")) and not list(alone.path.rglob("*.bin"))
     for user in range(2):
-        one, other = watched.theta(user), alone.theta(user)
+        one, other = unbroken.theta(user), alone.theta(user)
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 

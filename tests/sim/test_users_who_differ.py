@@ -6,17 +6,16 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from flwr.app import RecordDict
 
 import roles.provider.pupils
 import roles.user.lessons
+from roles.common.exchange import PSI, Classify
 from roles.common.weights import load
 from sim.config import Experiment
-from tests.sim.in_process_run import (
-    KilledError,
-    killed_after,
-    run_in,
-    table_of,
-)
+from sim.messages import JOB, decode_request, split
+from tests.sim.in_memory_grid import InMemoryGrid
+from tests.sim.in_process_run import Whole, run_in, table_of, whole_run
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -26,12 +25,13 @@ SETTINGS: list[dict[str, Any]] = [
     {"protection": {"kind": "tanaka"}},
     {"protection": {"kind": "pixel"}},
     {"protection": {"kind": "pixel", "key": "per_image", "shuffle": True}},
+    {"protection": {"kind": "gan"}},
 ]
 
 
 @pytest.fixture
 def mixed(small: Experiment) -> Experiment:
-    users = {"count": 6, "partition": {"kind": "all"}, "images": 30, "validation_images": 20, "settings": SETTINGS}
+    users = {"count": 7, "partition": {"kind": "all"}, "images": 30, "validation_images": 20, "settings": SETTINGS}
     classifier = {"crop_padding": 0, "training": {"epochs": 2, "lr": 0.01, "batch_size": 256}}
     return Experiment.model_validate(small.model_dump() | {"users": users, "classifier": classifier})
 
@@ -43,38 +43,54 @@ def short_lessons(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roles.provider.pupils, "LESSON_IMAGES", 10)
 
 
+def classifiers_asked(grid: InMemoryGrid) -> set[int]:
+    """Return whose classifiers were asked for labels."""
+    asked: set[int] = set()
+    for message in grid.of_type("query.classify"):
+        numbered = RecordDict({key: record for key, record in message.content.items() if key != JOB})
+        requests = (decode_request("query.classify", content) for content in split(numbered).values())
+        asked |= {request.user for request in requests if isinstance(request, Classify)}
+    return asked
+
+
 @pytest.mark.with_figures
 def test_users_of_every_kind_of_protection_share_a_run(mixed: Experiment, tmp_path: Path) -> None:
-    run, _ = run_in(tmp_path / "run", mixed)
+    run, grid = run_in(tmp_path / "run", mixed)
     table = table_of(run)
     assert (table["failure"].fillna("") == "").all()
-    assert list(table["setting"][:6]) == [
+    assert list(table["setting"][:7]) == [
         "alpha 0.3, width 3",
         "plain",
         "tanaka",
         "pixel",
         "pixel, key per_image, shuffle",
+        "gan",
         "alpha 0.3, width 3",
     ]
-    assert (table["images"][:6] == 30).all()
+    assert (table["images"][:7] == 30).all()
     # The two users of one setting have networks of their own, of the width that it says.
-    thetas = [load(run.path / "users" / f"user-000{user}" / "theta.safetensors")[0] for user in range(6)]
+    thetas = [load(run.path / "users" / f"user-000{user}" / "theta.safetensors")[0] for user in range(7)]
     assert thetas[0]["head.weight"].shape[1] == 3
-    assert not torch.equal(thetas[0]["head.weight"], thetas[5]["head.weight"])
+    assert not torch.equal(thetas[0]["head.weight"], thetas[6]["head.weight"])
     assert [len(theta) for theta in thetas[1:5]] == [0, 0, 0, 0]
+    # The GAN-based scheme's network is published as the paper's is, and no epoch of it is selected by a loss.
+    assert thetas[5].keys() == thetas[6].keys()
+    assert table.loc["user-0005", "selected_epoch"] == mixed.user.training.epochs
     # Plain images are themselves, and psi is as good on them as it is; FR-Attack is for pixels.
     plain = table.loc["user-0001"]
     assert plain["protected_ssim"] == pytest.approx(1)
     assert plain["accuracy"] == plain["plain_accuracy"]
     assert plain["queries"] == 0
-    assert list(table["fr_attack_psnr"].notna()) == [False, False, False, True, True, False, False]
+    assert list(table["fr_attack_psnr"].notna()) == [False, False, False, True, True, False, False, False]
     # Where all images share a key, a few known pairs give every image back.
-    assert list(table["key_attack_ssim"].fillna(0) > 0.99) == [False, False, True, True, False, False, False]
+    assert list(table["key_attack_ssim"].fillna(0) > 0.99) == [False, False, True, True, False, False, False, False]
     assert list(table["verdict"][2:4]) == ["recovered", "recovered"]
     # In each of psi's two epochs a lesson of all 30 images and an exam of 20.
     for user in ("user-0002", "user-0003", "user-0004"):
         assert (table.loc[user, "queries"], table.loc[user, "queried_images"]) == (4, 100)
         assert table.loc[user, "protected_ssim"] < 0.5
+    # Their images are classified by classifiers of their own, all others' by psi.
+    assert classifiers_asked(grid) == {PSI, 2, 3, 4}
     summary = (run.path / "summary.md").read_text()
     assert "Images under pixel and tanaka encryption are classified by a classifier" in summary
 
@@ -88,21 +104,21 @@ def test_users_of_one_network_and_several_alphas_are_drawn_over_alpha(small: Exp
     assert drawn == {"strips-over-alpha-relu1_2-width-2.png"}
 
 
+SHARES = (0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.9)
+
+
 @pytest.fixture(scope="module")
-def whole_run() -> list[Any]:
-    """The table of a run that was not killed and how many replies it took, once there was one."""
-    return []
+def known() -> dict[str, Whole]:
+    return {}
 
 
 @pytest.mark.usefixtures("short_lessons")
-@pytest.mark.parametrize("share", [0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.9])
+@pytest.mark.parametrize("share", SHARES)
 def test_a_run_of_all_kinds_killed_at_any_message_resumes_to_the_same_table(
-    mixed: Experiment, tmp_path: Path, whole_run: list[Any], share: float
+    mixed: Experiment, tmp_path_factory: pytest.TempPathFactory, known: dict[str, Whole], share: float
 ) -> None:
-    if not whole_run:
-        run, grid = run_in(tmp_path / "whole", mixed)
-        whole_run += table_of(run), len(grid.replies)
-    table, replies = whole_run
-    with pytest.raises(KilledError):
-        run_in(tmp_path / "run", mixed, killed_after(round(share * replies)))
-    pd.testing.assert_frame_equal(table_of(run_in(tmp_path / "run", mixed)[0]), table, check_dtype=False)
+    if not known:
+        known["run"] = whole_run(tmp_path_factory.mktemp("run"), mixed, SHARES)
+    whole = known["run"]
+    run, _ = run_in(whole.killed[share], mixed)
+    pd.testing.assert_frame_equal(table_of(run), table_of(whole.run), check_dtype=False)

@@ -14,7 +14,7 @@ from roles.evaluator import attack
 from roles.evaluator.attack import AttackConfig, AttackResult, evaluate_protection
 from roles.evaluator.baselines import class_means, mean_image
 from roles.evaluator.itn import ItnConfig
-from roles.evaluator.measures import psnr
+from roles.evaluator.measures import psnr, ssim
 
 Start = Callable[[dict[str, Tensor]], Work[AttackResult]]
 
@@ -66,14 +66,23 @@ def flattened(result: AttackResult) -> dict[str, Tensor]:
     return tensors | result.pictures
 
 
-def test_every_set_of_images_is_measured_against_the_plain_test_images(start: Start, store: ImageStore) -> None:
-    result = drive(start({}), by_brightness)
+def test_every_set_of_images_is_measured_against_the_plain_test_images(
+    config: AttackConfig, store: ImageStore, compute: Compute
+) -> None:
+    result = drive(
+        evaluate_protection(invert, store, config.model_copy(update={"pictures": 10}), compute, 0, {}), by_brightness
+    )
     plain, labels = store.images("test")[:10], load_labels(store.folder, "test")[:10]
-    assert torch.equal(result.protected.psnr, psnr(255 - plain, plain))
-    predicted = by_brightness(Classify(255 - plain))
-    assert isinstance(predicted, Predictions)
-    assert result.protected.accuracy == (predicted.labels == labels).double().mean().item()
     assert list(result.estimates) == ["small", "other"]
+    assert torch.equal(result.pictures["protected"], 255 - plain)
+    for name, measured in {"protected": result.protected, **result.estimates}.items():
+        images = result.pictures[name]
+        predicted = by_brightness(Classify(images))
+        assert isinstance(predicted, Predictions)
+        assert torch.equal(measured.psnr, psnr(images, plain))
+        assert torch.equal(measured.ssim, ssim(images, plain))
+        assert measured.accuracy == (predicted.labels == labels).double().mean().item()
+    assert len({measured.accuracy for measured in (result.protected, *result.estimates.values())}) > 1
     for measured in (result.protected, *result.estimates.values(), *result.baselines.values()):
         assert measured.psnr.shape == measured.ssim.shape == (10,)
         assert measured.psnr.dtype == measured.ssim.dtype == torch.float32
@@ -82,7 +91,11 @@ def test_every_set_of_images_is_measured_against_the_plain_test_images(start: St
     assert list(result.curves["small"][0]) == ["epoch", "step", "train_loss", "validation_loss"]
     assert [row["epoch"] for row in result.curves["small"]] == [1, 2]
     assert list(result.pictures) == ["plain", "protected", "small", "other"]
-    assert torch.equal(result.pictures["protected"], 255 - plain[:3])
+
+
+def test_as_many_pictures_are_kept_as_the_config_says(start: Start, store: ImageStore) -> None:
+    result = drive(start({}), by_brightness)
+    assert torch.equal(result.pictures["protected"], 255 - store.images("test")[:3])
     assert all(p.dtype == torch.uint8 and p.shape == (3, 3, 32, 32) for p in result.pictures.values())
 
 

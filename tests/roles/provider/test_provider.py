@@ -18,13 +18,16 @@ from roles.common.exchange import (
     LossGradient,
     LossValues,
     Predictions,
+    Published,
+    Recall,
     Request,
     TrainingImages,
     expect,
+    other_classifier,
 )
 from roles.common.images import to_unit
 from roles.common.labels import load_labels
-from roles.common.weights import State, digest, load_into
+from roles.common.weights import State, cpu_state, digest, load_into
 from roles.provider.classifiers import Classifier
 from roles.provider.provider import Provider
 from roles.provider.pupils import Pupils
@@ -125,6 +128,21 @@ def test_bitmaps_are_classified_as_psi_classifies_them(provider: Provider, psi: 
     assert answer.labels.dtype == torch.int64
 
 
+def test_bitmaps_are_classified_by_another_classifier_where_it_is_asked_for(
+    tiny: ImageStore, compute: Compute, psi: State, no_pupils: Pupils
+) -> None:
+    torch.manual_seed(1)
+    other = cpu_state(Classifier("resnet20", 10))
+    provider = Provider("resnet20", psi, tiny, compute, [], IDS, no_pupils, others=[("resnet20", other)])
+    images = tiny.images("test")[:40]
+    with torch.no_grad():
+        expected = own_psi(other)(to_unit(images)).argmax(1)
+    assert torch.equal(expect(provider.answer(Classify(images, other_classifier(0))), Predictions).labels, expected)
+    assert not torch.equal(expect(provider.answer(Classify(images)), Predictions).labels, expected)
+    with pytest.raises(ExchangeError, match=r"^other classifier 1 is unknown: there are 1$"):
+        provider.answer(Classify(images, other_classifier(1)))
+
+
 def test_no_answer_changes_psi_not_even_the_buffers_of_batch_norm(provider: Provider, psi: State) -> None:
     before = provider.digest()
     assert before == digest(psi)
@@ -189,6 +207,8 @@ BAD: dict[str, tuple[Request, str]] = {
     "validation nan": (Losses(with_value(torch.nan), IDS), "finite values"),
     "float classify": (Classify(protected()), "images are torch.float32 .* expected torch.uint8"),
     "empty classify": (Classify(torch.zeros(0, 3, 8, 8, dtype=torch.uint8)), "with N > 0"),
+    "recall": (Recall(0), "this provider keeps nothing of what its users send"),
+    "published": (Published(0), "the provider does not know what users have published"),
     "channels classify": (Classify(torch.zeros(2, 4, 8, 8, dtype=torch.uint8)), r"\(2, 4, 8, 8\)"),
 }
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from roles.common.compute import Compute
-from roles.common.exchange import Exam, ExchangeError, Lesson, LossValues, Request
+from roles.common.exchange import Classify, Exam, ExchangeError, Lesson, LossValues, Predictions, Request, expect
 from roles.common.recipes import Recipe
 from roles.provider.classifiers import Adaptation, ClassifierName
 from roles.provider.provider import Provider
@@ -139,6 +139,18 @@ def test_a_pupil_that_diverges_says_so(start: Start) -> None:
     reason = r"^the classifier of user 0 diverged in lesson 0: lower classifier.training.lr$"
     with pytest.raises(ValueError, match=reason):
         pupils.lesson(0, 0, *lesson())
+
+
+def test_the_images_of_a_user_with_a_key_are_classified_by_its_own_classifier_and_not_by_psi(
+    start: Start, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pupils, (images, labels) = start(), lesson()
+    for number in range(10):
+        pupils.lesson(2, number, images, labels)
+    pupils.exam(2, 10, images, labels)
+    monkeypatch.setattr(provider, "_pupils", pupils)
+    assert torch.equal(expect(provider.answer(Classify(images, 2)), Predictions).labels, labels)
+    assert not torch.equal(expect(provider.answer(Classify(images)), Predictions).labels, labels)
 
 
 def test_the_provider_looks_up_the_labels_of_lessons_in_the_train_set_and_of_exams_in_the_validation_set(

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from roles.common.compute import Compute
 from roles.common.data import ImageStore
-from roles.common.exchange import drive
+from roles.common.exchange import Answer, Losses, LossValues, Request, drive
 from roles.common.images import to_unit
 from roles.user.features import FeaturesConfig, feature_loss, shared_features
 from roles.user.gan import Adversary, GanConfig
 from roles.user.training import TransformerTraining
+from tests.roles.user.conftest import PlainProvider
 
 PHI = shared_features(FeaturesConfig(layer="relu1_2"))
 PIXELS_ALONE = {"adversarial": 0.0, "perceptual": 0.0, "pixel": 1.0}
@@ -136,6 +137,20 @@ def test_alpha_is_without_effect(start: Callable[..., TransformerTraining], prov
         training = start(protection=gan, alpha=alpha)
         drive(training.run(1, 1), provider.answer)  # type: ignore[attr-defined]
         ends.append((training.selected_epoch, training.selected_theta()["head.weight"]))
-    # The last epoch's is published, whatever its losses.
-    assert ends[0][0] == ends[1][0] == 3
+    assert ends[0][0] == ends[1][0]
     assert torch.equal(ends[0][1], ends[1][1])
+
+
+def test_the_last_epochs_network_is_published_whatever_its_losses(
+    start: Callable[..., TransformerTraining], provider: PlainProvider
+) -> None:
+    losses = iter((1.0, 2.0, 3.0))
+
+    def worse_and_worse(request: Request) -> Answer:
+        answer = provider.answer(request)
+        return LossValues(next(losses), 1) if isinstance(request, Losses) else answer
+
+    training = start(protection=GanConfig(kind="gan"))
+    drive(training.run(1, 1), worse_and_worse)
+    assert training.selected_epoch == 3
+    assert torch.equal(training.selected_theta()["head.weight"], training.theta()["head.weight"])

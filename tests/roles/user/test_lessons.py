@@ -145,6 +145,15 @@ def test_the_key_follows_from_seed_and_user_alone(tiny: ImageStore) -> None:
         assert not torch.equal(first, encryption_of(config, 1, 1).protect(images, numbers))
 
 
+def test_users_of_one_own_seed_have_one_key(tiny: ImageStore) -> None:
+    images, numbers = tiny.images("test")[:4], torch.arange(4)
+    for protection in PROTECTIONS:
+        config = UserConfig(protection=protection, seed=5)
+        first = encryption_of(config, 1, 0).protect(images, numbers)
+        assert torch.equal(first, encryption_of(config, 2, 0).protect(images, numbers))
+        assert not torch.equal(first, encryption_of(config, 1, 1).protect(images, numbers))
+
+
 def test_no_two_images_of_different_splits_have_one_number() -> None:
     numbers = [image_numbers(split, torch.arange(60_000)) for split in ("train", "validation", "test")]  # type: ignore[arg-type]
     assert len(torch.cat(numbers).unique()) == 180_000

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from roles.common.compute import Compute
 from roles.common.data import ImageStore
 from roles.common.exchange import (
     Answer,
@@ -246,6 +247,20 @@ def test_user_and_seed_decide_the_result_and_nothing_else(start: StartTraining, 
 
     assert theta() == theta(user=1, seed=0)
     assert len({theta(), theta(user=0), theta(seed=1)}) == 3
+
+
+def test_users_of_one_own_seed_train_alike_whatever_their_numbers(
+    config: UserConfig, tiny: ImageStore, compute: Compute, provider: Provider
+) -> None:
+    alike = config.model_copy(update={"seed": 5, "training": Recipe(epochs=0.5, batch_size=4)})
+
+    def theta(user: int, seed: int = 0, config: UserConfig = alike) -> str:
+        training = TransformerTraining(config, user, seed, tiny, compute)
+        drive(training.run(1, 1), provider.answer)
+        return digest(training.theta())
+
+    assert theta(1) == theta(2)
+    assert len({theta(1), theta(1, seed=1), theta(1, config=alike.model_copy(update={"seed": 6}))}) == 3
 
 
 def scripted(provider: Provider, *losses: float) -> Callable[[Request], Answer]:
