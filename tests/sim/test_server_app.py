@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -266,3 +267,18 @@ def test_every_accuracy_and_ssim_has_an_interval_over_the_test_images_and_every_
     described = (run.path / "columns.md").read_text()
     assert all(f"| `{column}` |" in described for column in ["subject", *table.columns])
     assert "this axis of the sweep" not in described
+
+
+def test_the_readmes_way_to_attack_a_published_network_again_gives_an_ssim(unbroken: RunFolder) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (code,) = (block for block in readme.split("```python\n")[1:] if "inverse_network(" in block)
+    code = code.partition("```")[0].replace("runs/quickstart-20260101-120000", str(unbroken.path))
+    # The network that was published here is of images of 8 pixels.
+    code = code.replace("user = run.experiment(), 2", "user = run.experiment(), 1").replace(
+        "width=8", "width=1, depth=2"
+    )
+    *lines, last = code.strip().splitlines()
+    names: dict[str, Any] = {}
+    exec("\n".join(lines), names)
+    assert -1 <= eval(last, names).item() <= 1
+    assert len(names["curve"]) == 20

@@ -15,6 +15,7 @@ from sim.config import Experiment
 from sim.messages import MessageError
 from sim.result_messages import decode_findings, encode_findings
 from sim.runs import RunFolder
+from sim.studies import report_studies
 from sim.study_figures import draw_study
 from tests.sim.in_process_run import Tamper, run_in
 
@@ -84,6 +85,7 @@ def unbroken(studied: Experiment, tmp_path_factory: pytest.TempPathFactory, know
 @pytest.mark.with_figures
 def test_every_study_ends_with_a_table_a_picture_and_a_sentence(studied: Experiment, unbroken: RunFolder) -> None:
     run = unbroken
+    report_studies(run, studied)  # others here draw nothing
     tables = tables_of(run)
     assert list(tables) == ["collusion", "curious", "inversion", "retrieval", "transfer", "utility"]
     users = ["user-0000", "user-0001"]
