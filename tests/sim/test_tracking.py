@@ -1,14 +1,15 @@
 """A run in TensorBoard and MLflow: what is shown, once, and what goes wrong there costs nothing."""
 
-import importlib
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pandas as pd
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from roles.evaluator.attack import AttackResult, Measured
 from sim.config import Experiment
@@ -84,8 +85,7 @@ def test_a_tracker_that_fails_is_a_warning(run: RunFolder, monkeypatch: pytest.M
 
 
 def events_of(folder: Path) -> Any:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    events = accumulator.EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
     events.Reload()
     return events
 
@@ -94,12 +94,6 @@ def scalars(folder: Path, tag: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in events_of(folder).Scalars(tag)]
 
 
-@pytest.fixture
-def tensorboard() -> None:
-    pytest.importorskip("tensorboard")
-
-
-@pytest.mark.usefixtures("tensorboard")
 def test_a_user_that_has_published_shows_its_learning_curve_by_step(run: RunFolder) -> None:
     tracker_of(run, tensorboard=True).published(1)
     folder = run.path / "tensorboard"
@@ -108,7 +102,6 @@ def test_a_user_that_has_published_shows_its_learning_curve_by_step(run: RunFold
     assert not (folder / "user-0000").exists()
 
 
-@pytest.mark.usefixtures("tensorboard")
 def test_results_are_the_measures_of_every_row_that_has_some_and_its_pictures(run: RunFolder) -> None:
     show(run, tensorboard=True)
     folder = run.path / "tensorboard"
@@ -119,7 +112,6 @@ def test_results_are_the_measures_of_every_row_that_has_some_and_its_pictures(ru
     assert not (run.path / "state" / "events").exists() or not any((run.path / "state" / "events").iterdir())
 
 
-@pytest.mark.usefixtures("tensorboard")
 def test_a_resumed_run_shows_everything_once_and_what_its_killed_attempt_had_not_shown(run: RunFolder) -> None:
     show(run, tensorboard=True)
     shutil.rmtree(run.path / "tensorboard" / "user-0000")
@@ -131,7 +123,6 @@ def test_a_resumed_run_shows_everything_once_and_what_its_killed_attempt_had_not
         assert scalars(folder, "result/accuracy") == [(0, pytest.approx(0.9))]
 
 
-@pytest.mark.usefixtures("tensorboard")
 def test_showing_a_user_takes_a_small_part_of_a_second(run: RunFolder) -> None:
     tracker = tracker_of(run, tensorboard=True)
     tracker.published(0)  # imports TensorBoard
@@ -147,7 +138,6 @@ def test_showing_a_user_takes_a_small_part_of_a_second(run: RunFolder) -> None:
 @pytest.fixture
 def client(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A client of the folder beside the run."""
-    mlflow = pytest.importorskip("mlflow")
     for name in ("MLFLOW_ALLOW_FILE_STORE", "MLFLOW_DISABLE_TELEMETRY"):
         monkeypatch.setenv(name, "true")
     return mlflow.MlflowClient((run.path.parent / "mlruns").as_uri())
@@ -194,6 +184,5 @@ def test_runs_of_one_config_stand_side_by_side(run: RunFolder, client: Any) -> N
 
 def test_a_tracking_uri_is_where_the_run_goes(run: RunFolder, client: Any, tmp_path: Path) -> None:
     show(run, mlflow=(tmp_path / "elsewhere").as_uri())
-    mlflow = importlib.import_module("mlflow")
     assert only_run(mlflow.MlflowClient((tmp_path / "elsewhere").as_uri())).info.run_name == "the-run"
     assert client.get_experiment_by_name("small") is None
