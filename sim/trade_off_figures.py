@@ -15,6 +15,8 @@ from sim.figure_style import COLUMN, STYLE, Target, draw_legend, look_of, save_f
 _MOST_LABELS = 32
 _LABEL_SIZE = 5
 """In points."""
+_SHIFTS = (0.1, -1.1, 1.2, -2.2, 2.3, -3.3, 3.4, -4.4, 4.5, -5.5, 5.6, -6.6)
+"""Where names may stand above or below their marks, in their heights, the nearest first."""
 _MOST_TICKS = 8
 
 
@@ -68,7 +70,10 @@ def draw_trade_off(to: Target, points: list[TradeOff], hidden: tuple[float, floa
 
 
 def _label(figure: Figure, ax: Axes, points: list[TradeOff]) -> None:
-    """Write the names of marks beside them, each where it covers no other, if there is such a place."""
+    """Write the names of marks beside them, each where it covers no other, if there is such a place.
+
+    Names come in the order of the marks' heights, and are joined to a mark that they stand far from by a line.
+    """
     figure.draw_without_rendering()  # places are known once the layout is
     marks: dict[tuple[int, int], list[TradeOff]] = {}
     for point in points:
@@ -76,17 +81,19 @@ def _label(figure: Figure, ax: Axes, points: list[TradeOff]) -> None:
         marks.setdefault((round(x), round(y)), []).append(point)
     unit = figure.dpi / 72
     taken = [Bbox.from_extents(x - 2 * unit, y - 2 * unit, x + 2 * unit, y + 2 * unit) for x, y in marks]
-    for (x, y), own in marks.items():
+    for (x, y), own in sorted(marks.items(), key=lambda mark: -mark[0][1]):
         label = own[0].label if len(own) == 1 else f"{own[0].label} and {len(own) - 1} more"
         width, height = (0.55 * len(label) + 0.3) * _LABEL_SIZE * unit, _LABEL_SIZE * unit
         boxes = [
             Bbox.from_bounds(x + (3 * unit if right else -3 * unit - width), y + shift * height, width, height)
-            for shift in (0.1, -1.1, 1.2, -2.2, 2.3, -3.3)
+            for shift in _SHIFTS
             for right in (True, False)
         ]
-        inside = [box for box in boxes if ax.bbox.containsx(box.x0) and ax.bbox.containsx(box.x1)] or boxes
-        box = min(inside, key=lambda box: sum(box.overlaps(other) for other in taken))
+        inside = [box for box in boxes if ax.bbox.contains(box.x0, box.y0) and ax.bbox.contains(box.x1, box.y1)]
+        box = min(inside or boxes, key=lambda box: sum(_common_area(box, other) for other in taken))
         taken.append(box)
+        far = not y - 1.5 * height <= box.y0 <= y + 0.5 * height
+        end = {"relpos": (0 if box.x0 > x else 1, 0.5), "shrinkA": 0, "shrinkB": 2}
         ax.annotate(
             label,
             (own[0].gain, own[0].accuracy),
@@ -94,7 +101,13 @@ def _label(figure: Figure, ax: Axes, points: list[TradeOff]) -> None:
             textcoords="offset points",
             size=_LABEL_SIZE,
             color="0.3",
+            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.4, **end} if far else None,
         )
+
+
+def _common_area(one: Bbox, other: Bbox) -> float:
+    common = Bbox.intersection(one, other)
+    return 0.0 if common is None else float(common.width * common.height)
 
 
 def draw_accuracy(to: Target, lines: dict[str, list[tuple[float, float]]], plain: float) -> None:
