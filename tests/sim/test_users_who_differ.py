@@ -14,6 +14,8 @@ from roles.common.exchange import PSI, Classify
 from roles.common.weights import load
 from sim.config import Experiment
 from sim.messages import JOB, decode_request, split
+from sim.run_figures import draw_run
+from tests.sim import made_up_run
 from tests.sim.in_memory_grid import InMemoryGrid
 from tests.sim.in_process_run import Whole, run_in, table_of, whole_run
 
@@ -95,13 +97,13 @@ def test_users_of_every_kind_of_protection_share_a_run(mixed: Experiment, tmp_pa
     assert "Images under pixel and tanaka encryption are classified by a classifier" in summary
 
 
-@pytest.mark.with_figures
-def test_users_of_one_network_and_several_alphas_are_drawn_over_alpha(small: Experiment, tmp_path: Path) -> None:
+def test_users_of_one_network_and_several_alphas_are_drawn_over_alpha(tmp_path: Path) -> None:
     settings = [{"alpha": 0.3}, {"alpha": 0.1}, {"alpha": 0.3, "width": 3}]
-    users = small.users.model_dump() | {"count": 3, "partition": {"kind": "iid"}, "images": 24, "settings": settings}
-    run, _ = run_in(tmp_path / "run", Experiment.model_validate(small.model_dump() | {"users": users}))
+    experiment = made_up_run.experiment_of(3, users={"count": 3, "settings": settings})
+    run = made_up_run.make(tmp_path / "run", experiment)
+    draw_run(run, experiment, pd.read_parquet(run.path / "table.parquet"), [0])
     drawn = {path.name for path in (run.path / "figures").glob("strips-over-alpha-*.png")}
-    assert drawn == {"strips-over-alpha-relu1_2-width-2.png"}
+    assert drawn == {"strips-over-alpha-relu2_2-width-64.png"}
 
 
 SHARES = (0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.9)
