@@ -64,10 +64,12 @@ def failing(message_type: str, node: int = 201, reason: str = "no more disk") ->
     return tamper
 
 
-def attack_failing(subject: str) -> Tamper:
+def evaluation_failing(subject: str, reason: str = "out of memory") -> Tamper:
+    """Lose what an evaluator says of a subject: an attack, or a part of a study."""
+
     def tamper(message: Message, reply: Message) -> Message:
         asked = message.content.config_records.get("config", {}).get("subject")
-        return Message(Error(0, "out of memory"), reply_to=message) if asked == subject else reply
+        return Message(Error(0, reason), reply_to=message) if asked == subject else reply
 
     return tamper
 

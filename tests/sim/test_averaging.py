@@ -8,18 +8,13 @@ import torch
 from flwr.app import Error, Message
 
 import sim
-import sim.server_app
 from roles.common.weights import without_statistics
 from sim.config import Experiment
 from sim.messages import JOB, METRICS
 from sim.runs import RunFolder
 from sim.server_app import RunFailed
 from tests.sim.in_memory_grid import USERS
-from tests.sim.in_process_run import (
-    run_in,
-    table_of,
-    with_strategy,
-)
+from tests.sim.in_process_run import run_in, table_of, with_strategy
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -59,15 +54,19 @@ def test_how_the_average_of_each_round_does_is_kept_and_asked_of_no_more_users_t
     assert rounds["validation_accuracy"].iloc[-1] == pytest.approx(sum(a["accuracy"] for a in last) / per_round)
 
 
-def test_a_user_that_misses_the_last_round_of_averaging_shares_in_the_average_even_when_resumed(
+def test_a_user_that_has_missed_the_last_round_of_averaging_shares_in_the_average_when_the_run_is_resumed(
     small: Experiment, tmp_path: Path
 ) -> None:
     def tamper(message: Message, reply: Message) -> Message:
-        config = message.content.config_records.get(JOB, {})
-        lost = message.metadata.message_type == "train" and message.metadata.dst_node_id == 201
-        return Message(Error(0, "no disk"), reply_to=message) if lost and config["server-round"] == 3 else reply
+        kind, config = message.metadata.message_type, message.content.config_records.get(JOB, {})
+        lost = kind == "query.publish" or (kind == "train" and config["server-round"] == 3)
+        return Message(Error(0, "no disk"), reply_to=message) if lost and message.metadata.dst_node_id == 201 else reply
 
-    run, _ = run_in(tmp_path / "run", with_strategy(small, "fedavg, local batch norm"), tamper)
+    experiment = with_strategy(small, "fedavg, local batch norm")
+    run, _ = run_in(tmp_path / "run", experiment, tamper)
+    assert list(table_of(run)["failure"]) == ["no disk", "", ""]
+    run, grid = run_in(tmp_path / "run", experiment)
+    assert not grid.of_type("train")
     table = table_of(run)
     assert list(table["failure"]) == ["", "", ""]
     # Of three rounds for four steps, it has gone through two.

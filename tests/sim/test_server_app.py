@@ -20,7 +20,7 @@ from tests.sim.in_process_run import (
     EVALUATOR,
     STRATEGIES,
     Tamper,
-    attack_failing,
+    evaluation_failing,
     failing,
     run_in,
     table_of,
@@ -97,7 +97,7 @@ def test_a_user_that_fails_anywhere_is_named_alone_and_tried_again_when_resumed(
 
 
 def test_an_attack_that_fails_is_named_in_its_users_row(small: Experiment, tmp_path: Path, unbroken: RunFolder) -> None:
-    run, _ = run_in(tmp_path / "run", small, attack_failing("user-0001"))
+    run, _ = run_in(tmp_path / "run", small, evaluation_failing("user-0001"))
     table = table_of(run)
     assert table.loc["user-0001", "failure"] == "out of memory"
     assert table.loc["user-0000", "failure"] == ""
@@ -155,8 +155,8 @@ def test_without_any_user_that_finished_the_run_fails_with_the_reason_and_attack
     [
         # The attack on what all publish is another user's as well, and is done.
         (failing("evaluate.test", node=202), "user-0001"),
-        (attack_failing("shared"), "shared"),
-        (attack_failing("control-blur"), "control-blur"),
+        (evaluation_failing("shared"), "shared"),
+        (evaluation_failing("control-blur"), "control-blur"),
     ],
 )
 def test_what_failed_keeps_a_run_from_being_done_until_it_is_done_and_forgotten(

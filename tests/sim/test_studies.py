@@ -17,7 +17,7 @@ from sim.result_messages import decode_findings, encode_findings
 from sim.runs import RunFolder
 from sim.studies import report_studies
 from sim.study_figures import draw_study
-from tests.sim.in_process_run import Tamper, run_in
+from tests.sim.in_process_run import evaluation_failing, run_in
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 STUDIES = [
@@ -28,27 +28,13 @@ STUDIES = [
     {"kind": "curious", "pairs": 18, "images": 6},
     {"kind": "utility", "images": 6},
 ]
-CLASSIFIER = {"crop_padding": 0, "training": {"epochs": 0.2, "lr": 0.01}}
 
 
 @pytest.fixture
-def studied(experiment: Experiment) -> Experiment:
-    return Experiment.model_validate(
-        experiment.model_dump()
-        | {
-            "classifier": CLASSIFIER,
-            "other_classifiers": [{"seed": 1}],
-            "attack": {
-                "pairs": 8,
-                "test_images": 6,
-                "pictures": 2,
-                "blur_sigma": 0.5,
-                "itns": [{"name": "itn", "width": 1, "depth": 2, "training": {"epochs": 1}}],
-            },
-            "studies": STUDIES,
-            "runtime": experiment.runtime.model_dump() | {"evaluators": 1},
-        }
-    )
+def studied(small: Experiment, experiment: Experiment) -> Experiment:
+    """The small experiment in one round, with a second classifier and every study."""
+    more = {"strategy": experiment.strategy, "other_classifiers": [{"seed": 1}], "studies": STUDIES}
+    return Experiment.model_validate(small.model_dump() | more)
 
 
 def tables_of(run: RunFolder) -> dict[str, pd.DataFrame]:
@@ -59,14 +45,6 @@ def assert_same(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) ->
     assert one.keys() == other.keys()
     for name in one:
         pd.testing.assert_frame_equal(one[name], other[name])
-
-
-def failing(subject: str) -> Tamper:
-    def tamper(message: Message, reply: Message) -> Message:
-        asked = message.content.config_records.get("config", {}).get("subject")
-        return Message(Error(0, "no more disk"), reply_to=message) if asked == subject else reply
-
-    return tamper
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +84,7 @@ def test_every_study_ends_with_a_table_a_picture_and_a_sentence(studied: Experim
 def test_a_part_that_fails_is_named_and_done_alone_when_the_run_is_resumed(
     studied: Experiment, tmp_path: Path, unbroken: RunFolder
 ) -> None:
-    run, _ = run_in(tmp_path / "run", studied, failing("transfer/1"))
+    run, _ = run_in(tmp_path / "run", studied, evaluation_failing("transfer/1", "no more disk"))
     assert list(tables_of(run)["transfer"]["attacker"]) == ["user-0000", "user-0000"]
     assert "1 of 2 parts failed; the first: 1 (no more disk)." in (run.path / "summary.md").read_text()
 
