@@ -161,7 +161,8 @@ def _log_run(run: RunFolder, experiment: Experiment) -> None:
     for user, (_, row) in enumerate(users.iterrows()):
         metrics += [Metric(name, value, now, user) for name, value in _numbers(row)]
     params = [Param(key, value[:_LONGEST_PARAM]) for key, value in flattened(experiment.model_dump(mode="json"))]
-    for kind, items in {"params": params, "metrics": metrics}.items():
+    batches: dict[str, Any] = {"params": params, "metrics": metrics}
+    for kind, items in batches.items():
         for start in range(0, len(items), _AT_ONCE[kind]):
             client.log_batch(identifier, **{kind: items[start : start + _AT_ONCE[kind]]})
     for name in _FILES:
