@@ -304,6 +304,8 @@ def in_words(setting: dict[str, Any]) -> list[str]:
 
     >>> in_words({"alpha": 0.01, "features": {"layer": "relu1_2"}, "protection": {"kind": "pixel", "shuffle": True}})
     ['alpha 0.01', 'layer relu1_2', 'pixel', 'shuffle']
+    >>> in_words({"training": {"epochs": 10.0}})
+    ['epochs 10']
     """
     names: list[str] = []
     for key, value in setting.items():
@@ -312,6 +314,8 @@ def in_words(setting: dict[str, Any]) -> list[str]:
                 names += in_words(value)
             case bool():
                 names.append(key if value else f"no {key}")
+            case float():
+                names.append(f"{key} {value:g}")
             case _:
                 names.append(str(value) if key == "kind" else f"{key} {value}")
     return names

@@ -21,7 +21,8 @@ be had of its images beyond a trivial guess."""
 GUESSES = ("class_mean", "mean_image")
 """The trivial guesses. The class mean is the better one, unless classes are predicted wrongly: a protection that ruins
 accuracy would else make every attack that learns the mean image look like one that gains something."""
-_SEEN_SSIM = 0.5
+SEEN_SSIM = 0.5
+"""From which on an image is like the plain one."""
 
 COLUMNS = {
     "subject": "user-0000 and so on, or control-blur: plain images blurred, which every ITN must be able to recover",
@@ -82,7 +83,7 @@ def verdict_of(row: "pd.Series[Any]") -> str:
 
     def shows(name: str) -> bool:
         ssim = row[f"{name}_ssim"]
-        return bool(ssim >= _SEEN_SSIM and ssim - guess["ssim"] >= _HIDDEN_SSIM)
+        return bool(ssim >= SEEN_SSIM and ssim - guess["ssim"] >= _HIDDEN_SSIM)
 
     def gains(name: str) -> bool:
         psnr, ssim = (row[f"{name}_{measure}"] - guess[measure] for measure in ("psnr", "ssim"))
@@ -201,7 +202,7 @@ def _measures(result: AttackResult) -> dict[str, object]:
 
 
 def _recovered(estimate: Measured, class_mean: Measured) -> float:
-    seen = (estimate.ssim >= _SEEN_SSIM) & (estimate.ssim - class_mean.ssim >= _HIDDEN_SSIM)
+    seen = (estimate.ssim >= SEEN_SSIM) & (estimate.ssim - class_mean.ssim >= _HIDDEN_SSIM)
     return float(seen.double().mean())
 
 

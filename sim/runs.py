@@ -5,7 +5,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -335,6 +335,11 @@ def environment() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "command": sys.argv[1:],
     }
+
+
+def hardware(facts: Mapping[str, Any], experiment: Experiment) -> str:
+    """Return what a run's networks were trained on; ``facts`` is ``run.json``."""
+    return str(facts["gpu"] if experiment.runtime.gpu_fraction else facts["processor"])
 
 
 def _processor() -> str:

@@ -8,7 +8,7 @@ from sim.config import Experiment
 from sim.evaluator_node import BLUR
 from sim.nodes import subject_title
 from sim.result_table import measured_users
-from sim.runs import RunFolder
+from sim.runs import RunFolder, hardware
 from sim.statistics import bootstrapped_median_interval
 from sim.tables import attacks_in, markdown, psnr_and_ssim, with_interval
 
@@ -56,7 +56,7 @@ def introduction(facts: dict[str, Any], experiment: Experiment) -> list[str]:
         f"h_theta: U-Net of width {user.width}, {user.training.epochs:g} epochs; alpha {user.alpha:g}, "
         f"phi {user.features.describe()}{'; but for what a setting changes' if experiment.users.settings else ''}.",
         f"Exchange {experiment.runtime.exchange}, {experiment.runtime.precision}, seed {experiment.seed}; "
-        f"{facts['processor']}, {facts.get('seconds', 0):.0f} s.",
+        f"{hardware(facts, experiment)}, {facts.get('seconds', 0):.0f} s.",
     ]
 
 

@@ -1,5 +1,6 @@
 """What protections cost against what they hide, and against alpha, drawn from plain data."""
 
+import math
 from dataclasses import dataclass
 
 import matplotlib as mpl
@@ -15,6 +16,8 @@ from sim.figure_style import COLUMN, STYLE, Target, draw_legend, look_of, save_f
 _MOST_LABELS = 32
 _LABEL_SIZE = 5
 """In points."""
+_TOUCHING = 4
+"""Marks no farther apart share a label, in points: theirs would cover each other."""
 _SHIFTS = (0.1, -1.1, 1.2, -2.2, 2.3, -3.3, 3.4, -4.4, 4.5, -5.5, 5.6, -6.6)
 """Where names may stand above or below their marks, in their heights, the nearest first."""
 _MOST_TICKS = 8
@@ -37,7 +40,7 @@ class TradeOff:
 def draw_trade_off(to: Target, points: list[TradeOff], hidden: tuple[float, float]) -> None:
     """Draw what protections cost against what can be seen, one mark a user: both are best at the upper left.
 
-    Up to 32 marks are labelled; users whose marks fall together share one label.
+    Up to 32 marks are labelled; users whose marks touch share one label, the first one's.
 
     Args:
         to: see :data:`Target`.
@@ -75,11 +78,12 @@ def _label(figure: Figure, ax: Axes, points: list[TradeOff]) -> None:
     Names come in the order of the marks' heights, and are joined to a mark that they stand far from by a line.
     """
     figure.draw_without_rendering()  # places are known once the layout is
-    marks: dict[tuple[int, int], list[TradeOff]] = {}
+    unit = figure.dpi / 72
+    marks: dict[tuple[float, float], list[TradeOff]] = {}
     for point in points:
         x, y = ax.transData.transform((point.gain, point.accuracy))
-        marks.setdefault((round(x), round(y)), []).append(point)
-    unit = figure.dpi / 72
+        near = [mark for mark in marks if math.dist(mark, (x, y)) <= _TOUCHING * unit]
+        marks.setdefault(near[0] if near else (x, y), []).append(point)
     taken = [Bbox.from_extents(x - 2 * unit, y - 2 * unit, x + 2 * unit, y + 2 * unit) for x, y in marks]
     for (x, y), own in sorted(marks.items(), key=lambda mark: -mark[0][1]):
         label = own[0].label if len(own) == 1 else f"{own[0].label} and {len(own) - 1} more"

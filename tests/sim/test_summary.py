@@ -47,7 +47,7 @@ def summary_with(run: RunFolder, experiment: Experiment, accuracies: list[float 
     ]
     table = pd.DataFrame([*rows, control]).assign(verdict="partial", failure="", plain_accuracy=0.8)
     psi = {"test_accuracy": 0.8, "plain_accuracy": 0.8, "reused": False}
-    run.note({"psi": psi, "processor": "none"})
+    run.note({"psi": psi, "processor": "a CPU", "gpu": "a GPU"})
     experiment = Experiment.model_validate(experiment.model_dump() | {"users": {"count": len(accuracies)}})
     return summary_of(run, experiment, table.assign(itn_itn_accuracy=0.5), [], [])
 
@@ -60,6 +60,15 @@ def test_of_five_users_the_summary_tells_how_they_are_spread_and_names_the_worst
     assert "- Over 5 users, median [95% bootstrap interval over users]: accuracy 70.0 [50.0 to 90.0], best " in summary
     assert "attack's SSIM 0.70 [0.50 to 0.90]. Recovered best: user 1 (0.90), user 5 (0.80), user 4 (0.70); " in summary
     assert "least accurate: user 0 (50.0), user 2 (60.0), user 4 (70.0)." in summary
+
+
+@pytest.mark.parametrize(("gpu_fraction", "named"), [(0, "a CPU"), (0.5, "a GPU")])
+def test_the_summary_names_what_the_networks_were_trained_on(
+    small: Experiment, tmp_path: Path, gpu_fraction: float, named: str
+) -> None:
+    experiment = Experiment.model_validate(small.model_dump() | {"runtime": {"gpu_fraction": gpu_fraction}})
+    run = RunFolder.create(tmp_path / "run", experiment)
+    assert f"; {named}, 0 s." in summary_with(run, experiment, [0.5])
 
 
 def test_of_fewer_users_or_of_users_who_share_a_theta_it_tells_nothing_of_the_kind(
