@@ -20,11 +20,9 @@ import numpy as np
 import pandas as pd
 import torch
 from pages import fill
-from torch import Tensor
 
 from roles.common.recipes import Frozen, Recipe
 from roles.evaluator.attack import AttackResult
-from roles.evaluator.measures import ssim
 from roles.user.config import UserConfig
 from roles.user.conventional import PixelConfig
 from roles.user.gan import GanConfig
@@ -50,8 +48,6 @@ BUDGETS = {"CPU": (16, 5), "full": (64, 200)}
 """Of table1.yaml and of table1_paper.yaml: width and epochs of h_theta."""
 MOST_RECOVERED = 0.01
 """The share of images that may be recovered where "hidden", which is about medians, is to hold."""
-MOST_MOVED = 3
-"""How many pixels each way protected pictures are moved to see whether they are plain ones, moved."""
 CONTROL = "control: blur"
 PHI = "phi_weights"
 PROTECTIONS = ("plain", "network", "tanaka", "pixel", "gan")
@@ -92,32 +88,8 @@ def rows_of(folder: Path) -> pd.DataFrame:
                 "recipe": subjects.map(partial(_recipe, experiment)),
                 PHI: subjects.map(partial(_phi_weights, experiment)),
             }
-            moved = pd.DataFrame([_moved(run, experiment, subject) for subject in subjects], subjects.index)
-            tables.append(pd.DataFrame(known | _conditions(experiment)).join(table).join(moved))
+            tables.append(pd.DataFrame(known | _conditions(experiment)).join(table))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-
-def _moved(run: RunFolder, experiment: Experiment, subject: str) -> dict[str, float]:
-    """Return how alike to the plain ones the kept protected pictures are if all are moved the same way, the best one.
-
-    L_feat compares features pixel by pixel: an image moved by one pixel is far from itself, and a person sees it all.
-    """
-    result = _attack(run, experiment, subject)
-    if result is None or subject == BLUR:
-        return {}
-    plain, protected = result.pictures["plain"], result.pictures["protected"]
-    height, width = (side - 2 * MOST_MOVED for side in plain.shape[2:])
-
-    def cut(images: Tensor, top: int, left: int) -> Tensor:
-        return images[:, :, top : top + height, left : left + width]
-
-    reference = cut(plain, MOST_MOVED, MOST_MOVED)
-    found = [
-        (ssim(cut(protected, top, left), reference).median().item(), top - MOST_MOVED, left - MOST_MOVED)
-        for top in range(2 * MOST_MOVED + 1)
-        for left in range(2 * MOST_MOVED + 1)
-    ]
-    return dict(zip(("moved_ssim", "moved_down", "moved_right"), max(found), strict=True))
 
 
 def _attack(run: RunFolder, experiment: Experiment, subject: str) -> AttackResult | None:

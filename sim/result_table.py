@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from roles.evaluator.attack import CIPHER_ATTACKS, AttackResult, Measured
+from roles.evaluator.measures import moved_ssim
 from roles.user.config import UserConfig
 from sim.config import Experiment
 from sim.evaluator_node import BLUR
@@ -40,6 +41,10 @@ COLUMNS = {
     "plain_accuracy": "share of the same test images, plain, that psi classifies correctly",
     "protected_psnr": "median over test images, protected against plain, in dB",
     "protected_ssim": "median over test images, protected against plain",
+    "moved_ssim": "median SSIM of the protected pictures that are kept, once all are moved the same way by up to 3 "
+    "pixels, the way that suits best: L_feat takes a moved image for another one, a person does not",
+    "moved_down": "that way: how many pixels protected pictures lie below plain ones",
+    "moved_right": "and to the right of them",
     "class_mean_psnr": "median PSNR of the trivial guess: the mean image of the predicted class",
     "class_mean_ssim": "median SSIM of the trivial guess",
     "mean_image_psnr": "median PSNR of the guess without a label: the mean of the attacker's train images",
@@ -142,6 +147,15 @@ def measured_users(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["subject"] != BLUR].dropna(subset=["accuracy"]) if "accuracy" in table else table[:0]
 
 
+def moved_users(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of users whose protected pictures are like plain ones once moved, beyond a trivial guess."""
+    measured = measured_users(table)
+    if "moved_ssim" not in measured:
+        return measured[:0]
+    gain = measured["moved_ssim"] - guess_of(measured, "ssim")
+    return measured[(measured["moved_ssim"] >= SEEN_SSIM) & (gain >= _HIDDEN_SSIM)]
+
+
 def best_of(measured: pd.DataFrame, measure: str) -> "pd.Series[float]":
     """Return, for each row of a table, the median of the best that is to be had; ``measure`` is psnr or ssim.
 
@@ -175,12 +189,14 @@ def _measures(result: AttackResult) -> dict[str, object]:
     accuracy, count = result.protected.accuracy, len(result.protected.psnr)
     assert accuracy is not None
     accuracy_low, accuracy_high = share_interval(round(accuracy * count), count)
+    moved = moved_ssim(result.pictures["protected"], result.pictures["plain"])
     row: dict[str, object] = {
         "accuracy": accuracy,
         "accuracy_low": accuracy_low,
         "accuracy_high": accuracy_high,
         "protected_psnr": _median(result.protected, "psnr"),
         "protected_ssim": _median(result.protected, "ssim"),
+        **dict(zip(("moved_ssim", "moved_down", "moved_right"), moved, strict=True)),
         **{f"{name}_{of}": _median(result.baselines[name], of) for name in GUESSES for of in ("psnr", "ssim")},
     }
     for name, estimate in result.estimates.items():

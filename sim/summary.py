@@ -7,10 +7,10 @@ import pandas as pd
 from sim.config import Experiment
 from sim.evaluator_node import BLUR
 from sim.nodes import subject_title
-from sim.result_table import measured_users
+from sim.result_table import measured_users, moved_users
 from sim.runs import RunFolder, hardware
 from sim.statistics import bootstrapped_median_interval
-from sim.tables import attacks_in, markdown, psnr_and_ssim, with_interval
+from sim.tables import attacks_in, markdown, psnr_and_ssim, with_interval, with_range
 
 _CONTROL_SSIM = 0.8
 _MOST_SHOWN = 20
@@ -87,6 +87,14 @@ def findings(table: pd.DataFrame, experiment: Experiment) -> list[str]:
         + ". (visible: the protected images themselves resemble the plain ones, beyond a trivial guess; recovered: an "
         "attack's estimates do; hidden: neither gains 1 dB or 0.05 SSIM on it.)"
     ]
+    moved = moved_users(table)
+    moved = moved[moved["verdict"] != "visible"]
+    if len(moved):
+        lines.append(
+            f"- {len(moved)} of {len(users)} users only move their images: moved back by up to 3 pixels, the protected "
+            f"pictures that are kept have SSIM {with_range(moved['moved_ssim'], '.2f')} with plain ones. L_feat, PSNR "
+            "and SSIM compare pixel by pixel; a person does not."
+        )
     if experiment.strategy.publishes_one:
         lines.append("- All users publish the same theta: it was attacked once, and every row shows that attack.")
     elif experiment.strategy.averages:

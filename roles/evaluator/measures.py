@@ -3,6 +3,7 @@
 Images are ``(N, 3, H, W)``, uint8 or float32 in [0, 1]; an estimate and its plain image may differ in dtype.
 """
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -14,6 +15,7 @@ PSNR_CAP = 100.0
 """PSNR in dB of identical images, whose true value is infinite: so that means and tables stay finite."""
 
 _BATCH = 500
+_MOST_MOVED = 3
 _ALEXNET_SIDE = 31
 """Smallest side in pixels that AlexNet's second pooling leaves anything of."""
 
@@ -56,6 +58,34 @@ def ssim(estimate: Tensor, plain: Tensor) -> Tensor:
     [1.0, 0.0001]
     """
     return _batched(_ssim, estimate, plain)
+
+
+def moved_ssim(protected: Tensor, plain: Tensor) -> tuple[float, int, int]:
+    """Return how alike protected images are to plain ones once all are moved the same way, the way that suits best.
+
+    L_feat (Eq. 4) compares features pixel by pixel: an image that is moved by one pixel is far from itself, and a
+    person sees all of it. PSNR and SSIM compare pixel by pixel as well.
+
+    Args:
+        protected: uint8 ``(N, 3, H, W)`` of at least 8x8 pixels.
+        plain: like ``protected``.
+
+    Returns:
+        the median over images of the SSIM without a margin as wide as an image may be moved: 3 pixels, or an eighth of
+        smaller sides; and how far the protected images lie down and to the right of the plain ones, in pixels.
+    """
+    reach = min(_MOST_MOVED, min(plain.shape[2:]) // 8)
+    height, width = (side - 2 * reach for side in plain.shape[2:])
+
+    def window(images: Tensor, down: int, right: int) -> Tensor:
+        return images[:, :, reach + down :, reach + right :][:, :, :height, :width]
+
+    ways = list(itertools.product(range(-reach, reach + 1), repeat=2))
+    windows = torch.cat([window(protected, down, right) for down, right in ways])
+    alike = ssim(windows, window(plain, 0, 0).repeat(len(ways), 1, 1, 1)).view(len(ways), -1).median(1).values
+    best = int(alike.argmax())
+    down, right = ways[best]
+    return alike[best].item(), down, right
 
 
 class Lpips:

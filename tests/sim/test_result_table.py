@@ -1,12 +1,16 @@
 """What the table of a run says of a user in one word."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
-from sim.result_table import table_of, verdict_of
+from sim.nodes import user_name
+from sim.result_table import moved_users, table_of, verdict_of
+from sim.summary import findings
 from tests.sim import made_up_run
 
 PLAIN_GUESS = (13.0, 0.2)  # the class mean's PSNR and SSIM on images that differ, such as photographs
@@ -50,6 +54,29 @@ def test_beside_medians_the_table_has_what_the_images_that_fare_worst_are_recove
     assert row["itn_strong_recovered"] == 1
     assert row["itn_paper_recovered"] == 0
     assert row["itn_strong_ssim_low"] <= row["itn_strong_ssim"] <= row["itn_strong_ssim_high"]
+
+
+def test_users_whose_protected_pictures_are_plain_ones_moved_by_a_pixel_are_found_and_the_summary_says_so(
+    tmp_path: Path,
+) -> None:
+    run = made_up_run.make(tmp_path / "run", made_up_run.experiment_of(4))  # protected pictures are noise
+    experiment = run.experiment()
+    assert moved_users(table_of(run, experiment)).empty
+    assert "only move" not in "\n".join(findings(table_of(run, experiment), experiment))
+    for user in (1, 2):  # of these two, the second is visible as it is
+        result = run.attack(user_name(user))
+        assert result is not None
+        moved = torch.roll(result.pictures["plain"], (0, 1), (2, 3))
+        run.keep_attack(user_name(user), replace(result, pictures=result.pictures | {"protected": moved}))
+    table = table_of(run, experiment)
+    assert moved_users(table)[["subject", "moved_down", "moved_right"]].to_numpy().tolist() == [
+        ["user-0001", 0, 1],
+        ["user-0002", 0, 1],
+    ]
+    said = (
+        "1 of 4 users only move their images: moved back by up to 3 pixels, the protected pictures that are kept have"
+    )
+    assert f"- {said} SSIM 1.00 with plain ones." in "\n".join(findings(table, experiment))
 
 
 def test_an_attack_that_was_not_made_has_no_part_in_a_verdict() -> None:

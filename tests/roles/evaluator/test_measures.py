@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from roles.evaluator.measures import PSNR_CAP, Lpips, psnr, ssim
+from roles.evaluator.measures import PSNR_CAP, Lpips, moved_ssim, psnr, ssim
 
 
 def noise(seed: int, *shape: int) -> Tensor:
@@ -29,6 +29,24 @@ def test_psnr_is_what_the_formula_gives_by_hand() -> None:
 def test_psnr_of_bitmaps_and_of_the_same_images_as_floats_agree() -> None:
     images = torch.randint(256, (2, 4, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     assert torch.equal(psnr(images[0], images[1]), psnr(images[0], images[1].float() / 255))
+
+
+@given(down=st.integers(-3, 3), right=st.integers(-3, 3), seed=st.integers(0, 99))
+def test_images_that_were_only_moved_are_found_to_be_the_plain_ones(down: int, right: int, seed: int) -> None:
+    plain = noise(seed, 3, 3, 32, 32).mul(255).to(torch.uint8)
+    moved = torch.roll(plain, (down, right), (2, 3))
+    alike, *way = moved_ssim(moved, plain)
+    assert alike == pytest.approx(1)
+    assert way == [down, right]
+    assert moved_ssim(moved.flip(2), plain)[0] < 0.3  # other images
+
+
+@pytest.mark.parametrize("side", [8, 16])
+def test_small_images_are_moved_by_an_eighth_of_their_side(side: int) -> None:
+    plain = noise(0, 2, 3, side, side).mul(255).to(torch.uint8)
+    reach = side // 8
+    assert moved_ssim(torch.roll(plain, (reach, -reach), (2, 3)), plain) == (pytest.approx(1), reach, -reach)
+    assert moved_ssim(torch.roll(plain, reach + 1, 2), plain)[0] < 0.5
 
 
 def test_one_grey_level_in_one_pixel_stays_below_the_cap() -> None:
