@@ -334,8 +334,8 @@ def _moved_in_words(rows: pd.DataFrame) -> str:
         return "-"
     alike, ways = rows["moved_ssim"].median(), rows[["moved_down", "moved_right"]].drop_duplicates()
     # Where nothing is alike, the best way is chance.
-    way = f" ({ways.iat[0, 0]:+.0f}, {ways.iat[0, 1]:+.0f})" if len(ways) == 1 and alike >= SEEN_SSIM else ""
-    return f"{alike:.2f}{way}"
+    named = "; ".join(f"{down:+.0f}, {right:+.0f}" for down, right in ways.itertuples(index=False))
+    return f"{alike:.2f} ({named})" if alike >= SEEN_SSIM else f"{alike:.2f}"
 
 
 def _shares(medians: pd.Series, name: str) -> str:

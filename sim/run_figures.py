@@ -195,4 +195,5 @@ def _strip_title(experiment: Experiment, subject: str) -> str:
     user = experiment.user_config(user_of(subject))
     if user.protection.kind != "network":
         return f"{experiment.name}, {_label(experiment, subject)}"
-    return f"{experiment.name}, {subject_title(subject)}: alpha {user.alpha:g}, {user.features.layer}"
+    network = f"alpha {user.alpha:g}, {user.features.layer}, width {user.width}, {user.training.epochs:g} epochs"
+    return f"{experiment.name}, {subject_title(subject)}: {network}"

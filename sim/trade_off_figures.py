@@ -40,7 +40,7 @@ class TradeOff:
 def draw_trade_off(to: Target, points: list[TradeOff], hidden: tuple[float, float]) -> None:
     """Draw what protections cost against what can be seen, one mark a user: both are best at the upper left.
 
-    Up to 32 marks are labelled; users whose marks touch share one label, the first one's.
+    Up to 32 marks are labelled; marks of a group that touch its first one share that one's label.
 
     Args:
         to: see :data:`Target`.
@@ -79,13 +79,17 @@ def _label(figure: Figure, ax: Axes, points: list[TradeOff]) -> None:
     """
     figure.draw_without_rendering()  # places are known once the layout is
     unit = figure.dpi / 72
-    marks: dict[tuple[float, float], list[TradeOff]] = {}
-    for point in points:
-        x, y = ax.transData.transform((point.gain, point.accuracy))
-        near = [mark for mark in marks if math.dist(mark, (x, y)) <= _TOUCHING * unit]
-        marks.setdefault(near[0] if near else (x, y), []).append(point)
-    taken = [Bbox.from_extents(x - 2 * unit, y - 2 * unit, x + 2 * unit, y + 2 * unit) for x, y in marks]
-    for (x, y), own in sorted(marks.items(), key=lambda mark: -mark[0][1]):
+    places = ax.transData.transform([(point.gain, point.accuracy) for point in points]).tolist()
+    taken = [Bbox.from_extents(x - 2 * unit, y - 2 * unit, x + 2 * unit, y + 2 * unit) for x, y in places]
+    marks: list[tuple[list[float], list[TradeOff]]] = []
+    for place, point in zip(places, points, strict=True):
+        same = (own for first, own in marks if math.dist(first, place) <= _TOUCHING * unit)
+        touched = next((own for own in same if own[0].group == point.group), None)
+        if touched is None:
+            marks.append((place, [point]))
+        else:
+            touched.append(point)
+    for (x, y), own in sorted(marks, key=lambda mark: -mark[0][1]):
         label = own[0].label if len(own) == 1 else f"{own[0].label} and {len(own) - 1} more"
         width, height = (0.55 * len(label) + 0.3) * _LABEL_SIZE * unit, _LABEL_SIZE * unit
         boxes = [

@@ -15,7 +15,7 @@ PSNR_CAP = 100.0
 """PSNR in dB of identical images, whose true value is infinite: so that means and tables stay finite."""
 
 _BATCH = 500
-_MOST_MOVED = 3
+_MOST_MOVED, _MOST_IMAGES, _LEAST_GAIN = 3, 32, 0.05
 _ALEXNET_SIDE = 31
 """Smallest side in pixels that AlexNet's second pooling leaves anything of."""
 
@@ -61,19 +61,21 @@ def ssim(estimate: Tensor, plain: Tensor) -> Tensor:
 
 
 def moved_ssim(protected: Tensor, plain: Tensor) -> tuple[float, int, int]:
-    """Return how alike protected images are to plain ones once all are moved the same way, the way that suits best.
+    """Return how alike protected images are to plain ones once all are moved back the same way.
 
-    L_feat (Eq. 4) compares features pixel by pixel: an image that is moved by one pixel is far from itself, and a
-    person sees all of it. PSNR and SSIM compare pixel by pixel as well.
+    L_feat (Eq. 4), PSNR and SSIM compare pixel by pixel: by each of them an image that is moved by one pixel is far
+    from itself, and a person sees all of it.
 
     Args:
-        protected: uint8 ``(N, 3, H, W)`` of at least 8x8 pixels.
+        protected: uint8 ``(N, 3, H, W)`` of at least 8x8 pixels; the first 32 are looked at.
         plain: like ``protected``.
 
     Returns:
         the median over images of the SSIM without a margin as wide as an image may be moved: 3 pixels, or an eighth of
-        smaller sides; and how far the protected images lie down and to the right of the plain ones, in pixels.
+        smaller sides; and how far the protected images lie down and to the right of the plain ones, in pixels: as
+        suits best, or 0 and 0 where that gains less than 0.05 on the images as they are.
     """
+    protected, plain = protected[:_MOST_IMAGES], plain[:_MOST_IMAGES]
     reach = min(_MOST_MOVED, min(plain.shape[2:]) // 8)
     height, width = (side - 2 * reach for side in plain.shape[2:])
 
@@ -83,7 +85,9 @@ def moved_ssim(protected: Tensor, plain: Tensor) -> tuple[float, int, int]:
     ways = list(itertools.product(range(-reach, reach + 1), repeat=2))
     windows = torch.cat([window(protected, down, right) for down, right in ways])
     alike = ssim(windows, window(plain, 0, 0).repeat(len(ways), 1, 1, 1)).view(len(ways), -1).median(1).values
-    best = int(alike.argmax())
+    best, still = int(alike.argmax()), ways.index((0, 0))
+    if alike[best] - alike[still] < _LEAST_GAIN:
+        best = still
     down, right = ways[best]
     return alike[best].item(), down, right
 

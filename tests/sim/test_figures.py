@@ -255,13 +255,15 @@ def test_labels_of_a_trade_off_cover_no_mark_and_no_other_label_and_marks_that_t
     monkeypatch.setattr(trade_off_figures, "save_figure", lambda figure, to: figures_drawn.append(figure))
     close = [TradeOff(f"user {user}", -5 - user / 9, 0.2 + user / 100, "relu1_2") for user in range(6)]
     touching = [TradeOff(f"user {user}", 0, 0.1 + user / 1000, "relu1_2") for user in (6, 7)]
-    draw_trade_off(tmp_path / "t", [*close, *touching], (2, 0.05))
+    of_another_group = TradeOff("plain", 0, 0.107, "plain")
+    draw_trade_off(tmp_path / "t", [*close, *touching, of_another_group], (2, 0.05))
     (figure,) = figures_drawn
     figure.draw_without_rendering()
     ax = figure.axes[0]
-    assert sorted(text.get_text() for text in ax.texts) == [*(f"user {user}" for user in range(6)), "user 6 and 1 more"]
+    labels = [text.get_text() for text in ax.texts]
+    assert sorted(labels) == ["plain", *(f"user {user}" for user in range(6)), "user 6 and 1 more"]
     boxes = [text.get_window_extent() for text in ax.texts]
-    marks = [ax.transData.transform((point.gain, point.accuracy)) for point in close]
+    marks = [ax.transData.transform((point.gain, point.accuracy)) for point in (*close, *touching)]
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
     assert not any(box.contains(*mark) for box in boxes for mark in marks)
 

@@ -31,6 +31,7 @@ def test_psnr_of_bitmaps_and_of_the_same_images_as_floats_agree() -> None:
     assert torch.equal(psnr(images[0], images[1]), psnr(images[0], images[1].float() / 255))
 
 
+@settings(max_examples=25, deadline=None)
 @given(down=st.integers(-3, 3), right=st.integers(-3, 3), seed=st.integers(0, 99))
 def test_images_that_were_only_moved_are_found_to_be_the_plain_ones(down: int, right: int, seed: int) -> None:
     plain = noise(seed, 3, 3, 32, 32).mul(255).to(torch.uint8)
@@ -39,6 +40,15 @@ def test_images_that_were_only_moved_are_found_to_be_the_plain_ones(down: int, r
     assert alike == pytest.approx(1)
     assert way == [down, right]
     assert moved_ssim(moved.flip(2), plain)[0] < 0.3  # other images
+
+
+def test_images_that_no_move_makes_more_alike_are_not_moved() -> None:
+    plain = noise(0, 40, 3, 32, 32).mul(255).to(torch.uint8)
+    assert moved_ssim(torch.zeros_like(plain), plain)[1:] == (0, 0)
+    flat = torch.full_like(plain, 90)
+    assert moved_ssim(flat, flat) == (pytest.approx(1, abs=1e-3), 0, 0)
+    # Of very many images, the first few are enough to tell.
+    assert moved_ssim(torch.cat([plain[:32], plain[32:].flip(2)]), plain)[0] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("side", [8, 16])
