@@ -22,7 +22,6 @@ import torch
 from pages import fill
 
 from roles.common.recipes import Frozen, Recipe
-from roles.evaluator.attack import AttackResult
 from roles.user.config import UserConfig
 from roles.user.conventional import PixelConfig
 from roles.user.gan import GanConfig
@@ -92,10 +91,6 @@ def rows_of(folder: Path) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def _attack(run: RunFolder, experiment: Experiment, subject: str) -> AttackResult | None:
-    return run.attack(BLUR if subject == BLUR else subject_of(experiment, user_of(subject)))
-
-
 def boxes_in(folder: Path) -> pd.DataFrame:
     """Return the PSNR boxes of a run's rows, or of those of all complete cells of a sweep."""
     found = []
@@ -103,7 +98,7 @@ def boxes_in(folder: Path) -> pd.DataFrame:
         if run.has_table():
             experiment = run.experiment()
             for subject in pd.read_parquet(run.path / "table.parquet")["subject"]:
-                result = _attack(run, experiment, subject)
+                result = run.attack(BLUR if subject == BLUR else subject_of(experiment, user_of(subject)))
                 for box in [] if result is None else boxes_of(experiment, subject, result):
                     numbers = dict(zip(ENDS, _five_numbers(box), strict=True))
                     found.append({"key": _key(experiment, subject), "group": box.group, **numbers})
@@ -314,13 +309,13 @@ def holds(rows: pd.DataFrame) -> str:
     lines, holding = list[list[str]](), list[str]()
     for method, group in own.groupby("method", sort=False):
         gap = 100 * (group["accuracy"] - group["plain_accuracy"]).median()
-        psnr, gained = ((best_of(group, measure) - guess_of(group, measure)).median() for measure in ("psnr", "ssim"))
+        psnr, ssim = ((best_of(group, measure) - guess_of(group, measure)).median() for measure in ("psnr", "ssim"))
         recovered = group[[f"{name}_recovered" for name in names]].max(axis=1).median()
-        both = gap >= -loss and psnr < HIDDEN_DB and gained < most_ssim and recovered < MOST_RECOVERED
+        both = gap >= -loss and psnr < HIDDEN_DB and ssim < most_ssim and recovered < MOST_RECOVERED
         # An inverse network that has not attacked a row cannot vouch for it.
         tried = control is not None and control[3] and group[f"itn_{control[0]}_ssim"].notna().all()
         said = ("yes" if tried else "attack too weak") if both else "no"
-        cells = [str(method), f"{gap:+.2f}", f"{psnr:+.1f}", f"{gained:+.2f}", f"{100 * recovered:.1f}"]
+        cells = [str(method), f"{gap:+.2f}", f"{psnr:+.1f}", f"{ssim:+.2f}", f"{100 * recovered:.1f}"]
         lines.append([*cells, _moved_in_words(group), said])
         holding += [str(method)] if said == "yes" else []
     found = f"Both hold at {len(holding)} of {len(lines)} settings{': ' if holding else ''}{'; '.join(holding)}."

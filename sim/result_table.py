@@ -1,5 +1,6 @@
 """The table of a run: one row a user and one a control, what its columns mean, and how well images were hidden."""
 
+import functools
 import re
 from typing import Any
 
@@ -105,6 +106,12 @@ def verdict_of(row: "pd.Series[Any]") -> str:
 def table_of(run: RunFolder, experiment: Experiment) -> pd.DataFrame:
     """Return one row a user and one a control, with the columns of :data:`COLUMNS`."""
     plain_accuracy = run.facts()["psi"]["plain_accuracy"]
+
+    @functools.cache  # users may all publish one theta, which was attacked once
+    def measures_of(subject: str) -> dict[str, object]:
+        result = run.attack(subject)
+        return {} if result is None else {"plain_accuracy": plain_accuracy, **_measures(result)}
+
     rows: list[dict[str, object]] = []
     for user in range(experiment.user_count):
         row: dict[str, object] = {"subject": user_name(user)}
@@ -113,18 +120,16 @@ def table_of(run: RunFolder, experiment: Experiment) -> pd.DataFrame:
         row |= _protection(experiment.user_config(user))
         subject = subject_of(experiment, user)
         published = run.user(user)
-        result = None if published is None else run.attack(subject)
+        measures = {} if published is None else measures_of(subject)
         if published is not None:
             row |= {name.replace("-", "_"): int(value) for name, value in published.facts.items()}
             if experiment.strategy.averages:
                 del row["selected_epoch"]  # what is published is the last average
-        if result is not None:
-            row |= {"plain_accuracy": plain_accuracy, **_measures(result)}
-        row["failure"] = "" if result is not None else run.failure(user_name(user)) or run.failure(subject)
+        row |= measures
+        row["failure"] = "" if measures else run.failure(user_name(user)) or run.failure(subject)
         rows.append(row)
-    control = run.attack(BLUR)
-    if control is not None:
-        rows.append({"subject": BLUR, "plain_accuracy": plain_accuracy, **_measures(control), "failure": ""})
+    if measures_of(BLUR):
+        rows.append({"subject": BLUR, **measures_of(BLUR), "failure": ""})
     table = pd.DataFrame(rows)
     order = [column for pattern in COLUMNS for column in _matching(pattern, experiment) if column in table]
     return table[order].convert_dtypes()
