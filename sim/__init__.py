@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sim.results import load as load
+    from sim.report.results import load as load
 
 __all__ = ["load"]
 
@@ -11,7 +11,7 @@ __all__ = ["load"]
 def __getattr__(name: str) -> Any:
     # PyTorch takes seconds to import, and whoever imports a module of the package imports the package first.
     if name == "load":
-        from sim.results import load
+        from sim.report.results import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,30 +7,54 @@ import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.live import Live
 from rich.markdown import Markdown
 from rich.text import Text
+from typer.core import TyperGroup
 
-from sim.checks import check
-from sim.config import ConfigError, Experiment
-from sim.config_files import load_experiment
-from sim.launch import app_folder, log_of, simulation, simulation_failed
-from sim.ownership import claim
-from sim.page import write_page
-from sim.progress import ProgressLine, Status
-from sim.runs import RunFolder
-from sim.sweep import SweepFolder, is_sweep, load_cells
+from sim.config.checks import check
+from sim.config.errors import ConfigError
+from sim.config.files import load_experiment
+from sim.report.page.write import write_page
+from sim.report.sweep import write_sweep_report
+from sim.run.folder import RunFolder
+from sim.run.launch import app_folder, log_of, simulation, simulation_failed
+from sim.run.ownership import claim
+from sim.run.progress import ProgressLine, Status
+from sim.run.sweep import Cell, SweepFolder, is_sweep, load_cells
 
-cli = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-_console = Console()
+_console = Console(highlight=False)
 _errors = Console(stderr=True, soft_wrap=True, highlight=False)
 _POLL_S = 0.5
 _CHANGEABLE = "runtime.workers"
 """What a resumed run may have otherwise than before: it changes no result."""
+_BENCHMARKS = ("exchange", "users")
+
+
+def _complain(error: ConfigError) -> None:
+    _errors.print(f"veilsim: {error}", markup=False)
+
+
+class _Commands(TyperGroup):
+    """Commands of which what goes wrong is one line, and exit code 1; 130 where they were stopped."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """See :class:`click.Group`."""
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            _complain(error)
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            _errors.print("veilsim: stopped")
+            raise typer.Exit(130) from None
+
+
+cli = typer.Typer(cls=_Commands, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 @cli.callback()
@@ -51,34 +75,27 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Folder for the run (by default runs/NAME-DATE).")] = None,
 ) -> None:
     """Run an experiment, or all experiments of a sweep, and print what was found."""
-    try:
-        prepared = _prepare(config, overrides or [], resume, out)
-        if isinstance(prepared, SweepFolder):
-            _watch_all(prepared)
-        else:
-            _console.print(Markdown(_watch(prepared)))
-            _console.print(f"table, figures, weights: {prepared.path}", soft_wrap=True, highlight=False)
-    except ConfigError as error:
-        _errors.print(f"veilsim: {error}", markup=False)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        _errors.print("veilsim: stopped")
-        raise typer.Exit(130) from None
+    if resume is not None:
+        # The first override stands where a config would.
+        given = [*([] if config is None else [str(config)]), *(overrides or []), *([] if out is None else ["--out"])]
+        prepared = _resumed(resume.resolve(), given)
+    elif config is not None:
+        prepared = _created(config, overrides or [], out)
+    else:
+        raise ConfigError("name a config, such as configs/quickstart.yaml, or a run to --resume")
+    if isinstance(prepared, SweepFolder):
+        _watch_all(prepared)
+    else:
+        _console.print(Markdown(_watch(prepared)))
+        _console.print(f"table, figures, weights: {prepared.path}", soft_wrap=True)
 
 
-@cli.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-)
+@cli.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def bench(context: typer.Context, name: Annotated[str, typer.Argument(help="exchange or users.")]) -> None:
     """Run a benchmark of this checkout; --help after its name tells its options."""
-    names = ("exchange", "users")
-    try:
-        if name not in names:
-            raise ConfigError(f"bench {name}: must be one of {', '.join(names)}")
-        path = os.pathsep.join([str(app_folder()), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    except ConfigError as error:
-        _errors.print(f"veilsim: {error}", markup=False)
-        raise typer.Exit(1) from None
+    if name not in _BENCHMARKS:
+        raise ConfigError(f"bench {name}: must be one of {', '.join(_BENCHMARKS)}")
+    path = os.pathsep.join([str(app_folder()), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     command = [sys.executable, "-m", f"tests.bench.{name}", *context.args]
     raise typer.Exit(subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, check=False).returncode)
 
@@ -91,31 +108,24 @@ def report(
     out: Annotated[Path | None, typer.Option(help="The file (by default report.html in the first folder).")] = None,
 ) -> None:
     """Write what runs found as one HTML file that holds everything within itself."""
-    try:
-        _console.print(f"report: {write_page(runs, out)}", soft_wrap=True, highlight=False)
-    except ConfigError as error:
-        _errors.print(f"veilsim: {error}", markup=False)
-        raise typer.Exit(1) from None
+    _console.print(f"report: {write_page(runs, out)}", soft_wrap=True)
 
 
-def _prepare(
-    config: Path | None, overrides: list[str], resume: Path | None, out: Path | None
-) -> RunFolder | SweepFolder:
-    if resume is not None:
-        # The first override stands where a config would.
-        given = [*([] if config is None else [str(config)]), *overrides, *([] if out is None else ["--out"])]
-        return _resumed(resume.resolve(), given)
-    if config is None:
-        raise ConfigError("name a config, such as configs/quickstart.yaml, or a run to --resume")
+def _created(config: Path, overrides: list[str], out: Path | None) -> RunFolder | SweepFolder:
     if not config.is_file() and (app_folder() / config).is_file():
         config = app_folder() / config
-    if is_sweep(config, overrides):
-        cells = load_cells(config, overrides)
-        resolved = [replace(cell, experiment=_checked(cell.experiment, config)) for cell in cells]
-        name = resolved[0].experiment.name
-        return SweepFolder.create(_new_folder(out, name), name, resolved)
-    experiment = _checked(load_experiment(config, overrides), config)
-    return RunFolder.create(_new_folder(out, experiment.name), experiment)
+    sweep = is_sweep(config, overrides)
+    cells = load_cells(config, overrides) if sweep else [Cell("", {}, load_experiment(config, overrides))]
+    cells = [replace(cell, experiment=cell.experiment.resolved()) for cell in cells]
+    for cell in cells:
+        if cell.experiment.users.count == "auto":
+            needed = "veilsim run sizes the federation itself; give a number"
+            raise ConfigError(f"{config}: users.count: got 'auto': {needed}")
+        with _console.status("preparing data"):
+            check(cell.experiment, config)
+    name = cells[0].experiment.name
+    folder = (out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
+    return SweepFolder.create(folder, name, cells) if sweep else RunFolder.create(folder, cells[0].experiment)
 
 
 def _resumed(path: Path, overrides: list[str]) -> RunFolder | SweepFolder:
@@ -123,27 +133,11 @@ def _resumed(path: Path, overrides: list[str]) -> RunFolder | SweepFolder:
         raise ConfigError(f"--resume goes on with a run as it was: it takes {_CHANGEABLE}=N alone, got {other!r}")
     prepared = SweepFolder(path) if SweepFolder.is_one(path) else RunFolder.open(path)
     if overrides:
-        runs = prepared.runs() if isinstance(prepared, SweepFolder) else [prepared]
         with claim(path, "launcher"):
-            for run in runs:
+            for run in prepared.runs() if isinstance(prepared, SweepFolder) else [prepared]:
                 if not run.is_done():
-                    run.override(overrides)
-    if isinstance(prepared, RunFolder):
-        check(prepared.experiment(), prepared.path / "config.yaml")
+                    run.keep_experiment(load_experiment(run.path / "config.yaml", overrides))
     return prepared
-
-
-def _checked(experiment: Experiment, config: Path) -> Experiment:
-    experiment = experiment.resolved()
-    if experiment.users.count == "auto":
-        raise ConfigError(f"{config}: users.count: got 'auto': veilsim run sizes the federation itself; give a number")
-    with _console.status("preparing data"):
-        check(experiment, config)
-    return experiment
-
-
-def _new_folder(out: Path | None, name: str) -> Path:
-    return (out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
 
 
 def _watch_all(sweep: SweepFolder) -> None:
@@ -157,15 +151,14 @@ def _watch_all(sweep: SweepFolder) -> None:
         for number, run in enumerate(runs, 1):
             if run.is_done():
                 continue
-            _console.print(f"cell {number}/{len(runs)}: {run.path.name}", highlight=False)
+            _console.print(f"cell {number}/{len(runs)}: {run.path.name}")
             try:
-                check(run.experiment(), run.path / "config.yaml")
                 _watch(run)
             except ConfigError as error:
                 failed += 1
-                _errors.print(f"veilsim: {error}", markup=False)
-    _console.print(Markdown(sweep.write_report()))
-    _console.print(f"table, cells: {sweep.path}", soft_wrap=True, highlight=False)
+                _complain(error)
+    _console.print(Markdown(write_sweep_report(sweep)))
+    _console.print(f"table, cells: {sweep.path}", soft_wrap=True)
     if failed:
         raise ConfigError(f"{failed} of {len(runs)} cells failed (resume with: veilsim run --resume {sweep.path})")
 
@@ -176,9 +169,9 @@ def _watch(run: RunFolder) -> str:
     Raises:
         ConfigError: the run failed; the message says why.
     """
-    _console.print(f"run folder: {run.path}", soft_wrap=True, highlight=False)
-    began = time.monotonic()
-    log = log_of(run.path)
+    check(run.experiment(), run.path / "config.yaml")
+    _console.print(f"run folder: {run.path}", soft_wrap=True)
+    began, log, ended = time.monotonic(), log_of(run.path), False
     # What an earlier attempt has logged is not about this one.
     seen = log.stat().st_size if log.is_file() else 0
     with (
@@ -188,14 +181,13 @@ def _watch(run: RunFolder) -> str:
     ):
         line = ProgressLine(run.path)
         while (status := Status.read(run.path)).phase not in ("complete", "failed"):
-            live.update(Text(line.of(status)))
-            if superlink.poll() is not None or simulation_failed(run.path, seen):
-                # The ServerApp may have had its last word in between.
-                status = Status.read(run.path)
-                if status.phase not in ("complete", "failed"):
-                    status = Status("failed", error=f"the simulation ended without a word; see {log}")
+            # The ServerApp may have had its last word before the simulation ended.
+            if ended:
+                status = Status("failed", error=f"the simulation ended without a word; see {log}")
                 break
-            time.sleep(_POLL_S)
+            live.update(Text(line.of(status)))
+            ended = superlink.poll() is not None or simulation_failed(run.path, seen)
+            time.sleep(0 if ended else _POLL_S)
         live.update(Text(f"{status.phase} after {timedelta(seconds=round(time.monotonic() - began))}"))
     if status.phase == "failed":
         raise ConfigError(f"{status.error} (resume with: veilsim run --resume {run.path})")

@@ -3,54 +3,67 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from sim.evaluator_node import AttackSession, StudySession
-from sim.messages import (
-    ARRAYS,
-    JOB,
-    LOAD,
-    METRICS,
-    PROVIDER_TYPES,
-    PUBLISHED,
-    REQUEST,
-    Job,
-    MessageError,
-    decode_job,
-    decode_tensors,
-    decode_ticket,
-    merge,
-    split,
-)
-from sim.nodes import Role, RoleName, role_of, settle, state_folder, user_name
-from sim.progress import Heart
-from sim.provider_node import answer_one, assign_images, facts_of, provider_of, trained_classifier
-from sim.result_messages import decode_published, encode_curve, encode_load
-from sim.runs import answer_published
-from sim.sessions import Session, resume_relayed, run_direct, start_relayed
-from sim.user_node import USER_SESSIONS, TestSession, TrainSession, ValidateSession, new_training, publication
+from roles.common.naming import user_name
+from sim.exchange.job import Job, decode_job
+from sim.exchange.messages import ARRAYS, LOAD, PROVIDER_TYPES, PUBLISHED, MessageError, decode_tensors, merge, split
+from sim.exchange.payloads import encode_load
+from sim.exchange.sessions import Sessions, SessionStore, run_direct
+from sim.exchange.suspension import decode_resume
+from sim.nodes.evaluator.sessions import AttackSession, StudySession
+from sim.nodes.provider.classifier import trained_classifier
+from sim.nodes.provider.serving import answer_one, assign_images, provider_of
+from sim.nodes.role import Role, RoleName, role_of
+from sim.nodes.user.sessions import TestSession, TrainSession, ValidateSession, publication
+from sim.run.machine import node_folder, settle
+from sim.run.published import answer_published
+
+if TYPE_CHECKING:
+    from sim.exchange.session_actors import RemoteStore
 
 app = ClientApp()
-_heart = Heart()
 settle()
 
+SESSIONS: Sessions = {
+    kind.kind: kind for kind in (TrainSession, ValidateSession, TestSession, AttackSession, StudySession)
+}
+"""The work that may have to wait for the provider, by its kind."""
+STARTED_BY: dict[str, tuple[str, RoleName]] = {
+    "train": (TrainSession.kind, "user"),
+    "evaluate": (ValidateSession.kind, "user"),
+    "evaluate.test": (TestSession.kind, "user"),
+    "evaluate.itn": (AttackSession.kind, "evaluator"),
+    "evaluate.study": (StudySession.kind, "evaluator"),
+}
+"""The messages that start it, by their type: what they start, and whose work it is."""
+_ROLES = dict(STARTED_BY.values())
+_LONG: Sessions = {kind.kind: kind for kind in (TrainSession, ValidateSession)}
+"""Those that ask at every step: in a simulation they wait in Ray actors, see sim/exchange/session_actors.py."""
+_store = SessionStore(SESSIONS, on_disk=True)
 
-def _job_for(message: Message, context: Context, *roles: RoleName) -> tuple[Job, Role]:
+
+def _job_for(message: Message, context: Context, role: RoleName) -> tuple[Job, Role]:
     """Return the job of a message and the node's role.
 
     Raises:
         MessageError: the message is not one for this role.
     """
     job = decode_job(message.content)
-    role = role_of(context, job.experiment)
-    evaluates = role.name == "provider" and job.experiment.runtime.evaluators == 0
-    if role.name not in roles and not (evaluates and "evaluator" in roles):
-        raise MessageError(
-            f"message {message.metadata.message_type!r} is for {' or '.join(roles)}, not for {role.name}"
-        )
-    return job, role
+    own = role_of(context, job.experiment)
+    evaluates = own.name == "provider" and job.experiment.runtime.evaluators == 0
+    if own.name != role and not (evaluates and role == "evaluator"):
+        raise MessageError(f"message {message.metadata.message_type!r} is for {role}, not for {own.name}")
+    return job, own
+
+
+def _simulated() -> bool:
+    """Return whether this is a worker of a simulation, where Ray runs; other nodes never import it."""
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
 
 
 # ---- any node ----------------------------------------------------------------------------------------------------
@@ -71,30 +84,22 @@ def role(message: Message, context: Context) -> Message:
 
 @app.train("classifier")
 def train_psi(message: Message, context: Context) -> Message:
-    """Train psi, or find it trained; in a simulation, open the provider to calls, or start the users' homes."""
+    """Train psi, or find it trained; in a simulation, start the actors that users' training needs."""
     job, _ = _job_for(message, context, "provider")
     assign_images(job)  # a partition that cannot be made is better known before psi is trained
-    relayed = job.experiment.runtime.exchange == "relay"
-    wait_for_homes = None
-    if relayed and _have_homes():
-        from sim.homes import open_homes
+    relayed, wait = job.experiment.runtime.exchange == "relay", list[Callable[[], None]]()
+    if relayed and _simulated():
+        from sim.exchange.session_actors import open_session_actors
 
-        wait_for_homes = open_homes(job)
-    record = trained_classifier(job, _heart)
-    if wait_for_homes is not None:
-        wait_for_homes()
+        wait.append(open_session_actors(job, _LONG))
+    record = trained_classifier(job)
+    for until_ready in wait:
+        until_ready()
     if not relayed:
-        from sim.direct import open_provider
+        from sim.nodes.provider.actor import open_provider
 
         open_provider(job)
-    content = RecordDict(
-        {
-            METRICS: MetricRecord(facts_of(record)),
-            "psi": ConfigRecord({"digest": record.digest}),
-            "curve": encode_curve(record.curve),
-        }
-    )
-    return Message(content, reply_to=message)
+    return Message(record.encode(), reply_to=message)
 
 
 @app.query("psi")
@@ -105,9 +110,9 @@ def psi_digest(message: Message, context: Context) -> Message:
     """
     job, _ = _job_for(message, context, "provider")
     if job.experiment.runtime.exchange == "direct":
-        from sim.direct import provider_digest, provider_load
+        from sim.exchange.direct import provider_account
 
-        digest, load = provider_digest(job.run), provider_load(job.run)
+        digest, load = provider_account(job.run)
     else:
         digest, load = provider_of(job).digest(), []
     content = RecordDict({"psi": ConfigRecord({"digest": digest}), LOAD: encode_load(load)})
@@ -122,137 +127,72 @@ def _answer(message: Message, context: Context) -> Message:
     return Message(merge(answers), reply_to=message)
 
 
-for _action in (name.partition(".")[2] for name in PROVIDER_TYPES):
-    app.query(_action)(_answer)
+for _type in PROVIDER_TYPES:
+    app.query(_type.partition(".")[2])(_answer)
 
 
-# ---- users -------------------------------------------------------------------------------------------------------
+# ---- users and evaluators ----------------------------------------------------------------------------------------
 
 
-def _have_homes() -> bool:
-    """Return whether users live in homes: in a worker of a simulation, where Ray runs; other nodes never import it."""
-    ray = sys.modules.get("ray")
-    return ray is not None and ray.is_initialized()
-
-
-def _run_or_start(job: Job, session: Session, name: str) -> RecordDict:
-    if job.experiment.runtime.exchange == "direct":
-        from sim.direct import provider_call
-
-        ask_provider = provider_call(job.run)
-
-        def call(message_type: str, content: RecordDict) -> RecordDict:
-            # In a simulation, the only place with direct calls, the ServerApp's run folder is everybody's.
-            own = message_type == PUBLISHED
-            return answer_published(job.run, content) if own else ask_provider(message_type, content)
-
-        return run_direct(session, call)
-    return start_relayed(session, _waiting_at(job, name))
-
-
-def _waiting_at(job: Job, name: str) -> Path:
-    return state_folder(job) / f"{name}.safetensors"
-
-
-def _answer_in(message: Message) -> RecordDict:
-    return RecordDict({key: record for key, record in message.content.items() if key not in (JOB, REQUEST)})
-
-
-def _resume(message: Message, job: Job, new_session: Callable[[], Session], name: str) -> Message:
-    ticket = decode_ticket(message.content)
-    return Message(resume_relayed(new_session, _waiting_at(job, name), ticket, _answer_in(message)), reply_to=message)
-
-
-def _start_user(message: Message, context: Context, kind: str) -> Message:
-    job, role = _job_for(message, context, "user")
-    if job.experiment.runtime.exchange == "relay" and _have_homes():
-        from sim.homes import start_at_home
-
-        return Message(start_at_home(job, role.index, kind, message.content), reply_to=message)
-    session = USER_SESSIONS[kind](job, role.index, message.content, _heart)
-    return Message(_run_or_start(job, session, f"{user_name(role.index)}-{kind}"), reply_to=message)
-
-
-def _resume_user(message: Message, job: Job, user: int, kind: str, new_session: Callable[[], Session]) -> Message:
-    if _have_homes():
-        from sim.homes import resume_at_home
-
-        reply = resume_at_home(job, user, kind, decode_ticket(message.content), _answer_in(message))
+def _start(message: Message, context: Context) -> Message:
+    """Start a session; with direct exchange, run it to its end."""
+    kind, whose = STARTED_BY[message.metadata.message_type]
+    job, own = _job_for(message, context, whose)
+    if job.experiment.runtime.exchange == "relay":
+        reply = _store_of(kind, job, own).start(kind, job, own.index, _folder(job, own), message.content)
         return Message(reply, reply_to=message)
-    return _resume(message, job, new_session, f"{user_name(user)}-{kind}")
+    from sim.exchange.direct import provider_call
+
+    ask_provider, session = provider_call(job.run), SESSIONS[kind](job, own.index)
+
+    def call(message_type: str, content: RecordDict) -> RecordDict:
+        # In a simulation, the only place with direct calls, the ServerApp's run folder is everybody's.
+        own_run = message_type == PUBLISHED
+        return answer_published(job.run, content) if own_run else ask_provider(message_type, content)
+
+    session.begin(message.content)
+    return Message(run_direct(session, call), reply_to=message)
 
 
-@app.train()
-def train(message: Message, context: Context) -> Message:
-    """Train h_theta, from the theta in the message or, if it holds none, on from this user's own."""
-    return _start_user(message, context, "train")
+def _resume(message: Message, context: Context) -> Message:
+    """Take up the session that an answer is for."""
+    ticket, answer = decode_resume(message.content)
+    kind = ticket.session.partition("-")[0]
+    if kind not in SESSIONS:
+        raise MessageError(f"session {ticket.session!r}: its kind must be one of {', '.join(SESSIONS)}")
+    job, own = _job_for(message, context, _ROLES[kind])
+    reply = _store_of(kind, job, own).resume(ticket, job, own.index, _folder(job, own), answer)
+    return Message(reply, reply_to=message)
 
 
-@app.train("resume")
-def resume_training(message: Message, context: Context) -> Message:
-    """Go on training with the provider's answer."""
-    job, role = _job_for(message, context, "user")
-    user = role.index
-    return _resume_user(message, job, user, "train", lambda: TrainSession(job, user, new_training(job, user), _heart))
+def _store_of(kind: str, job: Job, own: Role) -> "SessionStore | RemoteStore":
+    if kind not in _LONG or not _simulated():
+        return _store
+    from sim.exchange.session_actors import RemoteStore
+
+    return RemoteStore(job, own.index)
 
 
-@app.evaluate()
-def evaluate(message: Message, context: Context) -> Message:
-    """Say how the theta in the message does on this user's validation images."""
-    return _start_user(message, context, "validate")
+def _folder(job: Job, own: Role) -> Path:
+    name = (
+        user_name(own.index)
+        if own.name == "user"
+        else "provider"
+        if own.name == "provider"
+        else f"evaluator-{own.index}"
+    )
+    return node_folder(job.run, name)
+
+
+for _type in (*STARTED_BY, "train.resume", "evaluate.resume"):
+    _register = app.train if _type.startswith("train") else app.evaluate
+    _register(_type.partition(".")[2] or "default")(_resume if _type.endswith("resume") else _start)
 
 
 @app.query("publish")
 def publish(message: Message, context: Context) -> Message:
     """Publish h_theta: this user's own or, of a strategy that averages, the average in the message."""
-    job, role = _job_for(message, context, "user")
+    job, own = _job_for(message, context, "user")
     arrays = message.content.array_records.get(ARRAYS)
     average = decode_tensors(arrays) if arrays else None
-    return Message(publication(job, role.index, average), reply_to=message)
-
-
-@app.evaluate("test")
-def test(message: Message, context: Context) -> Message:
-    """Protect the test images and have the provider classify them."""
-    job, role = _job_for(message, context, "user")
-    session = TestSession(job, role.index, decode_tensors(message.content.array_records[ARRAYS]))
-    return Message(_run_or_start(job, session, f"{user_name(role.index)}-test"), reply_to=message)
-
-
-# ---- evaluators --------------------------------------------------------------------------------------------------
-
-
-@app.evaluate("itn")
-def attack(message: Message, context: Context) -> Message:
-    """Attack one published transformer."""
-    job, _ = _job_for(message, context, "evaluator")
-    records = message.content.array_records
-    theta = decode_tensors(records[ARRAYS]) if ARRAYS in records else {}
-    predictions = decode_tensors(records["predictions"])["labels"] if "predictions" in records else None
-    session = AttackSession(job, theta, predictions, _heart)
-    return Message(_run_or_start(job, session, f"attack-{job.subject}"), reply_to=message)
-
-
-@app.evaluate("study")
-def study(message: Message, context: Context) -> Message:
-    """Work on one part of a study."""
-    job, _ = _job_for(message, context, "evaluator")
-    session = StudySession(job, decode_published(message.content), _heart)
-    return Message(_run_or_start(job, session, _study_name(job)), reply_to=message)
-
-
-def _study_name(job: Job) -> str:
-    return f"study-{job.subject.replace('/', '-')}"
-
-
-@app.evaluate("resume")
-def resume_evaluation(message: Message, context: Context) -> Message:
-    """Go on with a user's validation or test, or with an attack, with the provider's answer."""
-    job, role = _job_for(message, context, "user", "evaluator")
-    if role.name != "user" and "/" in job.subject:
-        return _resume(message, job, lambda: StudySession(job, [], _heart), _study_name(job))
-    if role.name != "user":
-        return _resume(message, job, lambda: AttackSession(job, {}, None, _heart), f"attack-{job.subject}")
-    if job.subject == "test":
-        return _resume(message, job, lambda: TestSession(job, role.index, {}), f"{user_name(role.index)}-test")
-    return _resume_user(message, job, role.index, "validate", lambda: ValidateSession(job, role.index, None))
+    return Message(publication(job, own.index, average), reply_to=message)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from flwr.supercore.task_identity import TaskIdentity
 
-from roles.common.data import DataConfig, ImageStore, prepare
+from roles.common.config.data import DataConfig
+from roles.common.data import ImageStore, prepare
 
 
 @pytest.fixture(scope="session", autouse=True)

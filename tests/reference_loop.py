@@ -21,7 +21,7 @@ from roles.common.seeds import derived_seed, generator
 from roles.common.unet import UNet
 from roles.provider.classifiers import Classifier
 from roles.user.features import Features
-from sim.config import Experiment
+from sim.config.experiment import Experiment
 
 VALIDATION_BATCH = 500
 

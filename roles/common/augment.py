@@ -1,4 +1,4 @@
-"""Augmentation of whole batches of uint8 tensors (Section IV-A: random crop and horizontal flip)."""
+"""Augmentation of whole batches of bitmaps (Section IV-A: random crop and horizontal flip)."""
 
 import torch
 from torch import Tensor
@@ -6,34 +6,22 @@ from torch.nn import functional as F
 
 
 def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror each image left to right with probability 1/2.
-
-    Args:
-        images: ``(N, C, H, W)``, any dtype.
-        generator: CPU generator; ``N`` numbers are drawn from it.
-    """
+    """Mirror each of ``(N, C, H, W)`` left to right with probability 1/2; ``N`` numbers are drawn, on the CPU."""
     flipped = torch.rand(images.shape[0], generator=generator) < 0.5
     return torch.where(flipped.to(images.device).view(-1, 1, 1, 1), images.flip(3), images)
 
 
 def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    """Cut a window of the original size out of each image padded with black.
-
-    Args:
-        images: ``(N, C, H, W)``, any dtype.
-        padding: black pixels added on every side; 0 returns the images as they are.
-        generator: CPU generator; ``2 N`` numbers are drawn from it.
-    """
+    """Do as :func:`crop` with random shifts; ``2 N`` numbers are drawn, on the CPU, and none without padding."""
     if padding == 0:
         return images
     return crop(images, padding, torch.randint(2 * padding + 1, (2, len(images)), generator=generator))
 
 
 def crop(images: Tensor, padding: int, shifts: Tensor) -> Tensor:
-    """Cut a window of the original size out of each image padded with black.
+    """Cut a window of the original size out of each of ``(N, C, H, W)``, padded with black.
 
     Args:
-        images: ``(N, C, H, W)``, any dtype.
         padding: black pixels added on every side.
         shifts: the first row and column of each window, int64 ``(2, N)``, from 0 to ``2 padding``.
     """
@@ -48,6 +36,6 @@ def crop(images: Tensor, padding: int, shifts: Tensor) -> Tensor:
 
 
 def augment(images: Tensor, padding: int, generator: torch.Generator, *, flip: bool) -> Tensor:
-    """Random crop, then random flip: the standard augmentation of the paper's classifiers and transformers."""
+    """Crop at random, then mirror at random where ``flip``: what the paper trains classifiers and h_theta with."""
     cropped = random_crop(images, padding, generator)
     return random_flip(cropped, generator) if flip else cropped

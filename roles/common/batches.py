@@ -21,24 +21,18 @@ def batch_sizes(images: int, batch_size: int) -> list[int]:
 
 
 class Batches:
-    """The batches of a training: each epoch a new permutation of the same images.
+    """The batches of a training on the images ``ids``, int64 ``(M,)``: each epoch another permutation of them.
 
-    Args:
-        ids: ``(M,)`` int64, positions of the images in their set.
-        batch_size: images a batch, but for the last of an epoch (see :func:`batch_sizes`).
-        seed: an already derived seed.
+    They are of ``batch_size`` images as :func:`batch_sizes` says, and follow from ``seed``.
     """
 
     def __init__(self, ids: Tensor, batch_size: int, seed: int) -> None:
-        self._ids = ids
-        self._batch_size = batch_size
-        self._seed = seed
-        self._epoch = -1
-        self._order = ids
+        self._ids, self._batch_size, self._seed = ids, batch_size, seed
+        self._epoch, self._order = -1, ids
         self.per_epoch = len(batch_sizes(len(ids), batch_size))
 
     def ids_at(self, step: int) -> Tensor:
-        """Return the image ids of the 0-based ``step``."""
+        """Return the image ids of the 0-based ``step``, int64 ``(N,)``."""
         epoch, position = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             order = torch.randperm(len(self._ids), generator=generator(self._seed, "epoch", epoch))

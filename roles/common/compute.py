@@ -10,16 +10,6 @@ Precision = Literal["fp32", "bf16"]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-def native_precision(*, gpu: bool) -> Precision:
-    """Return the faster precision of this machine's GPU or CPU: bf16 where the hardware multiplies it, else fp32.
-
-    On a CPU without AMX bf16 is emulated and about ten times slower than fp32.
-    """
-    if gpu:
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"  # pyright: ignore[reportPrivateUsage]
-
-
 class Compute:
     """A device and a precision, applied the same way by every party.
 

@@ -1,9 +1,10 @@
 """What a party may ask of the provider, and what it gets: the exchange of Section III-B as plain data.
 
-A party's work is written as a generator that yields requests and is sent answers, so the same code runs whether the
-provider is a function call away or behind a network. The rule that makes this work across processes: **a generator
-started anew from the same state yields the same first request again.** Whoever runs it may therefore drop it at any
-yield, keep the state, and go on elsewhere.
+A party's work is a generator that yields requests and is sent answers. **One started anew from the same state yields
+the same first request again**: whoever runs it may drop it at any yield, keep the state, and go on elsewhere.
+
+Protected images are float32 ``(N, 3, H, W)`` in [0, 1], bitmaps uint8 ``(N, 3, H, W)``; ``ids`` are their positions in
+the train set or, in validation, in the validation set, int64 ``(N,)``.
 """
 
 import math
@@ -20,10 +21,12 @@ from roles.common.weights import State
 ResultT = TypeVar("ResultT")
 PSI = -1
 """In place of a user's number: psi, which serves all."""
+FIT_IMAGES = 7680
+"""Images of a :class:`FitClassifier`, but for the last of an epoch: 24 MB at 32 pixels, and whole batches mostly."""
 
 
 def other_classifier(number: int) -> int:
-    """Return what stands in place of a user's number for the other classifiers of the provider, counted from 0.
+    """Return what stands in place of a user's number for the provider's other classifiers of plain images, from 0.
 
     >>> other_classifier(0), other_classifier(1)
     (-2, -3)
@@ -36,10 +39,26 @@ class ExchangeError(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingImages:
-    """Ask which images of X' are this user's, and which validation images to select by."""
-
+class _OfUser:
     user: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Protected:
+    protected: Tensor
+    ids: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _ForOwnClassifier:
+    user: int
+    number: int
+    images: Tensor
+    ids: Tensor
+
+
+class TrainingImages(_OfUser):
+    """Ask which images of X' are this user's, and which validation images to select by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,16 +70,13 @@ class ImageIds:
 
 
 @dataclass(frozen=True, eq=False)
-class LossGradient:
+class LossGradient(_Protected):
     """Ask for L_class of protected training images and its gradient.
 
-    ``protected`` is float32 ``(N, 3, H, W)`` in [0, 1]; ``ids`` int64 ``(N,)`` are positions in the train set; ``user``
-    is who asks, and ``asked`` for how many images it has had gradients before. No answer depends on these two, but a
-    curious provider takes note; after an interruption the same request may come again.
+    The answer depends neither on the ``user`` nor on how many images it has ``asked`` about before, but a curious
+    provider takes note. After an interruption the same request may come again.
     """
 
-    protected: Tensor
-    ids: Tensor
     user: int
     asked: int
 
@@ -74,65 +90,33 @@ class Gradient:
     correct: int
 
 
-@dataclass(frozen=True, eq=False)
-class Losses:
-    """Ask for L_class of protected validation images, without a gradient.
-
-    ``protected`` is as in :class:`LossGradient`; ``ids`` int64 ``(N,)`` are positions in the validation set.
-    """
-
-    protected: Tensor
-    ids: Tensor
+class Losses(_Protected):
+    """Ask for L_class of protected validation images, without a gradient."""
 
 
 @dataclass(frozen=True, eq=False)
 class LossValues:
-    """The mean loss of the images of :class:`Losses`, :class:`Lesson` or :class:`Exam`; how many were correct."""
+    """The mean loss of the images of a request, and how many were classified correctly."""
 
     loss: float
     correct: int
 
 
-LESSON_IMAGES = 7680
-"""What a lesson holds, but for the last of an epoch: 24 MB of 32-pixel images, and whole batches of most sizes."""
+class FitClassifier(_ForOwnClassifier):
+    """Ask the provider to train this user's own classifier on protected training bitmaps: for a protection by a key.
 
-
-@dataclass(frozen=True, eq=False)
-class Lesson:
-    """Ask the provider to train this user's own classifier on protected training bitmaps, uint8 ``(N, 3, H, W)``.
-
-    For the conventional protections, which change the classifier and not the images. An epoch is all of X', in lessons
-    of :data:`LESSON_IMAGES` as :func:`roles.common.batches.batch_sizes` cuts it. ``ids`` are as in
-    :class:`LossGradient`. ``number`` counts the user's lessons and exams from 0: the same number again is the same
-    request again, and is answered as before.
+    An epoch is all of X', in parts of :data:`FIT_IMAGES` (see :func:`roles.common.batches.batch_sizes`). ``number``
+    counts these requests and :class:`ValidateClassifier` of a user from 0; the same again is answered as before.
     """
 
-    user: int
-    number: int
-    images: Tensor
-    ids: Tensor
 
-
-@dataclass(frozen=True, eq=False)
-class Exam:
-    """Ask how this user's own classifier does on protected validation bitmaps, after an epoch of lessons.
-
-    Fields as in :class:`Lesson`. The provider keeps the classifier with the lowest loss.
-    """
-
-    user: int
-    number: int
-    images: Tensor
-    ids: Tensor
+class ValidateClassifier(_ForOwnClassifier):
+    """Ask how it does on protected validation bitmaps after an epoch; the provider keeps the best such classifier."""
 
 
 @dataclass(frozen=True, eq=False)
 class Classify:
-    """Ask for the service itself: the predicted labels of bitmaps, uint8 ``(N, 3, H, W)``, protected or plain.
-
-    ``user`` names whose own classifier is to be used, the one with the best exam; ``PSI`` is psi, and what
-    :func:`other_classifier` returns is another that the provider has trained on plain images.
-    """
+    """Ask for the service itself, labels of bitmaps: of psi, a ``user``'s own classifier or :func:`other_classifier`."""
 
     images: Tensor
     user: int = PSI
@@ -145,11 +129,8 @@ class Predictions:
     labels: Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class Published:
+class Published(_OfUser):
     """Ask for the theta that a user has published; it is public, and whoever runs the experiment answers."""
-
-    user: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,25 +140,15 @@ class Theta:
     theta: State
 
 
-@dataclass(frozen=True, eq=False)
-class Recall:
+class Recall(_OfUser):
     """Ask a curious provider what it remembers of a user's training."""
 
-    user: int
+
+class Memories(_Protected):
+    """The last protected bitmaps that a user was given gradients for, none or more, in no order, and their ids."""
 
 
-@dataclass(frozen=True, eq=False)
-class Memories:
-    """The last protected images that a user was given gradients for, and which images of the train set they show.
-
-    ``protected`` is uint8 ``(M, 3, H, W)``, in no order; ``ids`` int64 ``(M,)``. M may be 0.
-    """
-
-    protected: Tensor
-    ids: Tensor
-
-
-Request = TrainingImages | LossGradient | Losses | Lesson | Exam | Classify | Published | Recall
+Request = TrainingImages | LossGradient | Losses | FitClassifier | ValidateClassifier | Classify | Published | Recall
 Answer = ImageIds | Gradient | LossValues | Predictions | Theta | Memories
 AnswerT = TypeVar("AnswerT", ImageIds, Gradient, LossValues, Predictions, Theta, Memories)
 Work = Generator[Request, Answer, ResultT]
@@ -205,9 +176,8 @@ def checked_gradient(answer: Answer, like: Tensor) -> Gradient:
     gradient = expect(answer, Gradient)
     value = gradient.gradient
     if value.shape != like.shape or value.dtype != torch.float32:
-        raise ExchangeError(
-            f"gradient is {value.dtype} {tuple(value.shape)}, expected torch.float32 {tuple(like.shape)}"
-        )
+        expected = f"expected torch.float32 {tuple(like.shape)}"
+        raise ExchangeError(f"gradient is {value.dtype} {tuple(value.shape)}, {expected}")
     if not all_finite(value):
         raise ExchangeError("gradient holds values that are not finite")
     return gradient

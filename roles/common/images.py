@@ -22,14 +22,9 @@ def to_bitmap(images: Tensor) -> Tensor:
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Subtract ImageNet's mean and divide by its deviation, in front of psi and of phi.
-
-    Args:
-        images: ``(N, 3, H, W)`` in [0, 1].
-    """
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
-    return (images - mean) / std
+    """Subtract ImageNet's mean from ``(N, 3, H, W)`` in [0, 1] and divide by its deviation, for psi and for phi."""
+    moments = torch.tensor([IMAGENET_MEAN, IMAGENET_STD], device=images.device, dtype=images.dtype)
+    return (images - moments[0].view(1, 3, 1, 1)) / moments[1].view(1, 3, 1, 1)
 
 
 def all_finite(values: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Labels, apart from the images: the import contract keeps roles.user from importing this module."""
+"""Labels, apart from the images: import contracts say who may import this module."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from roles.common.data import Split
+from roles.common.config.data import Split
 
 
 def load_labels(folder: Path, split: Split) -> Tensor:
-    """Return the labels of a split of a prepared image store, ``(N,)`` int64."""
+    """Return the labels of a split of a prepared image store, int64 ``(N,)``."""
     return torch.from_numpy(np.load(folder / f"{split}.labels.npy"))

@@ -6,15 +6,13 @@ import torch
 
 
 def derived_seed(seed: int, *scope: str | int) -> int:
-    """Return a 63-bit seed for one purpose.
+    """Return a 63-bit seed for the purpose that ``scope`` names.
 
-    Two different scopes give independent streams; the same scope gives the same stream in whatever process, and
-    however often, it is asked for. That is what makes results independent of the number of workers.
+    The same scope gives the same stream in whatever process, and however often, it is asked for: that is what makes
+    results independent of the number of workers. Different scopes give independent streams.
 
-    >>> derived_seed(0, "user", 3) == derived_seed(0, "user", 3)
-    True
-    >>> derived_seed(0, "user", 3) == derived_seed(0, "user", 4)
-    False
+    >>> [derived_seed(0, "user", user) % 1000 for user in (3, 3, 4)]
+    [683, 683, 193]
     """
     text = "/".join(str(part) for part in (seed, *scope))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

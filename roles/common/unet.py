@@ -5,50 +5,39 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def _conv(inputs: int, outputs: int) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+
+
 def _double_conv(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(outputs, outputs, 3, padding=1),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
+    return nn.Sequential(*_conv(inputs, outputs), *_conv(outputs, outputs))
 
 
 class UNet(nn.Module):
     """Image to image, ``(N, 3, H, W)`` in [0, 1] to ``(N, 3, H, W)`` in [0, 1].
 
     ``depth`` levels with ``width * 2**level`` channels; max-pooling down, nearest-neighbour and a convolution up, skip
-    connections by concatenation, a 1x1 convolution and a sigmoid at the end. Width 64 and depth 5 are the paper's
-    (34.5 M parameters).
-
-    Raises:
-        ValueError: in ``forward``, when H or W is not divisible by ``2**(depth - 1)``.
+    connections by concatenation, a 1x1 convolution and a sigmoid at the end. The defaults are the paper's (34.5 M
+    parameters).
     """
 
     def __init__(self, width: int = 64, depth: int = 5) -> None:
         super().__init__()
         self.factor = 2 ** (depth - 1)
         channels = [width * 2**level for level in range(depth)]
-        self.down = nn.ModuleList(
-            _double_conv(inputs, outputs) for inputs, outputs in zip([3, *channels[:-1]], channels, strict=True)
-        )
-        self.up = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(channels[level], channels[level - 1], 3, padding=1),
-                nn.BatchNorm2d(channels[level - 1]),
-                nn.ReLU(inplace=True),
-            )
-            for level in range(depth - 1, 0, -1)
-        )
-        self.merge = nn.ModuleList(
-            _double_conv(2 * channels[level - 1], channels[level - 1]) for level in range(depth - 1, 0, -1)
-        )
+        downwards = zip([3, *channels[:-1]], channels, strict=True)
+        upwards = [(channels[level], channels[level - 1]) for level in range(depth - 1, 0, -1)]
+        self.down = nn.ModuleList(_double_conv(inputs, outputs) for inputs, outputs in downwards)
+        self.up = nn.ModuleList(nn.Sequential(*_conv(inputs, outputs)) for inputs, outputs in upwards)
+        self.merge = nn.ModuleList(_double_conv(2 * outputs, outputs) for _, outputs in upwards)
         self.head = nn.Conv2d(width, 3, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Transform ``images``; the result is float32 whatever the autocast mode."""
+        """Transform ``images``; the result is float32 whatever the autocast mode.
+
+        Raises:
+            ValueError: H or W is not divisible by ``2**(depth - 1)``.
+        """
         height, width = images.shape[-2:]
         if height % self.factor or width % self.factor:
             raise ValueError(f"images are {height}x{width}: this U-Net needs sides divisible by {self.factor}")

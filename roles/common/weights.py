@@ -1,7 +1,6 @@
 """State dicts on disk (safetensors, never pickle) and their fingerprints."""
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +10,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-State = dict[str, Tensor]
+from roles.common.files import replacing
 
+State = dict[str, Tensor]
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -25,11 +25,7 @@ def cpu_state(module: nn.Module) -> State:
 
 
 def without_statistics(state: Mapping[str, Tensor]) -> State:
-    """Return a network's state without the running statistics of its batch normalisation.
-
-    >>> list(without_statistics(nn.BatchNorm2d(2).state_dict()))
-    ['weight', 'bias']
-    """
+    """Return a network's state without the running statistics of its batch normalisation."""
     return {name: value for name, value in state.items() if name.rpartition(".")[2] not in _STATISTICS}
 
 
@@ -45,15 +41,10 @@ def digest(state: Mapping[str, Tensor]) -> str:
 
 def save(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write ``state`` so that ``path`` holds either the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    try:
+    with replacing(path) as partial:
         # safetensors 0.8 writes a broken header for no tensors and empty metadata.
         safetensors.torch.save_file(tensors, partial, dict(metadata) if metadata else None)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load(path: Path) -> tuple[State, dict[str, str]]:
@@ -89,18 +80,22 @@ def groups_of(state: Mapping[str, Tensor]) -> defaultdict[str, State]:
     return groups
 
 
-def optimiser_state(optimiser: torch.optim.Optimizer) -> State:
-    """Return what an optimiser remembers of its steps, as ``<parameter>/<name>`` on the CPU."""
-    state: State = {}
+def training_state(group: str, module: nn.Module, optimiser: torch.optim.Optimizer) -> State:
+    """Return weights as ``<group>/...`` and what the optimiser remembers of its steps as ``optimiser/...``."""
+    state = prefixed(group, cpu_state(module))
     for index, entry in optimiser.state_dict()["state"].items():
         tensors = {name: value.detach().cpu().contiguous() for name, value in entry.items() if value is not None}
-        state |= prefixed(str(index), tensors)
+        state |= prefixed(f"optimiser/{index}", tensors)
     return state
 
 
-def restore_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
-    """Take up an :func:`optimiser_state`."""
-    entries = {int(index): entry for index, entry in groups_of(state).items()}
+def restore_training(
+    group: str, module: nn.Module, optimiser: torch.optim.Optimizer, state: Mapping[str, Tensor], source: str
+) -> None:
+    """Take up a :func:`training_state`, which may be part of a larger state; errors are as of :func:`load_into`."""
+    groups = groups_of(state)
+    load_into(module, groups[group], source)
+    entries = {int(index): entry for index, entry in groups_of(groups["optimiser"]).items()}
     optimiser.load_state_dict({**optimiser.state_dict(), "state": entries})
 
 
@@ -116,8 +111,7 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], source: str) -> No
         raise ValueError(f"{source}: not weights of this network (missing {missing[:3]}, unexpected {extra[:3]})")
     for name, value in state.items():
         if value.shape != expected[name].shape:
-            shapes = f"{tuple(value.shape)}, expected {tuple(expected[name].shape)}"
-            raise ValueError(f"{source}: {name} has shape {shapes}")
+            raise ValueError(f"{source}: {name} has shape {tuple(value.shape)}, expected {tuple(expected[name].shape)}")
         if not bool(torch.isfinite(value).all()):
             raise ValueError(f"{source}: {name} holds values that are not finite")
     module.load_state_dict(dict(state))

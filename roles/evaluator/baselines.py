@@ -7,13 +7,7 @@ _CHUNK = 1000
 
 
 def mean_image(images: Tensor) -> Tensor:
-    """Return the mean of uint8 ``images`` ``(N, 3, H, W)``: the constant estimate with the lowest MSE.
-
-    Returns:
-        float32 ``(3, H, W)`` in [0, 1].
-
-    Raises:
-        ValueError: there is no image.
+    """Return the mean of uint8 ``(N, 3, H, W)``, N > 0, float32 in [0, 1]: the constant estimate with the lowest MSE.
 
     >>> mean_image(torch.tensor([0, 51], dtype=torch.uint8).view(2, 1, 1, 1)).item()
     0.10000000149011612
@@ -27,7 +21,7 @@ def class_means(images: Tensor, labels: Tensor, classes: int) -> Tensor:
     Args:
         images: uint8 ``(N, 3, H, W)``.
         labels: int64 ``(N,)``, 0 to ``classes - 1``.
-        classes: how many classes there are; one without an image gets the mean of all images.
+        classes: how many there are; one without an image gets the mean of all images.
 
     Returns:
         float32 ``(classes, 3, H, W)`` in [0, 1].

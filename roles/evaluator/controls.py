@@ -9,14 +9,9 @@ _CHUNK = 1000
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
-    """Blur ``images`` with a Gaussian window that reaches three deviations to each side; borders are reflected.
+    """Blur uint8 ``(N, 3, H, W)`` by a Gaussian window of ``sigma`` > 0 pixels, which reaches three sigma to each side.
 
-    Args:
-        images: uint8 ``(N, 3, H, W)``.
-        sigma: standard deviation in pixels, above 0.
-
-    Returns:
-        uint8 ``(N, 3, H, W)``.
+    Borders are reflected.
 
     Raises:
         ValueError: the window reaches further than the image is wide.
@@ -25,8 +20,8 @@ def blur(images: Tensor, sigma: float) -> Tensor:
     from torchvision.transforms.v2.functional import gaussian_blur
 
     reach = math.ceil(3 * sigma)
-    if reach >= min(images.shape[-2:]):
-        height, width = images.shape[-2:]
+    height, width = images.shape[-2:]
+    if reach >= min(height, width):
         raise ValueError(f"a blur of sigma {sigma} reaches {reach} pixels, too far for images of {height}x{width}")
     size = 2 * reach + 1
     return torch.cat([gaussian_blur(chunk, [size, size], [sigma, sigma]) for chunk in torch.split(images, _CHUNK)])

@@ -1,6 +1,7 @@
 """How near an estimate comes to the plain image: PSNR, SSIM and LPIPS, one value an image.
 
-Images are ``(N, 3, H, W)``, uint8 or float32 in [0, 1]; an estimate and its plain image may differ in dtype.
+Images are ``(N, 3, H, W)``, uint8 or float32 in [0, 1]; an estimate and its plain image may differ in dtype, and a
+``ValueError`` says so where they differ in shape.
 """
 
 import itertools
@@ -21,43 +22,45 @@ _ALEXNET_SIDE = 31
 
 
 def psnr(estimate: Tensor, plain: Tensor) -> Tensor:
-    """Return the peak signal-to-noise ratio of each image (Section IV-B, Fig. 6 and 7).
+    """Return the peak signal-to-noise ratio of each image in dB, float32 ``(N,)`` (Section IV-B, Fig. 6 and 7).
 
-    PSNR = 10 log10(1 / MSE) for values in [0, 1], with the mean over channels and pixels of one image; at most
-    ``PSNR_CAP``, which no two different 8-bit images smaller than 226x226 reach.
-
-    Returns:
-        float32 ``(N,)`` in dB, 0 (black against white) to ``PSNR_CAP`` (identical).
-
-    Raises:
-        ValueError: the shapes differ.
+    10 log10(1 / MSE) for values in [0, 1], with the mean over channels and pixels of one image: from 0, black against
+    white, to ``PSNR_CAP``, which no two different 8-bit images smaller than 226x226 reach.
 
     >>> black = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     >>> [round(psnr(black + value, black).item(), 2) for value in (0, 51, 255)]
     [100.0, 13.98, 0.0]
     """
-    return _batched(_psnr, estimate, plain)
+
+    def measure(a: Tensor, b: Tensor) -> Tensor:
+        return (a - b).square().mean(dim=(1, 2, 3)).reciprocal().log10().mul(10).clamp(max=PSNR_CAP)
+
+    return _batched(measure, estimate, plain)
 
 
 def ssim(estimate: Tensor, plain: Tensor) -> Tensor:
-    """Return the structural similarity of each image (Wang et al., 2004).
+    """Return the structural similarity of each image, float32 ``(N,)`` in [-1, 1]; 1 for identical images.
 
     The mean over channels and pixels of
     ``(2 m_x m_y + c1) (2 s_xy + c2) / ((m_x^2 + m_y^2 + c1) (s_x^2 + s_y^2 + c2))``, with local means m and
     (co)variances s under a Gaussian window (11 pixels, sigma 1.5), c1 = 0.01^2 and c2 = 0.03^2 for values in [0, 1].
-    Borders are reflected, where Wang et al. leave them out: at 32x32 pixels they are half the image.
+    Borders are reflected, where the source leaves them out: at 32x32 pixels they are half the image.
 
-    Returns:
-        float32 ``(N,)`` in [-1, 1]; 1 for identical images.
-
-    Raises:
-        ValueError: the shapes differ.
+    Source: Wang et al., 2004.
 
     >>> black = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     >>> [round(ssim(black + value, black).item(), 4) for value in (0, 255)]
     [1.0, 0.0001]
     """
-    return _batched(_ssim, estimate, plain)
+    # Imported here: it takes seconds, and a node's process that does not measure should not wait for it.
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    def measure(a: Tensor, b: Tensor) -> Tensor:
+        scores = structural_similarity_index_measure(a, b, reduction="none", data_range=1.0)
+        assert isinstance(scores, Tensor)  # a tuple only where the full image is asked for as well
+        return scores
+
+    return _batched(measure, estimate, plain)
 
 
 def moved_ssim(protected: Tensor, plain: Tensor) -> tuple[float, int, int]:
@@ -93,14 +96,13 @@ def moved_ssim(protected: Tensor, plain: Tensor) -> tuple[float, int, int]:
 
 
 class Lpips:
-    """Learned perceptual image patch similarity of each image (Zhang et al., 2018), with AlexNet.
+    """Learned perceptual image patch similarity of each image, with AlexNet, of images with sides of ``side`` pixels.
 
     The distance of unit-length features of five layers, weighted by channel, averaged over positions and summed over
     layers; 0 for identical images, and larger means less alike to the eye. The channel weights come with torchmetrics,
     AlexNet's with torchvision, which downloads them once.
 
-    Args:
-        side: height and width in pixels of the images to come.
+    Source: Zhang et al., 2018.
 
     Raises:
         ValueError: the images are too small for AlexNet, or its weights cannot be had.
@@ -114,41 +116,17 @@ class Lpips:
         try:
             self._net = LearnedPerceptualImagePatchSimilarity(net_type="alex").net
         except (OSError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(
-                f"LPIPS needs torchvision's AlexNet weights: not in {torch.hub.get_dir()}, no download ({reason})"
-            ) from error
+            where = f"not in {torch.hub.get_dir()}, no download ({str(error).splitlines()[0]})"
+            raise ValueError(f"LPIPS needs torchvision's AlexNet weights: {where}") from error
 
     def __call__(self, estimate: Tensor, plain: Tensor) -> Tensor:
-        """Return the distances, float32 ``(N,)``, at least 0.
-
-        Raises:
-            ValueError: the shapes differ.
-        """
+        """Return the distances, float32 ``(N,)``, at least 0."""
         with torch.no_grad():
             return _batched(lambda a, b: self._net(a, b, normalize=True).flatten(), estimate, plain)
-
-
-def _psnr(estimate: Tensor, plain: Tensor) -> Tensor:
-    mse = (estimate - plain).square().mean(dim=(1, 2, 3))
-    return mse.reciprocal().log10().mul(10).clamp(max=PSNR_CAP)
-
-
-def _ssim(estimate: Tensor, plain: Tensor) -> Tensor:
-    # Imported here: it takes seconds, and a node's process that does not measure should not wait for it.
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
-    scores = structural_similarity_index_measure(estimate, plain, reduction="none", data_range=1.0)
-    assert isinstance(scores, Tensor)  # a tuple only where the full image is asked for as well
-    return scores
 
 
 def _batched(measure: Callable[[Tensor, Tensor], Tensor], estimate: Tensor, plain: Tensor) -> Tensor:
     if estimate.shape != plain.shape:
         raise ValueError(f"estimates are {tuple(estimate.shape)}, but the plain images {tuple(plain.shape)}")
     pairs = zip(torch.split(estimate, _BATCH), torch.split(plain, _BATCH), strict=True)
-    return torch.cat([measure(_unit(a), _unit(b)) for a, b in pairs])
-
-
-def _unit(images: Tensor) -> Tensor:
-    return to_unit(images) if images.dtype == torch.uint8 else images
+    return torch.cat([measure(*(to_unit(x) if x.dtype == torch.uint8 else x for x in pair)) for pair in pairs])

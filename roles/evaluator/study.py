@@ -6,28 +6,25 @@ it finds are the rows of a table. ``studies/__init__.py`` names it.
 
 import json
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from roles.common.compute import Compute
-from roles.common.data import ImageStore, Split
+from roles.common.config.attack import ItnConfig
+from roles.common.config.base import Frozen
+from roles.common.config.data import Split
 from roles.common.exchange import PSI, Published, Theta, Work, expect
-from roles.common.images import to_bitmap
-from roles.common.recipes import Frozen
+from roles.common.protection import Protect
+from roles.common.unet import UNet
 from roles.common.weights import State
-from roles.evaluator.attack import AttackConfig, Protect, attacker_ids, class_mean_images, classify
-from roles.evaluator.baselines import mean_image
-from roles.evaluator.itn import ItnConfig, Progress
+from roles.evaluator.attacker import Attacker
+from roles.evaluator.itn import Pairs
 from roles.evaluator.measures import psnr, ssim
-
-Row = dict[str, str | int | float]
-Findings = list[Row]
-"""What one part of a study has found: rows of its table."""
+from roles.evaluator.results import Findings, Row
 
 RECONSTRUCTION_COLUMNS = {
     "psnr": "median PSNR of the estimates over the test images, in dB",
@@ -41,7 +38,7 @@ RECONSTRUCTION_COLUMNS = {
     "gain_psnr": "psnr - class_mean_psnr or mean_image_psnr, whichever is higher",
     "gain_ssim": "ssim - class_mean_ssim or mean_image_ssim, whichever is higher",
 }
-"""The columns that :meth:`Lab.measured` fills."""
+"""The columns that :meth:`StudyContext.measured` fills; those of class_mean where the evaluator has labels."""
 
 
 @dataclass(frozen=True)
@@ -65,19 +62,11 @@ class Lines:
 
 
 @dataclass(frozen=True, eq=False)
-class Lab:
-    """What a part of a study works with.
+class StudyContext:
+    """What a part of a study works with."""
 
-    ``state`` holds what it has found so far: with the same tensors in it, the same part started anew asks the same
-    request again (:mod:`roles.common.exchange`).
-    """
-
-    store: ImageStore
-    attack: AttackConfig
-    """How the run attacks; studies take its pairs and its last inverse network."""
-    compute: Compute
-    seed: int
-    """Of all attacks of the run."""
+    attacker: Attacker
+    """Studies take its pairs and its last inverse network."""
     protection: Callable[[int, State], Protect]
     """From a user and its published theta to what it does to images."""
     network: Callable[[int, State], nn.Module | None]
@@ -87,42 +76,34 @@ class Lab:
     keyed: Callable[[int], bool]
     """Whether a user's protection is a key, and its images are classified by a classifier of its own."""
     state: State
-    progress: Progress
+    """What the part has found so far: with the same tensors in it, the same part started anew asks the same request
+    again (:mod:`roles.common.exchange`)."""
 
     @property
     def itn(self) -> ItnConfig:
         """The inverse network that studies train: the last of ``attack.itns``."""
-        return self.attack.itns[-1]
-
-    @cached_property
-    def mean_image(self) -> Tensor:
-        """The mean of the attacker's train images, float32 ``(3, H, W)`` in [0, 1]."""
-        return mean_image(self.store.images("train")[attacker_ids(self.store, "train", self.attack.pairs, self.seed)])
-
-    @cached_property
-    def _class_means(self) -> Tensor:
-        return class_mean_images(self.store, self.attack, self.seed)
+        return self.attacker.config.itns[-1]
 
     def theta_of(self, user: int) -> Work[State]:
         """Ask for the theta that a user has published."""
         return expect((yield Published(user)), Theta).theta
 
     def protected(self, user: int, split: Split, ids: Tensor) -> Work[Tensor]:
-        """Return images of a split as a user protects them, uint8, kept in the state until :meth:`forget`.
-
-        Args:
-            ids: positions in the split, int64 ``(N,)``.
-        """
+        """Return images of a split as a user protects them, uint8 ``(N, 3, H, W)``, kept in the state as well."""
         key = f"protected/{user}/{split}"
         if key not in self.state:
             protect = self.protection(user, (yield from self.theta_of(user)))
-            self.state[key] = protect(self.store.images(split)[ids], split, ids)
+            self.state[key] = protect(self.attacker.store.images(split)[ids], split, ids)
         return self.state[key]
 
     def predicted(self, user: int, protected: Tensor) -> Work[Tensor]:
         """Return the labels that are predicted for protected test images of a user, kept in the state as well."""
-        whose = user if self.keyed(user) else PSI
-        return classify(protected, f"labels/{user}", self.state, len(self.store.classes), whose)
+        return self.attacker.classify(protected, f"labels/{user}", self.state, user if self.keyed(user) else PSI)
+
+    def forget(self, user: int) -> None:
+        """Drop what :meth:`protected` and :meth:`predicted` keep of a user."""
+        for key in [key for key in self.state if key == f"labels/{user}" or key.startswith(f"protected/{user}/")]:
+            del self.state[key]
 
     def row(self, key: str, find: Callable[[], Work[Row]]) -> Work[Row]:
         """Return a row of the table, from the state if it was found before."""
@@ -133,43 +114,36 @@ class Lab:
         row: Row = json.loads(self.state[name].numpy().tobytes())
         return row
 
-    def mirrors_pairs(self, user: int) -> bool:
-        """Return whether pairs that a user has made are mirrored when the inverse network is trained on them."""
-        return self.attack.flip and self.itn.mirrors == "pair" and not self.keyed(user)
+    def inverse_network(self, user: int, protect: Protect) -> UNet:
+        """Train an inverse network against a user's protection; see :meth:`Attacker.inverse_network`."""
+        return self.attacker.inverse_network(self.itn, protect, keyed=self.keyed(user))[0]
 
-    def forget(self, user: int) -> None:
-        """Drop what :meth:`protected` and :meth:`predicted` keep of a user."""
-        for key in [key for key in self.state if key == f"labels/{user}" or key.startswith(f"protected/{user}/")]:
-            del self.state[key]
+    def fit(self, pairs: Pairs, user: int) -> tuple[UNet, list[dict[str, float]]]:
+        """Train an inverse network on pairs that a user has made; they are mirrored only as they are."""
+        config = self.attacker.config
+        flip = config.flip and self.itn.mirrors == "pair" and not self.keyed(user)
+        return self.attacker.fit(self.itn, pairs, flip=flip)
 
     def test_images(self, count: int) -> tuple[Tensor, Tensor]:
-        """Return the first test images, uint8, and their positions; fewer where there are fewer."""
-        plain = self.store.images("test")[:count]
+        """Return the first test images, uint8 ``(count, 3, H, W)`` or fewer, and their positions, int64."""
+        plain = self.attacker.store.images("test")[:count]
         return plain, torch.arange(len(plain))
 
     def measured(self, estimates: Tensor, protected: Tensor, plain: Tensor, labels: Tensor) -> Row:
         """Return how near estimates come to plain test images, and how near what must be beaten does.
 
-        Args:
-            estimates: uint8 ``(N, 3, H, W)``.
-            protected: uint8 ``(N, 3, H, W)``, what they were made of.
-            plain: uint8 ``(N, 3, H, W)``.
-            labels: int64 ``(N,)``, predicted for the protected images.
+        Images are uint8 ``(N, 3, H, W)``; ``labels``, int64 ``(N,)``, are what is predicted for the protected ones.
         """
-        shown = {
-            "": estimates,
-            "protected_": protected,
-            "class_mean_": self._class_means[labels],
-            "mean_image_": to_bitmap(self.mean_image).expand_as(plain),
-        }
+        guesses = self.attacker.guesses(labels)
+        shown = {"": estimates, "protected": protected}
+        shown |= {name: guesses[name] for name in ("class_mean", "mean_image") if name in guesses}
         row: Row = {}
         for name, images in shown.items():
-            row[f"{name}psnr"] = float(psnr(images, plain).median())
-            row[f"{name}ssim"] = float(ssim(images, plain).median())
+            for measure, of in (("psnr", psnr), ("ssim", ssim)):
+                row[f"{name}_{measure}".lstrip("_")] = float(of(images, plain).median())
         for measure in ("psnr", "ssim"):
             # Where classes are predicted wrongly, an attack that learns the mean image gains on the class mean alone.
-            guesses = (float(row[f"{guess}_{measure}"]) for guess in ("class_mean", "mean_image"))
-            row[f"gain_{measure}"] = float(row[measure]) - max(guesses)
+            row[f"gain_{measure}"] = float(row[measure]) - max(float(row[f"{name}_{measure}"]) for name in guesses)
         return row
 
 
@@ -184,19 +158,31 @@ class Study(Frozen, ABC):
     figure: ClassVar[HeatMap | Lines]
     """How the table is drawn."""
 
-    @abstractmethod
     def parts(self, users: Sequence[int], seed: int) -> list[str]:
-        """Return the pieces of work, by names of letters, digits and hyphens.
-
-        Args:
-            users: who has published.
-            seed: the run's seed.
-        """
+        """Return the pieces of work, named by letters, digits and hyphens: by default one for each who published."""
+        return [str(user) for user in users]
 
     @abstractmethod
-    def work(self, part: str, users: Sequence[int], lab: Lab) -> Work[Findings]:
-        """Do one piece."""
+    def work(self, part: str, users: Sequence[int], context: StudyContext) -> Work[Findings]:
+        """Do one piece, given all ``users`` who have published.
+
+        Raises:
+            ExchangeError: an answer is unusable.
+            ValueError: an inverse network diverged, or there are fewer images than it takes.
+        """
 
     @abstractmethod
     def conclusion(self, rows: Sequence[Row]) -> str:
         """Say in a sentence or two what the rows of all parts, at least one, amount to."""
+
+
+def values_by(rows: Sequence[Row], column: str, value: str) -> dict[str, list[float]]:
+    """Return the values of one column by those of another.
+
+    >>> values_by([{"by": "x", "at": 1.0}, {"by": "y", "at": 2.0}, {"by": "x", "at": 3.0}], "by", "at")
+    {'x': [1.0, 3.0], 'y': [2.0]}
+    """
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        found[str(row[column])].append(float(row[value]))
+    return dict(found)

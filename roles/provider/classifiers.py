@@ -5,9 +5,9 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from roles.common.config.classifier import ClassifierName
 from roles.common.images import normalise
 
-ClassifierName = Literal["resnet20", "vgg16_bn"]
 Adaptation = Literal["tanaka", "pixel"]
 
 _CHANNELS: dict[Adaptation | None, int] = {None: 3, "tanaka": 32, "pixel": 64}

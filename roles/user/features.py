@@ -1,41 +1,25 @@
-"""phi_k, the feature extractor of the feature reconstruction loss (Section III-B, Eq. 6; Section IV-A)."""
+"""What a user adds to the gradient that the provider sends: by default, what phi sees (Section III-B, Eq. 4 and 6)."""
 
 import functools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from roles.common.compute import Compute
+from roles.common.config.user import FeatureLayer, FeaturesConfig
 from roles.common.images import normalise
-from roles.common.recipes import Frozen
 from roles.common.weights import State, load, load_into
 
-FeatureLayer = Literal["relu1_2", "relu2_2"]
 _CUT: dict[FeatureLayer, int] = {"relu1_2": 4, "relu2_2": 9}
 
 
-class FeaturesConfig(Frozen):
-    """phi: where VGG16 (without batch norm) is cut, and whose weights it has.
-
-    alpha has no meaning without both: always name them beside it.
-    """
-
-    layer: FeatureLayer = "relu2_2"
-    """``relu1_2`` is "the second ReLU" as the paper says; ``relu2_2`` is where its authors' code cuts."""
-    weights: str = "random"
-    """``imagenet`` (torchvision's, downloaded once), a local safetensors file with a state dict of VGG16 or of its
-    ``features``, or ``random``: a fixed random front that needs no file."""
-
-    def describe(self) -> str:
-        """Return what this phi is, in a few words for reports."""
-        kinds = {"imagenet": "VGG16, ImageNet weights", "random": "VGG16 front with fixed random weights"}
-        return f"{self.layer} of {kinds.get(self.weights, f'VGG16, weights of {Path(self.weights).name}')}"
-
-
 class Features(nn.Module):
-    """phi: ``(N, 3, H, W)`` in [0, 1] to a feature map ``(N, C_k, H_k, W_k)``, frozen.
+    """phi_k (Section IV-A): ``(N, 3, H, W)`` in [0, 1] to a feature map ``(N, C_k, H_k, W_k)``, frozen.
 
     Raises:
         ValueError: the weights cannot be had, or are not VGG16's; one line that names them.
@@ -63,11 +47,7 @@ class Features(nn.Module):
 
 @functools.lru_cache(maxsize=4)
 def shared_features(config: FeaturesConfig) -> Features:
-    """Return this process's phi: it is frozen, so one serves all its users.
-
-    Raises:
-        ValueError: see :class:`Features`.
-    """
+    """Return this process's :class:`Features`: phi is frozen, so one serves all its users."""
     return Features(config)
 
 
@@ -98,11 +78,8 @@ def _vgg16_state(weights: str) -> State:
 def _front(state: State, cut: int) -> State:
     """Keep the convolutions before the cut, from a state dict of VGG16 or of its ``features``."""
     stripped = {name.removeprefix("features."): value for name, value in state.items()}
-    return {
-        name: value
-        for name, value in stripped.items()
-        if name.split(".")[0].isdigit() and int(name.split(".")[0]) < cut
-    }
+    numbers = {name: name.split(".")[0] for name in stripped}
+    return {name: stripped[name] for name, number in numbers.items() if number.isdigit() and int(number) < cut}
 
 
 def feature_loss(phi_protected: Tensor, phi_plain: Tensor) -> Tensor:
@@ -112,3 +89,55 @@ def feature_loss(phi_protected: Tensor, phi_plain: Tensor) -> Tensor:
     5.0
     """
     return F.mse_loss(phi_protected.float(), phi_plain.float())
+
+
+class OwnLoss(ABC):
+    """A loss of the user's own on protected images."""
+
+    alpha: float
+    """Weight of L_feat in the objective (Eq. 4) that validation measures."""
+    selects: bool
+    """Whether the epoch with the lowest objective is published; else the last one is."""
+
+    @abstractmethod
+    def gradient(self, plain: Tensor, protected: Tensor, step: int) -> tuple[Tensor | None, float]:
+        """Return the gradient to add to dL_class/dx_hat, float32 or None for none, and L_feat or NaN.
+
+        Args:
+            plain: ``(N, 3, H, W)`` in [0, 1].
+            protected: the same images protected, detached.
+            step: its number, from 0: the same one again gives the same, from the same state.
+        """
+
+    def checkpoint(self) -> State:
+        """Return the state, which by default is none."""
+        return {}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:  # noqa: B027 - most have no state
+        """Take up the state of a :meth:`checkpoint`.
+
+        Raises:
+            ValueError: it is not one of this loss.
+        """
+
+
+class FeatureLoss(OwnLoss):
+    """The paper's: protected images are to differ from plain ones in what phi sees, -alpha L_feat (Eq. 4 and 6)."""
+
+    selects = True
+
+    def __init__(self, alpha: float, phi: Features, compute: Compute) -> None:
+        self.alpha, self._phi, self._compute = alpha, phi, compute
+
+    def gradient(self, plain: Tensor, protected: Tensor, step: int) -> tuple[Tensor | None, float]:
+        """See :class:`OwnLoss`: -alpha dL_feat/dx_hat."""
+        if self.alpha == 0:
+            return None, math.nan
+        leaf = protected.detach().requires_grad_()
+        with torch.no_grad(), self._compute.autocast():
+            phi_plain = self._phi(plain)
+        with self._compute.autocast():
+            phi_protected = self._phi(leaf)
+        loss = feature_loss(phi_protected, phi_plain)
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        return -self.alpha * gradient, loss.item()

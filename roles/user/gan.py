@@ -6,49 +6,20 @@ key to manage); architecture of the discriminator, weights and target are ours.
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roles.common.compute import Compute
+from roles.common.config.user import GanConfig, PixelConfig
+from roles.common.encryption import PixelEncryption
 from roles.common.images import to_bitmap, to_unit
-from roles.common.recipes import Frozen
 from roles.common.seeds import derived_seed
-from roles.common.weights import (
-    State,
-    cpu_state,
-    groups_of,
-    load_into,
-    optimiser_state,
-    prefixed,
-    restore_optimiser,
-)
-from roles.user.conventional import PixelConfig, PixelEncryption
-from roles.user.features import Features, feature_loss
-from roles.user.own_loss import OwnLoss
+from roles.common.weights import State, restore_training, training_state
+from roles.user.features import Features, OwnLoss, feature_loss
 
 _KEYS_A_STEP = 10**6
-
-
-class GanConfig(Frozen):
-    """The GAN-based transformation [20]: images are to look like encrypted ones, and psi is to recognise them.
-
-    What is published is the last epoch's network.
-    """
-
-    kind: Literal["gan"]
-    adversarial: Annotated[float, Field(ge=0)] = 0.1
-    """Weight of the discriminator's verdict: binary cross entropy."""
-    perceptual: Annotated[float, Field(ge=0)] = 0.001
-    """Weight of the mean squared distance of features (phi) to those of the encrypted image."""
-    pixel: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the mean squared distance of pixels to those of the encrypted image. Over all keys their mean is grey,
-    so this term asks for grey; what asks for texture is the discriminator."""
-    lr: Annotated[float, Field(gt=0)] = 2e-4
-    """Of the discriminator's Adam; its betas are 0.5 and 0.999."""
 
 
 class Discriminator(nn.Module):
@@ -118,11 +89,9 @@ class Adversary(OwnLoss):
 
     def checkpoint(self) -> State:
         """See :class:`OwnLoss`."""
-        weights = prefixed("discriminator", cpu_state(self._discriminator))
-        return weights | prefixed("optimiser", optimiser_state(self._optimiser))
+        return training_state("discriminator", self._discriminator, self._optimiser)
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """See :class:`OwnLoss`."""
-        groups = groups_of(tensors)
-        load_into(self._discriminator, groups["discriminator"], "checkpoint of a discriminator")
-        restore_optimiser(self._optimiser, groups["optimiser"])
+        network, optimiser = self._discriminator, self._optimiser
+        restore_training("discriminator", network, optimiser, tensors, "checkpoint of a discriminator")

@@ -22,13 +22,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from roles.common.hardware import available_cpus
 from roles.common.weights import digest
-from sim.config import ConfigError, Experiment, available_cpus
-from sim.launch import simulation, simulation_environment
-from sim.messages import Job
-from sim.progress import Heart
-from sim.provider_node import trained_classifier
-from sim.runs import RunFolder, environment
+from sim.config.errors import ConfigError
+from sim.config.experiment import Experiment
+from sim.exchange.job import Job
+from sim.nodes.provider.classifier import trained_classifier
+from sim.run.environment import environment
+from sim.run.folder import RunFolder
+from sim.run.launch import simulation, simulation_environment
 from tests.bench.processes import (
     BenchFailed,
     PrecisionName,
@@ -153,7 +155,7 @@ def run_veilsim(experiment: Experiment, folder: Path) -> Result:
         wait_for_phase(folder, "attacks")
         after = watch.cpu_seconds()
         wait_for_phase(folder, "complete")
-    users = [user for user in range(experiment.user_count) if run.is_published(user)]
+    users = run.published()
     known = [one for user in users if (one := run.user(user)) is not None]
     steps = sum(one.facts["steps"] for one in known)
     latencies = sorted(float(line) * 1000 for line in (folder / "latencies.jsonl").read_text().split())
@@ -194,7 +196,7 @@ def _psi_of(experiment: Experiment, base: Path) -> Path:
     """Return the weights of psi, trained as veilsim trains it, or found where it keeps them."""
     path = base / "psi" / "provider" / "psi.safetensors"
     if not path.is_file():
-        trained_classifier(Job(experiment, base / "psi"), Heart())
+        trained_classifier(Job(experiment, base / "psi"))
     return path
 
 

@@ -14,10 +14,10 @@ import torch
 
 from roles.common.batches import Batches
 from roles.common.weights import digest, load
-from sim.config_files import load_experiment
-from sim.messages import Job
-from sim.nodes import store_of
-from sim.provider_node import assign_images, validation_ids
+from sim.config.files import load_experiment
+from sim.exchange.job import Job
+from sim.nodes.provider.serving import assign_images, validation_ids
+from sim.run.machine import store_of
 from tests.reference_loop import train_reference
 
 

@@ -12,9 +12,9 @@ from typing import Annotated, Self
 
 import typer
 
-from sim.config import ConfigError
-from sim.launch import processes_of, simulation_failed
-from sim.progress import Status
+from sim.config.errors import ConfigError
+from sim.run.launch import processes_of, simulation_failed
+from sim.run.progress import Status
 
 
 class PrecisionName(StrEnum):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sim.config import ConfigError
+from sim.config.errors import ConfigError
 from tests.bench import exchange, users
 
 

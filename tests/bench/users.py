@@ -14,11 +14,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from sim.checks import check
-from sim.config import ConfigError, Experiment
-from sim.launch import simulation
-from sim.nodes import user_name
-from sim.runs import RunFolder, environment
+from sim.config.checks import check
+from sim.config.errors import ConfigError
+from sim.config.experiment import Experiment
+from sim.run.environment import environment
+from sim.run.folder import RunFolder
+from sim.run.launch import simulation
+from sim.run.subject import Subject
 from tests.bench.processes import (
     BenchFailed,
     PrecisionName,
@@ -90,7 +92,7 @@ def run_users(experiment: Experiment, folder: Path) -> Result:
     with ProcessWatch(folder) as watch, simulation(folder, experiment):
         wait_for_phase(folder, "complete")
     facts = run.facts()
-    missing = [user for user in range(experiment.user_count) if not run.attack_path(user_name(user)).is_file()]
+    missing = [user for user in range(experiment.user_count) if not run.attack_path(Subject("user", user)).is_file()]
     if missing:
         raise BenchFailed(f"{len(missing)} users have no result, the first is user {missing[0]}")
     return Result(

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from roles.common.compute import Compute
-from roles.common.data import DataConfig, ImageStore, prepare
-from roles.provider.pupils import Pupils
-from roles.provider.training import ClassifierConfig
+from roles.common.config.classifier import ClassifierConfig
+from roles.common.config.data import DataConfig
+from roles.common.data import ImageStore, prepare
+from roles.provider.user_classifiers import UserClassifiers
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,6 +37,6 @@ def compute() -> Compute:
 
 
 @pytest.fixture(scope="session")
-def no_pupils(compute: Compute, tmp_path_factory: pytest.TempPathFactory) -> Pupils:
+def no_user_classifiers(compute: Compute, tmp_path_factory: pytest.TempPathFactory) -> UserClassifiers:
     """What a provider has whose users all rely on psi."""
-    return Pupils(tmp_path_factory.mktemp("pupils"), ClassifierConfig(), 10, [], [], compute)
+    return UserClassifiers(tmp_path_factory.mktemp("user-classifiers"), ClassifierConfig(), 10, [], [], compute)

@@ -5,17 +5,17 @@ import torch
 from torch import Tensor
 
 from roles.common.compute import Compute
+from roles.common.config.recipe import Recipe
+from roles.common.config.user import FeaturesConfig, UserConfig
 from roles.common.data import ImageStore
 from roles.common.exchange import drive
-from roles.common.recipes import Recipe
 from roles.common.weights import State, cpu_state
 from roles.provider.classifiers import Classifier
 from roles.provider.provider import Provider
-from roles.provider.pupils import Pupils
-from roles.user.config import UserConfig
-from roles.user.features import FeaturesConfig
+from roles.provider.user_classifiers import UserClassifiers
 from roles.user.training import TransformerTraining
-from sim.config import Experiment, RuntimeConfig
+from sim.config.experiment import Experiment
+from sim.config.sections import RuntimeConfig
 from tests.reference_loop import train_reference
 
 USER = 2
@@ -45,11 +45,11 @@ def experiment(precision: Any = "fp32", **changes: Any) -> Experiment:
 
 
 def train_through_the_exchange(
-    experiment: Experiment, psi: State, store: ImageStore, no_pupils: Pupils
+    experiment: Experiment, psi: State, store: ImageStore, no_user_classifiers: UserClassifiers
 ) -> TransformerTraining:
     compute = Compute(experiment.runtime.precision, "cpu")  # type: ignore[arg-type]
     assignment = [torch.arange(2), torch.arange(2), IDS]
-    provider = Provider(experiment.classifier.name, psi, store, compute, assignment, VALIDATION, no_pupils)
+    provider = Provider(experiment.classifier.name, psi, store, compute, assignment, VALIDATION, no_user_classifiers)
     training = TransformerTraining(experiment.user, USER, experiment.seed, store, compute)
     drive(training.run(1, 1), provider.answer)
     return training
@@ -74,35 +74,39 @@ def assert_identical(theta: dict[str, Tensor], expected: dict[str, Tensor]) -> N
     ],
 )
 def test_provider_and_user_end_with_the_weights_of_a_plain_loop_to_the_last_bit(
-    changes: dict[str, Any], psi: State, tiny: ImageStore, no_pupils: Pupils
+    changes: dict[str, Any], psi: State, tiny: ImageStore, no_user_classifiers: UserClassifiers
 ) -> None:
     case = experiment(**changes)
-    training = train_through_the_exchange(case, psi, tiny, no_pupils)
+    training = train_through_the_exchange(case, psi, tiny, no_user_classifiers)
     assert_identical(training.selected_theta(), train_reference(case, USER, psi, tiny, IDS, VALIDATION))
 
 
-def test_an_earlier_epoch_is_selected_by_both(psi: State, tiny: ImageStore, no_pupils: Pupils) -> None:
+def test_an_earlier_epoch_is_selected_by_both(
+    psi: State, tiny: ImageStore, no_user_classifiers: UserClassifiers
+) -> None:
     # A rate that spoils what the epochs before have learned.
     case = experiment(training=Recipe(epochs=3, batch_size=6, lr=0.6, milestones=()))
-    training = train_through_the_exchange(case, psi, tiny, no_pupils)
+    training = train_through_the_exchange(case, psi, tiny, no_user_classifiers)
     assert training.selected_epoch == 2
     reference = train_reference(case, USER, psi, tiny, IDS, VALIDATION)
     assert_identical(training.selected_theta(), reference)
     assert not torch.equal(training.theta()["head.weight"], reference["head.weight"])
 
 
-def test_in_bfloat16_they_agree_to_the_last_bit_as_well(psi: State, tiny: ImageStore, no_pupils: Pupils) -> None:
+def test_in_bfloat16_they_agree_to_the_last_bit_as_well(
+    psi: State, tiny: ImageStore, no_user_classifiers: UserClassifiers
+) -> None:
     case = experiment(precision="bf16", training=Recipe(epochs=1, batch_size=12))
-    training = train_through_the_exchange(case, psi, tiny, no_pupils)
+    training = train_through_the_exchange(case, psi, tiny, no_user_classifiers)
     assert_identical(training.selected_theta(), train_reference(case, USER, psi, tiny, IDS, VALIDATION))
 
 
 def test_one_backward_pass_of_the_whole_objective_gives_the_same_weights_up_to_rounding(
-    psi: State, tiny: ImageStore, no_pupils: Pupils
+    psi: State, tiny: ImageStore, no_user_classifiers: UserClassifiers
 ) -> None:
     # One epoch: batch norm over six images doubles a rounding difference with every step.
     case = experiment(training=Recipe(epochs=1, batch_size=6, lr=0.1))
-    training = train_through_the_exchange(case, psi, tiny, no_pupils)
+    training = train_through_the_exchange(case, psi, tiny, no_user_classifiers)
     reference = train_reference(case, USER, psi, tiny, IDS, VALIDATION, backward="at_once")
     start = TransformerTraining(case.user, USER, case.seed, tiny, Compute("fp32", "cpu")).theta()
     for name, value in training.selected_theta().items():

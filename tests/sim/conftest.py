@@ -6,30 +6,30 @@ from pathlib import Path
 import pytest
 import torch
 
-import sim.provider_node
-import sim.report
-import sim.sessions
-import sim.studies
+import sim.client_app
+import sim.nodes.provider.serving
+import sim.report.studies
+import sim.report.write
 from roles.common.weights import cpu_state, save
 from roles.provider.classifiers import Classifier
-from sim.config import Experiment
-from sim.messages import Job
+from sim.config.experiment import Experiment
+from sim.exchange.job import Job
 
 
 @pytest.fixture(autouse=True)
 def fresh_process() -> Iterator[None]:
     """No test sees what another left in the memory of this process."""
     yield
-    sim.sessions._here.clear()
-    sim.provider_node._providers.clear()
+    sim.client_app._store.forget()
+    sim.nodes.provider.serving._providers.clear()
 
 
 @pytest.fixture
 def without_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than all the rest of a run, and a test or two that draw them are enough."""
     if "with_figures" not in request.keywords:
-        monkeypatch.setattr(sim.report, "draw_run", lambda run, experiment, table, shown: None)
-        monkeypatch.setattr(sim.studies, "draw_study", lambda path, form, table: None)
+        monkeypatch.setattr(sim.report.write, "draw_run", lambda run, experiment, table, shown: None)
+        monkeypatch.setattr(sim.report.studies, "draw_study", lambda path, form, table: None)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from sim.client_app import app
-from sim.messages import REQUEST
+from sim.exchange.suspension import REQUEST
 
 PROVIDER, USERS = 100, (201, 202)
 """Node 201 is user 0 with 24 images, node 202 is user 1 with 36."""

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 from flwr.app import Error, Message
 
-import sim.provider_node
-import sim.sessions
-from sim.config import Experiment
-from sim.runs import RunFolder
+import sim.client_app
+import sim.nodes.provider.serving
+from sim.config.experiment import Experiment
+from sim.run.folder import RunFolder
 from sim.server_app import run_experiment
 from tests.sim.in_memory_grid import PROVIDER, USERS, InMemoryGrid
 
@@ -40,8 +40,8 @@ def run_in(
         tamper: see :class:`InMemoryGrid`.
         options: others of it.
     """
-    sim.sessions._here.clear()
-    sim.provider_node._providers.clear()
+    sim.client_app._store.forget()
+    sim.nodes.provider.serving._providers.clear()
     run = RunFolder(folder)
     if not (folder / "config.yaml").exists():
         run = RunFolder.create(folder, experiment)
@@ -68,7 +68,9 @@ def evaluation_failing(subject: str, reason: str = "out of memory") -> Tamper:
     """Lose what an evaluator says of a subject: an attack, or a part of a study."""
 
     def tamper(message: Message, reply: Message) -> Message:
-        asked = message.content.config_records.get("config", {}).get("subject")
+        records = message.content.config_records
+        named = "/".join(str(records["study"][key]) for key in ("kind", "part")) if "study" in records else None
+        asked = records["subject"]["name"] if "subject" in records else named
         return Message(Error(0, reason), reply_to=message) if asked == subject else reply
 
     return tamper

@@ -5,14 +5,14 @@ from typing import Any
 
 import torch
 
-from roles.evaluator.attack import AttackResult, Measured
-from sim.config import Experiment
-from sim.evaluator_node import BLUR
-from sim.nodes import user_name
-from sim.progress import Status
-from sim.result_table import table_of
-from sim.runs import Publication, RunFolder, subject_of
-from sim.tables import write_table
+from roles.common.naming import user_name
+from roles.evaluator.results import AttackResult, Measured
+from sim.config.experiment import Experiment
+from sim.report.table import table_of
+from sim.report.text import write_table
+from sim.run.folder import Publication, RunFolder
+from sim.run.progress import Status
+from sim.run.subject import CONTROL, Subject
 
 ITNS = ("paper", "strong")
 IMAGES, PICTURES = 12, 6
@@ -82,7 +82,7 @@ def make(path: Path, experiment: Experiment, failed: dict[int, str] | None = Non
             run.keep_failure(user_name(user), failed[user])
             continue
         keep_training(run, user)
-        subject = subject_of(experiment, user)
+        subject = Subject.of(experiment, user)
         if subject not in attacked:
             protected, strong = ssims.get(user, (0.1, 0.6))
             result = attack_of(user, protected, strong)
@@ -91,5 +91,5 @@ def make(path: Path, experiment: Experiment, failed: dict[int, str] | None = Non
                 result = AttackResult(result.protected, hidden, result.baselines, result.curves, result.pictures)
             run.keep_attack(subject, result)
             attacked.add(subject)
-    run.keep_attack(BLUR, attack_of(-1, 0.6, 0.85))
+    run.keep_attack(CONTROL, attack_of(-1, 0.6, 0.85))
     return finish(run)

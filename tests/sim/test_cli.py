@@ -8,11 +8,11 @@ from typer.testing import CliRunner
 
 import sim.cli
 from sim.cli import cli
-from sim.config import Experiment
-from sim.ownership import claim
-from sim.progress import Status
-from sim.runs import RunFolder
-from sim.sweep import SweepFolder, load_cells
+from sim.config.experiment import Experiment
+from sim.run.folder import RunFolder
+from sim.run.ownership import claim
+from sim.run.progress import Status
+from sim.run.sweep import SweepFolder, load_cells
 
 
 @pytest.fixture
@@ -57,8 +57,35 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int | str]]:
         raise sim.cli.ConfigError("stopped here")
 
     monkeypatch.setattr(sim.cli, "_watch", watch)
-    monkeypatch.setattr(SweepFolder, "write_report", lambda sweep: "")
+    monkeypatch.setattr(sim.cli, "write_sweep_report", lambda sweep: "")
     return started
+
+
+def test_a_command_that_is_stopped_says_so_in_a_line_and_ends_with_code_130(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(run: RunFolder) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sim.cli, "_watch", stopped)
+    done = CliRunner().invoke(cli, ["run", "--resume", str(run.path)])
+    assert (done.exit_code, done.stderr.strip()) == (130, "veilsim: stopped")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["run"], "name a config, such as configs/quickstart.yaml, or a run to --resume"),
+        (["report", "nowhere"], "nowhere"),
+        (["bench", "nothing"], "bench nothing: must be one of exchange, users"),
+    ],
+)
+def test_what_goes_wrong_in_any_command_is_one_line_and_exit_code_1(arguments: list[str], expected: str) -> None:
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 1
+    assert done.stderr.startswith("veilsim: ")
+    assert expected in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def error_of(*arguments: str | Path) -> str:

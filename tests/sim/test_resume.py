@@ -9,9 +9,9 @@ import torch
 from flwr.app import Message
 
 import sim.server_app
-from sim.config import Experiment
-from sim.runs import RunFolder
-from sim.server_app import RunFailed
+from sim.config.experiment import Experiment
+from sim.phases.roster import RunFailed
+from sim.run.folder import RunFolder
 from tests.sim.in_process_run import (
     STRATEGIES,
     KilledError,

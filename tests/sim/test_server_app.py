@@ -2,19 +2,19 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 from flwr.app import Error, Message, RecordDict
 
-import sim.relay
+import sim.exchange.relay
 import sim.server_app
-from sim.config import Experiment
-from sim.messages import REQUEST_TYPES
-from sim.progress import Status
-from sim.runs import RunFolder
-from sim.server_app import RunFailed, run_experiment
+from sim.config.experiment import Experiment
+from sim.exchange.messages import REQUEST_TYPES
+from sim.phases.roster import RunFailed
+from sim.run.folder import RunFolder
+from sim.run.progress import Status
+from sim.server_app import run_experiment
 from tests.sim.in_memory_grid import PROVIDER, USERS, InMemoryGrid
 from tests.sim.in_process_run import (
     EVALUATOR,
@@ -225,7 +225,7 @@ def test_a_user_that_is_trained_is_attacked_before_others_begin(
     small: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # No more is under way than workers are busy with: here messages arrive at once.
-    monkeypatch.setattr(sim.relay, "_LATENCY_S", 1e-9)
+    monkeypatch.setattr(sim.exchange.relay, "_LATENCY_S", 1e-9)
     users = {"count": 8, "partition": {"kind": "iid"}, "images": 24, "validation_images": 20}
     _, grid = run_in(tmp_path / "run", Experiment.model_validate(small.model_dump() | {"users": users}))
     types = [message.metadata.message_type for message in grid.sent]
@@ -267,18 +267,3 @@ def test_every_accuracy_and_ssim_has_an_interval_over_the_test_images_and_every_
     described = (run.path / "columns.md").read_text()
     assert all(f"| `{column}` |" in described for column in ["subject", *table.columns])
     assert "this axis of the sweep" not in described
-
-
-def test_the_readmes_way_to_attack_a_published_network_again_gives_an_ssim(unbroken: RunFolder) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (code,) = (block for block in readme.split("```python\n")[1:] if "inverse_network(" in block)
-    code = code.partition("```")[0].replace("runs/quickstart-20260101-120000", str(unbroken.path))
-    # The network that was published here is of images of 8 pixels.
-    code = code.replace("user = run.experiment(), 2", "user = run.experiment(), 1").replace(
-        "width=8", "width=1, depth=2"
-    )
-    *lines, last = code.strip().splitlines()
-    names: dict[str, Any] = {}
-    exec("\n".join(lines), names)
-    assert -1 <= eval(last, names).item() <= 1
-    assert len(names["curve"]) == 20

@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 
 from roles.common.weights import load
 from sim.cli import cli
-from sim.config_files import load_experiment
-from sim.launch import processes_of
-from sim.progress import Status
-from sim.runs import RunFolder
+from sim.config.files import load_experiment
+from sim.run.folder import RunFolder
+from sim.run.launch import processes_of
+from sim.run.progress import Status
 from sim.server_app import run_experiment
 from tests.sim.in_memory_grid import InMemoryGrid
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from flwr.app import RecordDict
 
-import roles.provider.pupils
-import roles.user.lessons
+import roles.provider.user_classifiers
+import roles.user.encrypted_training
 from roles.common.exchange import PSI, Classify
 from roles.common.weights import load
-from sim.config import Experiment
-from sim.messages import JOB, decode_request, split
-from sim.run_figures import draw_run
+from sim.config.experiment import Experiment
+from sim.exchange.messages import JOB, decode_request, split
+from sim.report.figures.run import draw_run
 from tests.sim import made_up_run
 from tests.sim.in_memory_grid import InMemoryGrid
 from tests.sim.in_process_run import Whole, run_in, table_of, whole_run
@@ -39,10 +39,10 @@ def mixed(small: Experiment) -> Experiment:
 
 
 @pytest.fixture
-def short_lessons(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three lessons an epoch."""
-    monkeypatch.setattr(roles.user.lessons, "LESSON_IMAGES", 10)
-    monkeypatch.setattr(roles.provider.pupils, "LESSON_IMAGES", 10)
+def short_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three requests to fit an epoch."""
+    monkeypatch.setattr(roles.user.encrypted_training, "FIT_IMAGES", 10)
+    monkeypatch.setattr(roles.provider.user_classifiers, "FIT_IMAGES", 10)
 
 
 def classifiers_asked(grid: InMemoryGrid) -> set[int]:
@@ -87,7 +87,7 @@ def test_users_of_every_kind_of_protection_share_a_run(mixed: Experiment, tmp_pa
     # Where all images share a key, a few known pairs give every image back.
     assert list(table["key_attack_ssim"].fillna(0) > 0.99) == [False, False, True, True, False, False, False, False]
     assert list(table["verdict"][2:4]) == ["recovered", "recovered"]
-    # In each of psi's two epochs a lesson of all 30 images and an exam of 20.
+    # In each of psi's two epochs a request to fit all 30 images and one to validate 20.
     for user in ("user-0002", "user-0003", "user-0004"):
         assert (table.loc[user, "queries"], table.loc[user, "queried_images"]) == (4, 100)
         assert table.loc[user, "protected_ssim"] < 0.5
@@ -114,7 +114,7 @@ def known() -> dict[str, Whole]:
     return {}
 
 
-@pytest.mark.usefixtures("short_lessons")
+@pytest.mark.usefixtures("short_requests")
 @pytest.mark.parametrize("share", SHARES)
 def test_a_run_of_all_kinds_killed_at_any_message_resumes_to_the_same_table(
     mixed: Experiment, tmp_path_factory: pytest.TempPathFactory, known: dict[str, Whole], share: float

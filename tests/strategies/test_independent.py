@@ -112,7 +112,7 @@ def test_a_strategy_that_averages_asks_as_many_users_as_it_is_told_how_the_avera
 
 
 def test_every_name_that_a_config_may_hold_has_a_strategy() -> None:
-    from sim.config import StrategyConfig
+    from sim.config.sections import StrategyConfig
 
     annotation = StrategyConfig.model_fields["name"].annotation
     assert set(STRATEGIES) == set(annotation.__args__)  # type: ignore[union-attr]

@@ -11,9 +11,9 @@ from torch import Tensor
 from roles.common.exchange import ImageIds, TrainingImages, Work, expect
 from roles.common.seeds import generator
 from roles.common.transform import apply_network
-from roles.evaluator.attack import attacker_ids, validation_count
-from roles.evaluator.itn import train_itn
-from roles.evaluator.study import RECONSTRUCTION_COLUMNS, Findings, Lab, Lines, Row, Study
+from roles.evaluator.itn import Pairs
+from roles.evaluator.results import Findings, Row
+from roles.evaluator.study import RECONSTRUCTION_COLUMNS, Lines, Study, StudyContext, values_by
 
 
 class Collusion(Study):
@@ -56,76 +56,55 @@ class Collusion(Study):
         victims = _order(users, seed, "victims")[: self.victims]
         return [f"{victim}-{size}" for victim in victims for size in self.coalitions if size < len(users)]
 
-    def work(self, part: str, users: Sequence[int], lab: Lab) -> Work[Findings]:
+    def work(self, part: str, users: Sequence[int], context: StudyContext) -> Work[Findings]:
         """See :class:`Study`."""
         victim, size = (int(number) for number in part.split("-"))
         others = [user for user in users if user != victim]
-        colluders = _order(others, lab.seed, "coalition", victim)[:size]
-        plain, ids = lab.test_images(self.images)
-        pools: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        colluders = _order(others, context.attacker.seed, "coalition", victim)[:size]
+        plain, ids = context.test_images(self.images)
+        pools: list[Pairs] = []
         for colluder in colluders:
-            pools.append((yield from self._pairs_of(colluder, size, lab)))
-        leaked: tuple[Tensor, Tensor] | None = None
+            pools.append((yield from self._pairs_of(colluder, size, context)))
+        leaked: tuple[Tensor, ...] = ()
         if self.known_pairs[-1] > 0:
-            own = (yield from self._images_of(victim, lab))[: self.known_pairs[-1]]
-            leaked = ((yield from lab.protected(victim, "train", own)), lab.store.images("train")[own])
-        protected = yield from lab.protected(victim, "test", ids)
-        labels = yield from lab.predicted(victim, protected)
-        pool = [torch.cat(tensors) for tensors in zip(*pools, strict=True)]
+            own = (yield from self._images_of(victim, context))[: self.known_pairs[-1]]
+            leaked = ((yield from context.protected(victim, "train", own)), context.attacker.store.images("train")[own])
+        protected = yield from context.protected(victim, "test", ids)
+        labels = yield from context.predicted(victim, protected)
+        pool = Pairs(*map(torch.cat, zip(*pools, strict=True)))
 
         def attack(known: int) -> Row:
-            inputs, targets, *validation = pool
-            few = [inputs, targets]
-            if leaked is not None and known > 0:
-                few = [tensor[:known] for tensor in leaked]
-                # A ninth to select the epoch by, as all attackers do; of fewer than 18 that would be one pair.
-                if len(few[0]) >= 18:
-                    trained_on = len(few[0]) - len(few[0]) // 9
-                    few, validation = [pairs[:trained_on] for pairs in few], [pairs[trained_on:] for pairs in few]
-            places = torch.arange(len(inputs)) % len(few[0])
-            itn, _ = train_itn(
-                lab.itn,
-                torch.cat([inputs, few[0][places]]),
-                torch.cat([targets, few[1][places]]),
-                validation[0],
-                validation[1],
-                lab.compute,
-                lab.seed,
-                flip=lab.mirrors_pairs(victim),
-                progress=lab.progress,
-            )
-            estimates = apply_network(itn, protected, lab.compute)
-            found = lab.measured(estimates, protected, plain, labels)
+            itn, _ = context.fit(_joined(pool, [tensor[:known] for tensor in leaked] if known else ()), victim)
+            estimates = apply_network(itn, protected, context.attacker.compute)
+            found = context.measured(estimates, protected, plain, labels)
             return {"victim": victim, "coalition": size, "known_pairs": known, **found}
 
         return [attack(known) for known in self.known_pairs]
 
-    def _pairs_of(self, colluder: int, size: int, lab: Lab) -> Work[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Return a colluder's share of the pool: protected and plain images, and the same to select an epoch by."""
-        share = max(2, (lab.attack.pairs or lab.store.counts["train"]) // size)
-        ids = (yield from self._images_of(colluder, lab))[:share]
-        held_out = attacker_ids(
-            lab.store, "validation", max(1, validation_count(len(ids) * size, lab.store) // size), lab.seed
-        )
-        protected = yield from lab.protected(colluder, "train", ids)
-        validation = yield from lab.protected(colluder, "validation", held_out)
-        images = lab.store.images
-        return protected, images("train")[ids], validation, images("validation")[held_out]
+    def _pairs_of(self, colluder: int, size: int, context: StudyContext) -> Work[Pairs]:
+        """Return a colluder's share of the pool."""
+        attacker = context.attacker
+        share = max(2, (attacker.config.pairs or attacker.store.counts["train"]) // size)
+        ids = (yield from self._images_of(colluder, context))[:share]
+        held_out = attacker.ids("validation", max(1, attacker.validation_count(len(ids) * size) // size))
+        protected = yield from context.protected(colluder, "train", ids)
+        validation = yield from context.protected(colluder, "validation", held_out)
+        images = attacker.store.images
+        return Pairs(protected, images("train")[ids], validation, images("validation")[held_out])
 
-    def _images_of(self, user: int, lab: Lab) -> Work[Tensor]:
+    def _images_of(self, user: int, context: StudyContext) -> Work[Tensor]:
         """Return which images are a user's X', in random order."""
         key = f"images/{user}"
-        if key not in lab.state:
+        if key not in context.state:
             ids = expect((yield TrainingImages(user)), ImageIds).train
-            lab.state[key] = ids[torch.randperm(len(ids), generator=generator(lab.seed, "collusion", "images", user))]
-        return lab.state[key]
+            stream = generator(context.attacker.seed, "collusion", "images", user)
+            context.state[key] = ids[torch.randperm(len(ids), generator=stream)]
+        return context.state[key]
 
     def conclusion(self, rows: Sequence[Row]) -> str:
         """See :class:`Study`."""
-        by_size: dict[int, list[float]] = {}
-        for row in rows:
-            if row["known_pairs"] == rows[0]["known_pairs"]:
-                by_size.setdefault(int(row["coalition"]), []).append(float(row["gain_ssim"]))
+        fewest = [row for row in rows if row["known_pairs"] == rows[0]["known_pairs"]]
+        by_size = values_by(fewest, "coalition", "gain_ssim")
         gains = ", ".join(f"{median(values):+.3f} for {size}" for size, values in by_size.items())
         best = max(rows, key=lambda row: float(row["gain_ssim"]))
         return (
@@ -133,6 +112,18 @@ class Collusion(Study):
             f"better trivial guess (medians): {gains}. The most, {float(best['gain_ssim']):+.3f}, was had by "
             f"{best['coalition']} users with {best['known_pairs']} known pairs."
         )
+
+
+def _joined(pool: Pairs, leaked: Sequence[Tensor]) -> Pairs:
+    """Return the coalition's pairs and as many again: of the few that have leaked or, without any, of its own."""
+    few, held_out = [*(leaked or pool[:2])], [*pool[2:]]
+    # A ninth to select the epoch by, as all attackers do; of fewer than 18 that would be one pair.
+    if leaked and len(few[0]) >= 18:
+        trained_on = len(few[0]) - len(few[0]) // 9
+        few, held_out = [pairs[:trained_on] for pairs in few], [pairs[trained_on:] for pairs in few]
+    places = torch.arange(len(pool.plain)) % len(few[0])
+    inputs, targets = (torch.cat([own, others[places]]) for own, others in zip(pool[:2], few, strict=True))
+    return Pairs(inputs, targets, *held_out)
 
 
 def _order(users: Sequence[int], seed: int, *scope: str | int) -> list[int]:

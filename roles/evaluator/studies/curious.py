@@ -14,8 +14,12 @@ from roles.common.augment import crop
 from roles.common.exchange import Memories, Recall, Work, expect
 from roles.common.seeds import generator
 from roles.common.transform import apply_network
-from roles.evaluator.itn import train_itn
-from roles.evaluator.study import RECONSTRUCTION_COLUMNS, Findings, Lab, Lines, Row, Study
+from roles.evaluator.itn import Pairs
+from roles.evaluator.results import Findings, Row
+from roles.evaluator.study import RECONSTRUCTION_COLUMNS, Lines, Study, StudyContext
+
+_FEWEST_PAIRS = 18
+"""A ninth to select the epoch by, as all attackers do, would be one pair of fewer."""
 
 
 class Curious(Study):
@@ -28,7 +32,7 @@ class Curious(Study):
     """
 
     kind: Literal["curious"]
-    pairs: Annotated[int, Field(ge=18)] = 4000
+    pairs: Annotated[int, Field(ge=_FEWEST_PAIRS)] = 4000
     """Protected images that the provider keeps of every user."""
     shift: Annotated[int, Field(ge=0)] = 4
     """Pixels by which the provider looks for x in every direction: the padding of the paper's crops; 0: it does not."""
@@ -44,50 +48,38 @@ class Curious(Study):
     }
     figure: ClassVar[Lines] = Lines("user", "gain_ssim", "", "SSIM gain over better trivial guess")
 
-    def parts(self, users: Sequence[int], seed: int) -> list[str]:
-        """See :class:`Study`: one user each."""
-        return [str(user) for user in users]
-
-    def work(self, part: str, users: Sequence[int], lab: Lab) -> Work[Findings]:
+    def work(self, part: str, users: Sequence[int], context: StudyContext) -> Work[Findings]:
         """See :class:`Study`."""
-        user, state = int(part), lab.state
-        plain, ids = lab.test_images(self.images)
-        protected = yield from lab.protected(user, "test", ids)
+        user, state = int(part), context.state
+        plain, ids = context.test_images(self.images)
+        protected = yield from context.protected(user, "test", ids)
         if "pairs" not in state:
             seen = expect((yield Recall(user)), Memories)
             state["pairs"] = torch.tensor(len(seen.ids))
-            # A ninth to select the epoch by, as all attackers do; with fewer than 18 pairs that would be one pair.
-            if len(seen.ids) >= 18:
-                # Of images, not of pairs: a memory that is larger than X' holds an image several times, and both the
-                # epoch and the alignment would be chosen on targets learned by heart. Of fewer than 18 it is one.
-                distinct: Tensor = torch.unique(seen.ids)
-                order = torch.randperm(len(distinct), generator=generator(lab.seed, "curious", user))
-                held_out = torch.isin(seen.ids, distinct[order[: max(1, len(order) // 9)]])
-                own = ~held_out
-                x = lab.store.images("train")[seen.ids]
-                known = [x, aligned(seen.protected, x, self.shift, flip=lab.attack.flip)] if self.shift else [x]
-                tried = [
-                    train_itn(
-                        lab.itn,
-                        *(seen.protected[own], plain_seen[own], seen.protected[held_out], plain_seen[held_out]),
-                        lab.compute,
-                        lab.seed,
-                        flip=lab.mirrors_pairs(user),
-                        progress=lab.progress,
-                    )
-                    for plain_seen in known
-                ]
-                losses = [min(row["validation_loss"] for row in curve) for _, curve in tried]
-                best = losses.index(min(losses))
-                state["aligned"] = torch.tensor(best)
-                state["estimates"] = apply_network(tried[best][0], protected, lab.compute)
+            if len(seen.ids) >= _FEWEST_PAIRS:
+                state["aligned"], state["estimates"] = self._attack(user, seen, protected, context)
         row: Row = {"user": user, "pairs": int(state["pairs"])}
         if "estimates" not in state:
             return [row]
-        row["aligned"] = int(state["aligned"])
-        labels = yield from lab.predicted(user, protected)
-        row |= lab.measured(state["estimates"], protected, plain, labels)
-        return [row]
+        labels = yield from context.predicted(user, protected)
+        found = context.measured(state["estimates"], protected, plain, labels)
+        return [row | {"aligned": int(state["aligned"]), **found}]
+
+    def _attack(self, user: int, seen: Memories, protected: Tensor, context: StudyContext) -> tuple[Tensor, Tensor]:
+        """Return whether the better network was trained on aligned images, int64 ``()``, and what it makes of x_hat."""
+        attacker = context.attacker
+        # Of images, not of pairs: a memory that is larger than X' holds an image several times, and both the epoch and
+        # the alignment would be chosen on targets learned by heart.
+        distinct: Tensor = torch.unique(seen.ids)
+        order = torch.randperm(len(distinct), generator=generator(attacker.seed, "curious", user))
+        held_out = torch.isin(seen.ids, distinct[order[: max(1, len(order) // 9)]])
+        x = attacker.store.images("train")[seen.ids]
+        known = [x, aligned(seen.protected, x, self.shift, flip=attacker.config.flip)] if self.shift else [x]
+        own, other = seen.protected[~held_out], seen.protected[held_out]
+        tried = [context.fit(Pairs(own, x[~held_out], other, x[held_out]), user) for x in known]
+        losses = [min(row["validation_loss"] for row in curve) for _, curve in tried]
+        best = losses.index(min(losses))
+        return torch.tensor(best), apply_network(tried[best][0], protected, attacker.compute)
 
     def conclusion(self, rows: Sequence[Row]) -> str:
         """See :class:`Study`."""

@@ -11,7 +11,9 @@ from torch.nn import functional as F
 
 from roles.common.exchange import Work
 from roles.common.images import to_bitmap, to_unit
-from roles.evaluator.study import RECONSTRUCTION_COLUMNS, Findings, Lab, Lines, Row, Study
+from roles.evaluator.attacker import Attacker
+from roles.evaluator.results import Findings, Row
+from roles.evaluator.study import RECONSTRUCTION_COLUMNS, Lines, Study, StudyContext
 
 _EDGE = 0.02
 """How far from 0 and 1 the search starts, where the sigmoid still has a slope."""
@@ -40,45 +42,40 @@ class Inversion(Study):
     }
     figure: ClassVar[Lines] = Lines("user", "gain_ssim", "", "SSIM gain over better trivial guess")
 
-    def parts(self, users: Sequence[int], seed: int) -> list[str]:
-        """See :class:`Study`: one user each."""
-        return [str(user) for user in users]
-
-    def work(self, part: str, users: Sequence[int], lab: Lab) -> Work[Findings]:
+    def work(self, part: str, users: Sequence[int], context: StudyContext) -> Work[Findings]:
         """See :class:`Study`."""
-        user, state = int(part), lab.state
-        plain, ids = lab.test_images(self.images)
+        user, state = int(part), context.state
+        plain, ids = context.test_images(self.images)
         if "estimates" not in state:
-            theta = yield from lab.theta_of(user)
-            h = lab.network(user, theta)
+            theta = yield from context.theta_of(user)
+            h = context.network(user, theta)
             if h is None:
                 return []
-            state["protected"] = lab.protection(user, theta)(plain, "test", ids)
-            state["estimates"], state["distance"] = self._search(h, state["protected"], lab)
-        labels = yield from lab.predicted(user, state["protected"])
-        estimates = state["estimates"]
-        found = lab.measured(estimates, state["protected"], plain, labels)
-        row: Row = {"user": user, "distance": float(state["distance"]), **found}
-        return [row]
+            state["protected"] = context.protection(user, theta)(plain, "test", ids)
+            state["estimates"], state["distance"] = self._search(h, state["protected"], context.attacker)
+        labels = yield from context.predicted(user, state["protected"])
+        found = context.measured(state["estimates"], state["protected"], plain, labels)
+        return [{"user": user, "distance": float(state["distance"]), **found}]
 
-    def _search(self, h: nn.Module, protected: Tensor, lab: Lab) -> tuple[Tensor, Tensor]:
+    def _search(self, h: nn.Module, protected: Tensor, attacker: Attacker) -> tuple[Tensor, Tensor]:
         """Return the estimates, uint8, and the distance that is left, float32 ``()``."""
-        target = lab.compute.batch(to_unit(protected))
-        logits = lab.compute.batch(lab.mean_image.clamp(_EDGE, 1 - _EDGE).logit().expand_as(protected)).detach().clone()
-        logits.requires_grad_()
+        compute = attacker.compute
+        target = compute.batch(to_unit(protected))
+        start = attacker.mean_image.clamp(_EDGE, 1 - _EDGE).logit().expand_as(protected)
+        logits = compute.batch(start).clone().requires_grad_()
         optimiser = torch.optim.Adam([logits], lr=self.lr)
         h.eval().requires_grad_(False)
         distance = torch.zeros(())
         for step in range(self.steps):
             x = logits.sigmoid()
-            with lab.compute.autocast():
+            with compute.autocast():
                 distance = F.mse_loss(h(x), target)
             # Sums over the batch: how many images are searched for at once must not change the steps of one.
             loss = len(protected) * (distance + self.smoothness * _variation(x))
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-            lab.progress(step + 1, self.steps, distance.item())
+            attacker.progress(step + 1, self.steps, distance.item())
         return to_bitmap(logits.detach().sigmoid()).cpu().contiguous(), distance.detach().cpu()
 
     def conclusion(self, rows: Sequence[Row]) -> str:

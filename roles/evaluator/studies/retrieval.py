@@ -11,8 +11,8 @@ from torch import Tensor
 from roles.common.exchange import Work
 from roles.common.images import to_unit
 from roles.common.transform import apply_network
-from roles.evaluator.attack import inverse_network
-from roles.evaluator.study import Findings, Lab, Lines, Row, Study
+from roles.evaluator.results import Findings, Row
+from roles.evaluator.study import Lines, Study, StudyContext, values_by
 
 
 class Retrieval(Study):
@@ -37,48 +37,32 @@ class Retrieval(Study):
     }
     figure: ClassVar[Lines] = Lines("user", "at_1", "by", "re-identified at 1")
 
-    def parts(self, users: Sequence[int], seed: int) -> list[str]:
-        """See :class:`Study`: one user each."""
-        return [str(user) for user in users]
-
-    def work(self, part: str, users: Sequence[int], lab: Lab) -> Work[Findings]:
+    def work(self, part: str, users: Sequence[int], context: StudyContext) -> Work[Findings]:
         """See :class:`Study`."""
         user = int(part)
-        plain, ids = lab.test_images(self.candidates)
-        protect = lab.protection(user, (yield from lab.theta_of(user)))
+        plain, ids = context.test_images(self.candidates)
+        protect = context.protection(user, (yield from context.theta_of(user)))
         protected = protect(plain, "test", ids)
-        itn, _ = inverse_network(
-            *(lab.itn, protect, lab.store, lab.attack, lab.compute, lab.seed, lab.progress), keyed=lab.keyed(user)
-        )
-        known: dict[str, tuple[Tensor, Tensor]] = {
+        estimates = apply_network(context.inverse_network(user, protect), protected, context.attacker.compute)
+        known = {
             "plain image": (plain, plain),
             "protected image": (protected, plain),
-            "ITN estimate": (apply_network(itn, protected, lab.compute), plain),
+            "ITN estimate": (estimates, plain),
         }
-        if not lab.keyed(user):
+        if not context.keyed(user):
             known["h_theta of candidates"] = (protected, protect(plain, "test", ids))
-        same = _equal(plain)
+        same, count = _equal(plain), len(plain)
         rows: list[Row] = []
         for by, (queries, candidates) in known.items():
             at_1, at_5 = (hits(_distances(queries, candidates), same, k) for k in (1, 5))
-            rows.append(
-                {
-                    "user": user,
-                    "by": by,
-                    "candidates": len(plain),
-                    "at_1": at_1,
-                    "at_5": at_5,
-                    "chance_at_1": 1 / len(plain),
-                }
-            )
+            row: Row = {"user": user, "by": by, "candidates": count}
+            rows.append(row | {"at_1": at_1, "at_5": at_5, "chance_at_1": 1 / count})
         return rows
 
     def conclusion(self, rows: Sequence[Row]) -> str:
         """See :class:`Study`."""
-        found: dict[str, list[float]] = {}
-        for row in rows:
-            found.setdefault(str(row["by"]), []).append(100 * float(row["at_1"]))
-        shares = ", ".join(f"{median(values):.0f}% by the {by}" for by, values in found.items())
+        found = values_by(rows, "by", "at_1")
+        shares = ", ".join(f"{median(100 * v for v in values):.0f}% by the {by}" for by, values in found.items())
         return f"Of {rows[0]['candidates']} candidates, the nearest is the right one for (medians over users) {shares}."
 
 
@@ -88,7 +72,7 @@ def hits(distances: Tensor, same: Tensor, k: int) -> float:
     Candidates at equal distance stand in random order, and the expectation is returned: a constant estimate is a guess.
 
     Args:
-        distances: ``(N, C)`` of each query to each candidate.
+        distances: float32 ``(N, C)`` of each query to each candidate.
         same: bool ``(N, C)``, which candidates are right; at least one for each query.
 
     >>> hits(torch.tensor([[0.0, 1.0], [1.0, 1.0]]), torch.eye(2, dtype=torch.bool), 1)

@@ -8,9 +8,8 @@ from pydantic import Field
 from torch import Tensor
 
 from roles.common.exchange import PSI, Work, other_classifier
-from roles.common.labels import load_labels
-from roles.evaluator.attack import classify
-from roles.evaluator.study import Findings, Lab, Lines, Row, Study
+from roles.evaluator.results import Findings, Row
+from roles.evaluator.study import Lines, Study, StudyContext, values_by
 
 
 class Utility(Study):
@@ -31,25 +30,26 @@ class Utility(Study):
     }
     figure: ClassVar[Lines] = Lines("user", "accuracy", "classifier", "accuracy of protected images")
 
-    def parts(self, users: Sequence[int], seed: int) -> list[str]:
-        """See :class:`Study`: one user each."""
-        return [str(user) for user in users]
+    def work(self, part: str, users: Sequence[int], context: StudyContext) -> Work[Findings]:
+        """See :class:`Study`.
 
-    def work(self, part: str, users: Sequence[int], lab: Lab) -> Work[Findings]:
-        """See :class:`Study`."""
-        user = int(part)
-        if lab.keyed(user):
+        Raises:
+            ValueError: the evaluator has no labels.
+        """
+        user, attacker = int(part), context.attacker
+        if context.keyed(user):
             return []
-        plain, ids = lab.test_images(self.images)
-        protected = yield from lab.protected(user, "test", ids)
-        labels = load_labels(lab.store.folder, "test")[: len(plain)]
+        plain, ids = context.test_images(self.images)
+        protected = yield from context.protected(user, "test", ids)
 
         def accuracy(images: Tensor, name: str, classifier: int) -> Work[float]:
-            predicted = yield from classify(images, name, lab.state, len(lab.store.classes), classifier)
-            return float((predicted == labels).double().mean())
+            found = attacker.accuracy((yield from attacker.classify(images, name, context.state, classifier)))
+            if found is None:
+                raise ValueError("the study of utility needs labels: set attack.labels")
+            return found
 
         named = {"psi": PSI}
-        named |= {f"other {number} ({name})": other_classifier(number) for number, name in enumerate(lab.others)}
+        named |= {f"other {number} ({name})": other_classifier(number) for number, name in enumerate(context.others)}
         rows: list[Row] = []
         for name, classifier in named.items():
             of_protected = yield from accuracy(protected, f"protected at {name}", classifier)
@@ -59,9 +59,7 @@ class Utility(Study):
 
     def conclusion(self, rows: Sequence[Row]) -> str:
         """See :class:`Study`."""
-        gaps: dict[str, list[float]] = {}
-        for row in rows:
-            gap = 100 * (float(row["accuracy"]) - float(row["plain_accuracy"]))
-            gaps.setdefault(str(row["classifier"]), []).append(gap)
-        said = ", ".join(f"{median(values):+.1f} points at {name}" for name, values in gaps.items())
+        gaps = [row | {"gap": 100 * (float(row["accuracy"]) - float(row["plain_accuracy"]))} for row in rows]
+        found = values_by(gaps, "classifier", "gap")
+        said = ", ".join(f"{median(values):+.1f} points at {name}" for name, values in found.items())
         return f"Protected images are classified, against plain ones, with (medians over users) {said}."

@@ -14,19 +14,21 @@ from flwr.serverapp import Grid, ServerApp
 
 from roles.common.augment import augment
 from roles.common.batches import Batches
+from roles.common.config.recipe import set_lr
 from roles.common.exchange import LossGradient
+from roles.common.files import write_atomically
 from roles.common.images import to_unit
-from roles.common.recipes import set_lr
 from roles.common.seeds import derived_seed, generator
 from roles.common.unet import UNet
 from roles.common.weights import digest
 from roles.user.features import Features, feature_loss
-from sim.config_files import load_experiment
-from sim.messages import Job, content_bytes, decode_answer, decode_tensors, encode_request, encode_tensors
-from sim.nodes import compute_of, store_of
-from sim.ownership import watch_owner
-from sim.progress import Status, write_atomically
-from sim.provider_node import answer_one, assign_images, provider_of
+from sim.config.files import load_experiment
+from sim.exchange.job import Job
+from sim.exchange.messages import content_bytes, decode_answer, decode_tensors, encode_request, encode_tensors
+from sim.nodes.provider.serving import answer_one, assign_images, provider_of
+from sim.run.machine import compute_of, store_of
+from sim.run.ownership import watch_owner
+from sim.run.progress import Status
 
 server = ServerApp()
 client = ClientApp()

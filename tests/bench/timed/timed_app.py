@@ -5,20 +5,23 @@ worker appends its times to a file in the run's folder.
 """
 
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Context, Message, RecordDict
 
-import sim.direct
-import sim.homes
+import sim.exchange.direct
 from sim.client_app import app as client
-from sim.messages import ANSWER, REQUEST, Job
+from sim.exchange.job import Job
+from sim.exchange.messages import ANSWER
+from sim.exchange.session_actors import RemoteStore
+from sim.exchange.sessions import Call
+from sim.exchange.suspension import REQUEST
 from sim.server_app import app as server
 
 __all__ = ["client", "server"]
 
-_call_of, _start, _resume = sim.direct.provider_call, sim.homes.start_at_home, sim.homes.resume_at_home
+_call_of, _start, _resume = sim.exchange.direct.provider_call, RemoteStore.start, RemoteStore.resume
 
 
 def _note(run: Path, seconds: float) -> None:
@@ -26,7 +29,7 @@ def _note(run: Path, seconds: float) -> None:
         file.write(f"{seconds:.6f}\n")
 
 
-def _timed_call(run: Path) -> Callable[[str, RecordDict], RecordDict]:
+def _timed_call(run: Path) -> Call:
     call = _call_of(run)
 
     def timed(message_type: str, content: RecordDict) -> RecordDict:
@@ -50,18 +53,18 @@ def _noting(job: Job, user: int, reply: RecordDict) -> RecordDict:
     return reply
 
 
-def _timed_start(job: Job, user: int, kind: str, content: RecordDict) -> RecordDict:
-    return _noting(job, user, _start(job, user, kind, content))
+def _timed_start(store: Any, kind: str, job: Job, index: int, *rest: Any) -> RecordDict:
+    return _noting(job, index, _start(store, kind, job, index, *rest))
 
 
-def _timed_resume(job: Job, user: int, kind: str, ticket: int, answer: RecordDict) -> RecordDict:
+def _timed_resume(store: Any, ticket: Any, job: Job, index: int, folder: Path, answer: RecordDict) -> RecordDict:
     if answer.config_records[ANSWER]["kind"] == "loss_gradient":
-        _note(job.run, time.time() - _asked(job, user).stat().st_mtime)
-    return _noting(job, user, _resume(job, user, kind, ticket, answer))
+        _note(job.run, time.time() - _asked(job, index).stat().st_mtime)
+    return _noting(job, index, _resume(store, ticket, job, index, folder, answer))
 
 
-sim.direct.provider_call = _timed_call
-sim.homes.start_at_home, sim.homes.resume_at_home = _timed_start, _timed_resume
+sim.exchange.direct.provider_call = _timed_call
+RemoteStore.start, RemoteStore.resume = _timed_start, _timed_resume  # type: ignore[method-assign]
 
 
 @client.query("clock")

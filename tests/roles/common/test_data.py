@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from roles.common import data
-from roles.common.data import SPLITS, DataConfig, ImageStore, prepare
+from roles.common.config.data import SPLITS, DataConfig
+from roles.common.data import ImageStore, prepare
 from roles.common.labels import load_labels
 
 

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from roles.common import weights
 from roles.common.weights import State, cpu_state, digest, load, load_into, save
 
 STATE: State = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(7), "c": torch.tensor([True, False])}
@@ -62,7 +62,7 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(
     if fails == "write":
         monkeypatch.setattr(safetensors.torch, "save_file", half_a_file)
     else:
-        monkeypatch.setattr(weights.os, "replace", no_replace)
+        monkeypatch.setattr(os, "replace", no_replace)
     with pytest.raises(OSError, match="no space left"):
         save(path, {"x": torch.ones(2)})
     assert list(tmp_path.iterdir()) == [path]

@@ -1,22 +1,26 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from roles.common.compute import Compute
-from roles.common.data import ImageStore, Split
+from roles.common.config.attack import AttackConfig, ItnConfig
+from roles.common.config.data import Split
+from roles.common.config.recipe import Recipe
+from roles.common.data import ImageStore
 from roles.common.exchange import Answer, Classify, ExchangeError, LossValues, Predictions, Request, Work, drive
 from roles.common.labels import load_labels
-from roles.common.recipes import Recipe
-from roles.evaluator import attack
-from roles.evaluator.attack import AttackConfig, AttackResult, evaluate_protection
+from roles.evaluator import attacker
+from roles.evaluator.attack import evaluate_protection
+from roles.evaluator.attacker import Attacker
 from roles.evaluator.baselines import class_means, mean_image
-from roles.evaluator.itn import ItnConfig
 from roles.evaluator.measures import psnr, ssim
+from roles.evaluator.results import AttackResult
 
 Start = Callable[[dict[str, Tensor]], Work[AttackResult]]
+AttackerWith = Callable[[AttackConfig], Attacker]
 
 
 def invert(images: Tensor, split: Split, positions: Tensor) -> Tensor:
@@ -35,25 +39,25 @@ def config(small_itn: ItnConfig) -> AttackConfig:
 
 
 @pytest.fixture
-def start(config: AttackConfig, store: ImageStore, compute: Compute) -> Start:
-    return lambda state: evaluate_protection(invert, store, config, compute, 0, state)
+def start(config: AttackConfig, attacker_with: AttackerWith) -> Start:
+    return lambda state: evaluate_protection(invert, None, attacker_with(config), state)
 
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attack, "_CLASSIFY_BATCH", 4)
+    monkeypatch.setattr(attacker, "_CLASSIFY_BATCH", 4)
 
 
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
-    train = attack.train_itn
+    train = attacker.train_itn
 
     def counted(config: ItnConfig, *arguments: object, **options: object) -> object:
         names.append(config.name)
         return train(config, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(attack, "train_itn", counted)
+    monkeypatch.setattr(attacker, "train_itn", counted)
     return names
 
 
@@ -67,11 +71,10 @@ def flattened(result: AttackResult) -> dict[str, Tensor]:
 
 
 def test_every_set_of_images_is_measured_against_the_plain_test_images(
-    config: AttackConfig, store: ImageStore, compute: Compute
+    config: AttackConfig, store: ImageStore, attacker_with: AttackerWith
 ) -> None:
-    result = drive(
-        evaluate_protection(invert, store, config.model_copy(update={"pictures": 10}), compute, 0, {}), by_brightness
-    )
+    ten = attacker_with(config.model_copy(update={"pictures": 10}))
+    result = drive(evaluate_protection(invert, None, ten, {}), by_brightness)
     plain, labels = store.images("test")[:10], load_labels(store.folder, "test")[:10]
     assert list(result.estimates) == ["small", "other"]
     assert torch.equal(result.pictures["protected"], 255 - plain)
@@ -93,6 +96,22 @@ def test_every_set_of_images_is_measured_against_the_plain_test_images(
     assert list(result.pictures) == ["plain", "protected", "small", "other"]
 
 
+def test_without_labels_the_mean_image_is_the_only_guess_and_nothing_has_an_accuracy(
+    start: Start, config: AttackConfig, attacker_with: AttackerWith
+) -> None:
+    known = flattened(drive(start({}), by_brightness))
+    blind = attacker_with(config.model_copy(update={"labels": False}))
+    assert blind.labels is None
+    result = drive(evaluate_protection(invert, None, blind, {}), by_brightness)
+    assert list(result.baselines) == ["mean_image"]
+    for measured in (result.protected, *result.estimates.values(), *result.baselines.values()):
+        assert measured.accuracy is None
+    # All else is as with labels.
+    for name, value in flattened(result).items():
+        if not name.endswith(" accuracy"):
+            assert torch.equal(value, known[name])
+
+
 def test_as_many_pictures_are_kept_as_the_config_says(start: Start, store: ImageStore) -> None:
     result = drive(start({}), by_brightness)
     assert torch.equal(result.pictures["protected"], 255 - store.images("test")[:3])
@@ -100,10 +119,10 @@ def test_as_many_pictures_are_kept_as_the_config_says(start: Start, store: Image
 
 
 def test_baselines_know_the_attackers_train_images_and_the_predicted_class(
-    start: Start, config: AttackConfig, store: ImageStore
+    start: Start, config: AttackConfig, store: ImageStore, attacker_with: AttackerWith
 ) -> None:
     result = drive(start({}), by_brightness)
-    ids = attack.attacker_ids(store, "train", config.pairs, 0)
+    ids = attacker_with(config).ids("train", config.pairs)
     known, labels = store.images("train")[ids], load_labels(store.folder, "train")[ids]
     plain = store.images("test")[:10]
     predicted = by_brightness(Classify(255 - plain))
@@ -152,10 +171,12 @@ def test_dropped_at_every_yield_it_goes_on_from_its_state_to_the_same_result(
     assert all(torch.equal(restarted[name], undisturbed[name]) for name in undisturbed)
 
 
-def test_every_user_faces_an_attacker_with_the_same_images_and_another_seed_another(store: ImageStore) -> None:
-    ids = attack.attacker_ids(store, "train", 20, 0)
-    assert torch.equal(attack.attacker_ids(store, "train", 40, 0)[:20], ids)
-    assert not torch.equal(attack.attacker_ids(store, "train", 20, 1), ids)
+def test_every_user_faces_an_attacker_with_the_same_images_and_another_seed_another(
+    config: AttackConfig, attacker_with: AttackerWith
+) -> None:
+    ids = attacker_with(config).ids("train", 20)
+    assert torch.equal(attacker_with(config).ids("train", 40)[:20], ids)
+    assert not torch.equal(replace(attacker_with(config), seed=1).ids("train", 20), ids)
 
 
 @pytest.mark.parametrize(
@@ -174,11 +195,11 @@ def test_an_answer_that_does_not_fit_is_refused(start: Start, answer: Answer, re
 
 @pytest.mark.parametrize(("name", "split"), [("pairs", "train"), ("test_images", "test")])
 def test_more_images_than_there_are_is_an_error(
-    name: str, split: str, config: AttackConfig, store: ImageStore, compute: Compute
+    name: str, split: str, config: AttackConfig, attacker_with: AttackerWith
 ) -> None:
-    greedy = config.model_copy(update={name: 5000})
+    greedy = attacker_with(config.model_copy(update={name: 5000}))
     with pytest.raises(ValueError, match=f"{name} is 5000, but the {split} split has only"):
-        next(evaluate_protection(invert, store, greedy, compute, 0, {}))
+        next(evaluate_protection(invert, None, greedy, {}))
 
 
 def test_the_default_attackers_are_the_papers_and_a_strong_one() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from roles.evaluator.fr_attack import fr_attack
+from roles.evaluator.attacks import fr_attack
 from roles.evaluator.measures import psnr, ssim
 
 

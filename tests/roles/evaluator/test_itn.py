@@ -1,17 +1,22 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from pydantic import ValidationError
 
 from roles.common.compute import Compute
+from roles.common.config.attack import AttackConfig, ItnConfig
+from roles.common.config.recipe import Recipe
 from roles.common.data import ImageStore
 from roles.common.images import to_unit
-from roles.common.recipes import Recipe
 from roles.common.transform import apply_network
 from roles.common.weights import cpu_state, digest
-from roles.evaluator.attack import AttackConfig, inverse_network
+from roles.evaluator.attacker import Attacker
 from roles.evaluator.baselines import mean_image
-from roles.evaluator.itn import ItnConfig, instead, paired_flip, train_itn
+from roles.evaluator.itn import Pairs, instead, paired_flip, train_itn
 from roles.evaluator.measures import psnr
+
+AttackerWith = Callable[[AttackConfig], Attacker]
 
 
 def left_inverted(images: torch.Tensor) -> torch.Tensor:
@@ -24,7 +29,7 @@ def left_inverted(images: torch.Tensor) -> torch.Tensor:
 def test_it_learns_to_undo_an_inversion(store: ImageStore, compute: Compute, small_itn: ItnConfig) -> None:
     config = small_itn.model_copy(update={"training": small_itn.training.model_copy(update={"epochs": 12})})
     plain, unseen = store.images("train")[:128], store.images("test")[:32]
-    itn, curve = train_itn(config, 255 - plain, plain, 255 - unseen, unseen, compute, seed=0, flip=True)
+    itn, curve = train_itn(config, Pairs(255 - plain, plain, 255 - unseen, unseen), compute, seed=0, flip=True)
     estimates = apply_network(itn, 255 - unseen, compute)
     assert psnr(estimates, unseen).mean() > psnr(mean_image(plain).expand_as(unseen), unseen).mean() + 3
     assert curve[-1]["train_loss"] < curve[0]["train_loss"]
@@ -37,7 +42,7 @@ def test_the_curve_has_a_row_an_epoch_and_the_best_epoch_is_returned(
     config = small_itn.model_copy(update={"training": recipe, "loss": "l1"})
     # The held-out pairs are of another protection, so that the better the network gets, the worse it does on them.
     plain, held_out = store.images("train")[:32], store.images("validation")[:8]
-    itn, curve = train_itn(config, 255 - plain, plain, held_out, held_out, compute, seed=0, flip=False)
+    itn, curve = train_itn(config, Pairs(255 - plain, plain, held_out, held_out), compute, seed=0, flip=False)
     assert [(row["epoch"], row["step"]) for row in curve] == [(1, 2), (2, 4), (3, 6), (4, 8), (5, 9)]
     losses = [row["validation_loss"] for row in curve]
     assert losses[-1] > min(losses)
@@ -51,7 +56,7 @@ def test_training_depends_on_seed_and_name_alone(store: ImageStore, compute: Com
     plain, held_out = store.images("train")[:16], store.images("validation")[:2]
 
     def weights(config: ItnConfig, seed: int) -> str:
-        itn, _ = train_itn(config, plain, plain, held_out, held_out, compute, seed, flip=True)
+        itn, _ = train_itn(config, Pairs(plain, plain, held_out, held_out), compute, seed, flip=True)
         return digest(cpu_state(itn))
 
     first = weights(small_itn, 0)
@@ -82,15 +87,15 @@ def test_in_place_of_a_protected_image_comes_its_mirror_image_protected_with_the
 
 
 def test_against_a_protection_that_tells_left_from_right_it_is_images_that_must_be_mirrored(
-    store: ImageStore, compute: Compute, small_itn: ItnConfig
+    store: ImageStore, compute: Compute, small_itn: ItnConfig, attacker_with: AttackerWith
 ) -> None:
     recipe = small_itn.training.model_copy(update={"epochs": 12})
-    config = AttackConfig(itns=(small_itn,), pairs=128)
+    attacker = attacker_with(AttackConfig(itns=(small_itn,), pairs=128))
     unseen = store.images("test")[:32]
 
     def gained(mirrors: str) -> float:
         itn = small_itn.model_copy(update={"training": recipe, "mirrors": mirrors})
-        network, _ = inverse_network(itn, lambda images, *_: left_inverted(images), store, config, compute, seed=0)
+        network, _ = attacker.inverse_network(itn, lambda images, *_: left_inverted(images))
         return psnr(apply_network(network, left_inverted(unseen), compute), unseen).median().item()
 
     assert gained("image") > gained("pair") + 1
@@ -98,15 +103,13 @@ def test_against_a_protection_that_tells_left_from_right_it_is_images_that_must_
 
 @pytest.mark.parametrize(("mirrors", "without_a_key"), [("pair", False), ("image", True)])
 def test_under_a_key_images_are_mirrored_and_pairs_are_not(
-    store: ImageStore, compute: Compute, small_itn: ItnConfig, mirrors: str, without_a_key: bool
+    small_itn: ItnConfig, attacker_with: AttackerWith, mirrors: str, without_a_key: bool
 ) -> None:
     itn = small_itn.model_copy(update={"mirrors": mirrors})
 
     def curve(*, flip: bool, keyed: bool) -> list[dict[str, float]]:
-        config = AttackConfig(itns=(itn,), pairs=64, flip=flip)
-        return inverse_network(
-            itn, lambda images, *_: left_inverted(images), store, config, compute, seed=0, keyed=keyed
-        )[1]
+        attacker = attacker_with(AttackConfig(itns=(itn,), pairs=64, flip=flip))
+        return attacker.inverse_network(itn, lambda images, *_: left_inverted(images), keyed=keyed)[1]
 
     assert (curve(flip=True, keyed=True) == curve(flip=True, keyed=False)) == without_a_key
     assert (curve(flip=True, keyed=True) == curve(flip=False, keyed=False)) == (not without_a_key)
@@ -118,7 +121,7 @@ def test_a_training_that_diverges_stops_and_names_itself(
     plain = store.images("train")[:16]
     monkeypatch.setattr(torch.nn.functional, "mse_loss", lambda a, b: (a - b).mean() * float("nan"))
     with pytest.raises(ValueError, match="'small' diverged"):
-        train_itn(small_itn, plain, plain, plain, plain, compute, seed=0, flip=False)
+        train_itn(small_itn, Pairs(plain, plain, plain, plain), compute, seed=0, flip=False)
 
 
 def test_a_name_that_could_not_be_a_key_is_refused() -> None:

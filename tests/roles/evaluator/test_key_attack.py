@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from roles.evaluator.key_attack import pixel_key_attack, tanaka_key_attack
-from roles.user.conventional import LearnableEncryption, PixelConfig, PixelEncryption, TanakaConfig
+from roles.common.config.user import PixelConfig, TanakaConfig
+from roles.common.encryption import LearnableEncryption, PixelEncryption
+from roles.evaluator.attacks import pixel_key_attack, tanaka_key_attack
 
 seeds = st.integers(0, 2**31)
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from roles.common.augment import augment
-from roles.common.compute import Compute
-from roles.common.data import ImageStore, Split
+from roles.common.config.attack import AttackConfig, ItnConfig
+from roles.common.config.data import Split
+from roles.common.data import ImageStore
 from roles.common.exchange import (
     Answer,
     Classify,
@@ -29,15 +30,18 @@ from roles.common.exchange import (
 )
 from roles.common.images import to_bitmap, to_unit
 from roles.common.labels import load_labels
+from roles.common.protection import Protect
 from roles.common.weights import State
-from roles.evaluator.attack import AttackConfig, Protect, attacker_ids
+from roles.evaluator import attacker
+from roles.evaluator.attacker import Attacker
 from roles.evaluator.baselines import mean_image
-from roles.evaluator.itn import ItnConfig, train_itn
+from roles.evaluator.itn import Pairs, train_itn
 from roles.evaluator.measures import psnr, ssim
-from roles.evaluator.studies import Collusion, Curious, Inversion, Retrieval, Transfer, Utility, collusion, curious
+from roles.evaluator.results import Findings, Row
+from roles.evaluator.studies import Collusion, Curious, Inversion, Retrieval, Transfer, Utility
 from roles.evaluator.studies.curious import aligned
 from roles.evaluator.studies.retrieval import hits
-from roles.evaluator.study import Findings, Lab, Row, Study
+from roles.evaluator.study import Study, StudyContext
 
 USERS = [0, 1, 2]
 
@@ -92,22 +96,18 @@ class Provider:
 
 
 @pytest.fixture
-def lab(store: ImageStore, compute: Compute, small_itn: ItnConfig) -> Lab:
+def context(small_itn: ItnConfig, attacker_with: Callable[[AttackConfig], Attacker]) -> StudyContext:
     training = small_itn.training.model_copy(update={"epochs": 8})
     attack = AttackConfig(
         itns=(small_itn.model_copy(update={"training": training}),), pairs=200, test_images=20, pictures=2, flip=False
     )
-    return Lab(
-        store,
-        attack,
-        compute,
-        seed=0,
+    return StudyContext(
+        attacker_with(attack),
         protection=protection,
         network=lambda user, theta: Scaled(factor_of(theta)),
         others=["resnet20", "resnet20"],
         keyed=lambda user: False,
         state={},
-        progress=lambda step, total, loss: None,
     )
 
 
@@ -124,13 +124,12 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Training]:
     done: list[Training] = []
 
     def noted(
-        config: ItnConfig, protected: Tensor, plain: Tensor, *validation: Any, **options: Any
+        config: ItnConfig, pairs: Pairs, *arguments: Any, **options: Any
     ) -> tuple[nn.Module, list[dict[str, float]]]:
-        done.append(Training(plain, validation[1]))
-        return train_itn(config, protected, plain, *validation, **options)
+        done.append(Training(pairs.plain, pairs.validation_plain))
+        return train_itn(config, pairs, *arguments, **options)
 
-    for study in (collusion, curious):
-        monkeypatch.setattr(study, "train_itn", noted)
+    monkeypatch.setattr(attacker, "train_itn", noted)
     return done
 
 
@@ -148,13 +147,14 @@ STUDIES: dict[str, Study] = {
 }
 
 
-def findings(study: Study, lab: Lab, provider: Callable[[Request], Answer]) -> dict[str, Findings]:
+def findings(study: Study, context: StudyContext, provider: Callable[[Request], Answer]) -> dict[str, Findings]:
     return {
-        part: drive(study.work(part, USERS, replace(lab, state={})), provider) for part in study.parts(USERS, lab.seed)
+        part: drive(study.work(part, USERS, replace(context, state={})), provider)
+        for part in study.parts(USERS, context.attacker.seed)
     }
 
 
-def remembering(lab: Lab, store: ImageStore, ids: Tensor) -> Row:
+def remembering(context: StudyContext, store: ImageStore, ids: Tensor) -> Row:
     """Return the row of a curious provider that remembers x_hat of these images, unmoved."""
     provider = Provider(store, [0.5, 0.5, -1.0])
 
@@ -165,7 +165,7 @@ def remembering(lab: Lab, store: ImageStore, ids: Tensor) -> Row:
         return Memories(protection(0, {"factor": torch.tensor(0.5)})(plain, "train", ids), ids)
 
     study = Curious(kind="curious", images=20, shift=0)
-    return drive(study.work("0", USERS, replace(lab, state={})), answer)[0]
+    return drive(study.work("0", USERS, replace(context, state={})), answer)[0]
 
 
 @pytest.fixture(scope="module")
@@ -174,12 +174,12 @@ def known() -> dict[str, Findings]:
 
 
 @pytest.fixture
-def found(lab: Lab, store: ImageStore, known: dict[str, Findings]) -> Callable[[str], Findings]:
+def found(context: StudyContext, store: ImageStore, known: dict[str, Findings]) -> Callable[[str], Findings]:
     """Return a function of a study to all its rows about two users of one theta and one that inverts; to be read."""
 
     def rows_of(kind: str) -> Findings:
         if kind not in known:
-            parts = findings(STUDIES[kind], lab, Provider(store, [0.5, 0.5, -1.0]))
+            parts = findings(STUDIES[kind], context, Provider(store, [0.5, 0.5, -1.0]))
             known[kind] = [row for rows in parts.values() for row in rows]
         return known[kind]
 
@@ -251,19 +251,21 @@ def test_a_study_says_in_a_sentence_what_it_found(study: Study) -> None:
 
 
 @pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
-def test_a_part_that_is_started_anew_at_every_request_finds_the_same(study: Study, lab: Lab, store: ImageStore) -> None:
+def test_a_part_that_is_started_anew_at_every_request_finds_the_same(
+    study: Study, context: StudyContext, store: ImageStore
+) -> None:
     provider = Provider(store, [0.5, 0.8, -1.0])
-    part = study.parts(USERS, lab.seed)[0]
-    undisturbed = drive(study.work(part, USERS, replace(lab, state={})), provider)
+    part = study.parts(USERS, context.attacker.seed)[0]
+    undisturbed = drive(study.work(part, USERS, replace(context, state={})), provider)
     asked, provider.requests = [type(request) for request in provider.requests], []
 
     state: State = {}
-    work = study.work(part, USERS, replace(lab, state=state))
+    work = study.work(part, USERS, replace(context, state=state))
     request = next(work)
     while True:
         # As after a message: this generator is gone, and its state has been to disk and back.
         state = {name: value.clone() for name, value in state.items()}
-        work = study.work(part, USERS, replace(lab, state=state))
+        work = study.work(part, USERS, replace(context, state=state))
         assert type(next(work)) is type(request)
         try:
             request = work.send(provider(request))
@@ -275,17 +277,37 @@ def test_a_part_that_is_started_anew_at_every_request_finds_the_same(study: Stud
 
 
 def test_what_counts_as_a_gain_is_beyond_the_better_of_class_mean_and_mean_image_in_each_measure(
-    lab: Lab, store: ImageStore
+    context: StudyContext, store: ImageStore
 ) -> None:
     plain = store.images("test")[:20]
-    mean = to_bitmap(mean_image(store.images("train")[attacker_ids(store, "train", 200, 0)])).expand_as(plain)
+    mean = to_bitmap(mean_image(store.images("train")[context.attacker.ids("train", 200)])).expand_as(plain)
     right = load_labels(store.folder, "test")[:20]
     for labels, guess in ((right, "class_mean"), ((right + 1) % 10, "mean_image")):
-        row = {name: float(value) for name, value in lab.measured(mean, 255 - plain, plain, labels).items()}
+        row = {name: float(value) for name, value in context.measured(mean, 255 - plain, plain, labels).items()}
         assert row["mean_image_psnr"] == psnr(mean, plain).median().item()
         assert row["mean_image_ssim"] == ssim(mean, plain).median().item()
         assert row["gain_psnr"] == row["psnr"] - row[f"{guess}_psnr"]
         assert row["gain_ssim"] == row["ssim"] - max(row["class_mean_ssim"], row["mean_image_ssim"])
+
+
+def without_labels(context: StudyContext) -> StudyContext:
+    return replace(context, attacker=replace(context.attacker, labels=None))
+
+
+def test_without_labels_the_class_mean_is_left_out_and_a_gain_is_beyond_the_mean_image(
+    context: StudyContext, store: ImageStore
+) -> None:
+    plain, labels = store.images("test")[:20], load_labels(store.folder, "test")[:20]
+    known, row = (each.measured(plain, 255 - plain, plain, labels) for each in (context, without_labels(context)))
+    assert list(row) == [name for name in known if not name.startswith("class_mean_")]
+    assert all(row[name] == known[name] for name in row if not name.startswith("gain_"))
+    for measure in ("psnr", "ssim"):
+        assert row[f"gain_{measure}"] == float(row[measure]) - float(row[f"mean_image_{measure}"])
+
+
+def test_utility_is_refused_to_an_evaluator_without_labels(context: StudyContext, store: ImageStore) -> None:
+    with pytest.raises(ValueError, match=r"^the study of utility needs labels: set attack.labels$"):
+        drive(STUDIES["utility"].work("0", USERS, without_labels(context)), Provider(store, [0.5, 0.5, -1.0]))
 
 
 def test_an_inverse_network_transfers_wholly_between_users_of_one_theta_and_not_to_one_that_inverts(
@@ -297,12 +319,14 @@ def test_an_inverse_network_transfers_wholly_between_users_of_one_theta_and_not_
     assert gain[0, 2] < 0
 
 
-def test_a_coalition_never_holds_its_victim_and_grows_by_adding_to_the_smaller_one(lab: Lab, store: ImageStore) -> None:
+def test_a_coalition_never_holds_its_victim_and_grows_by_adding_to_the_smaller_one(
+    context: StudyContext, store: ImageStore
+) -> None:
     study = STUDIES["collusion"]
     members: dict[str, list[int]] = {}
-    for part in study.parts(USERS, lab.seed):
+    for part in study.parts(USERS, context.attacker.seed):
         provider = Provider(store, [0.5, 0.8, -1.0])
-        drive(study.work(part, USERS, replace(lab, state={})), provider)
+        drive(study.work(part, USERS, replace(context, state={})), provider)
         victim = int(part.split("-")[0])
         asked = [request.user for request in provider.requests if isinstance(request, TrainingImages)]
         members[part] = [user for user in asked if user != victim]
@@ -317,29 +341,33 @@ def test_a_coalition_that_leaves_nobody_to_attack_is_left_out() -> None:
     assert [part.split("-")[1] for part in study.parts(USERS, seed=0)] == ["1", "2"]
 
 
-def test_pairs_of_the_victim_help_a_coalition_whose_own_protection_is_another(lab: Lab, store: ImageStore) -> None:
+def test_pairs_of_the_victim_help_a_coalition_whose_own_protection_is_another(
+    context: StudyContext, store: ImageStore
+) -> None:
     study = Collusion(kind="collusion", coalitions=(2,), known_pairs=(0, 40), victims=3, images=20)
-    rows = drive(study.work("2-2", USERS, lab), Provider(store, [0.5, 0.6, -1.0]))
+    rows = drive(study.work("2-2", USERS, context), Provider(store, [0.5, 0.6, -1.0]))
     assert float(rows[1]["ssim"]) > float(rows[0]["ssim"])
 
 
 def test_however_many_pairs_have_leaked_a_coalition_trains_for_the_same_number_of_steps(
-    lab: Lab, store: ImageStore
+    context: StudyContext, store: ImageStore
 ) -> None:
     study = Collusion(kind="collusion", coalitions=(1,), known_pairs=(0, 5, 40), victims=1, images=20)
-    part, steps = study.parts(USERS, lab.seed)[0], []
-    watched = replace(lab, progress=lambda step, total, loss: steps.append(total) if step == total else None)
-    drive(study.work(part, USERS, watched), Provider(store, [0.5, 0.6, -1.0]))
+    part, steps = study.parts(USERS, context.attacker.seed)[0], []
+    watched = replace(
+        context.attacker, progress=lambda step, total, loss: steps.append(total) if step == total else None
+    )
+    drive(study.work(part, USERS, replace(context, attacker=watched)), Provider(store, [0.5, 0.6, -1.0]))
     assert len(steps) == 3
     assert len(set(steps)) == 1
 
 
 def test_eighteen_leaked_pairs_or_more_are_what_selects_the_epoch_and_those_are_not_trained_on(
-    lab: Lab, store: ImageStore, trainings: list[Training]
+    context: StudyContext, store: ImageStore, trainings: list[Training]
 ) -> None:
     study = Collusion(kind="collusion", coalitions=(1,), known_pairs=(0, 17, 18, 40), victims=1, images=20)
-    part = study.parts(USERS, lab.seed)[0]
-    drive(study.work(part, USERS, lab), Provider(store, [0.5, 0.6, -1.0]))
+    part = study.parts(USERS, context.attacker.seed)[0]
+    drive(study.work(part, USERS, context), Provider(store, [0.5, 0.6, -1.0]))
     victim = int(part.split("-")[0])
     # As Provider has it, 50 images are a user's X'.
     own = distinct(store.images("train")[50 * victim : 50 * victim + 50])
@@ -362,8 +390,8 @@ def test_retrieval_finds_every_plain_image_and_every_protected_one_by_the_public
     assert float(at_1[2, "ITN estimate"]) > float(at_1[2, "protected image"])
 
 
-def test_candidates_cannot_be_put_through_a_protection_that_has_a_key(lab: Lab, store: ImageStore) -> None:
-    keyed, provider = replace(lab, keyed=lambda user: True), Provider(store, [0.5, 0.5, -1.0])
+def test_candidates_cannot_be_put_through_a_protection_that_has_a_key(context: StudyContext, store: ImageStore) -> None:
+    keyed, provider = replace(context, keyed=lambda user: True), Provider(store, [0.5, 0.5, -1.0])
     rows = drive(STUDIES["retrieval"].work("0", USERS, keyed), provider)
     assert [row["by"] for row in rows] == ["plain image", "protected image", "ITN estimate"]
     assert drive(STUDIES["utility"].work("0", USERS, keyed), provider) == []
@@ -381,21 +409,21 @@ def test_retrieval_counts_any_copy_of_an_image_as_right() -> None:
     assert hits(distances, torch.tensor([[True, False, False]]), 1) == 0.5
 
 
-def test_inversion_undoes_what_a_network_keeps(lab: Lab, store: ImageStore) -> None:
+def test_inversion_undoes_what_a_network_keeps(context: StudyContext, store: ImageStore) -> None:
     study = Inversion(kind="inversion", images=5, steps=150, smoothness=0)
-    found = findings(study, lab, Provider(store, [0.5, 0.9, -1.0]))
+    found = findings(study, context, Provider(store, [0.5, 0.9, -1.0]))
     rows = [row for part in found.values() for row in part]
     assert all(float(row["ssim"]) > 0.9 for row in rows)
     assert all(float(row["distance"]) < 1e-3 for row in rows)
 
 
-def test_inversion_leaves_out_users_without_a_network(lab: Lab, store: ImageStore) -> None:
-    keyed = replace(lab, network=lambda user, theta: None)
+def test_inversion_leaves_out_users_without_a_network(context: StudyContext, store: ImageStore) -> None:
+    keyed = replace(context, network=lambda user, theta: None)
     found = findings(STUDIES["inversion"], keyed, Provider(store, [0.5, 0.5, -1.0]))
     assert all(not part for part in found.values())
 
 
-def test_a_provider_that_was_never_asked_has_nothing_to_attack_with(lab: Lab, store: ImageStore) -> None:
+def test_a_provider_that_was_never_asked_has_nothing_to_attack_with(context: StudyContext, store: ImageStore) -> None:
     provider = Provider(store, [0.5, 0.5, -1.0])
 
     def forgetful(request: Request) -> Answer:
@@ -403,16 +431,16 @@ def test_a_provider_that_was_never_asked_has_nothing_to_attack_with(lab: Lab, st
         return empty if isinstance(request, Recall) else provider(request)
 
     study = STUDIES["curious"]
-    rows = [row for part in findings(study, lab, forgetful).values() for row in part]
+    rows = [row for part in findings(study, context, forgetful).values() for row in part]
     assert rows == [{"user": user, "pairs": 0} for user in USERS]
     assert "seen no pair" in study.conclusion(rows)
 
 
 @pytest.mark.parametrize(("distinct_ids", "held_out"), [(40, 4), (18, 2), (10, 1), (2, 1)])
 def test_a_curious_provider_selects_by_images_that_it_has_in_no_pair_that_it_trains_on(
-    lab: Lab, store: ImageStore, trainings: list[Training], distinct_ids: int, held_out: int
+    context: StudyContext, store: ImageStore, trainings: list[Training], distinct_ids: int, held_out: int
 ) -> None:
-    remembering(lab, store, torch.arange(80) % distinct_ids)
+    remembering(context, store, torch.arange(80) % distinct_ids)
     assert len(trainings) == 1
     training, selected_by = trainings[0], distinct(trainings[0].validation)
     assert len(training.plain) + len(training.validation) == 80
@@ -422,9 +450,9 @@ def test_a_curious_provider_selects_by_images_that_it_has_in_no_pair_that_it_tra
 
 @pytest.mark.parametrize(("pairs", "attacked"), [(17, False), (18, True)])
 def test_of_fewer_than_eighteen_pairs_a_curious_provider_makes_no_attack(
-    lab: Lab, store: ImageStore, pairs: int, attacked: bool
+    context: StudyContext, store: ImageStore, pairs: int, attacked: bool
 ) -> None:
-    row = remembering(lab, store, torch.arange(pairs))
+    row = remembering(context, store, torch.arange(pairs))
     assert row["pairs"] == pairs
     assert ("psnr" in row) is attacked
 
@@ -442,7 +470,7 @@ def test_a_curious_provider_finds_how_images_were_moved_from_their_edges(seed: i
 
 
 def test_what_training_has_shown_serves_a_provider_that_aligns_it_better_than_one_that_does_not(
-    lab: Lab, store: ImageStore
+    context: StudyContext, store: ImageStore
 ) -> None:
     provider = Provider(store, [0.5, 0.5, -1.0])
 
@@ -455,23 +483,25 @@ def test_what_training_has_shown_serves_a_provider_that_aligns_it_better_than_on
 
     def row(shift: int) -> Row:
         study = Curious(kind="curious", images=20, shift=shift)
-        return drive(study.work("0", USERS, replace(lab, state={})), watched)[0]
+        return drive(study.work("0", USERS, replace(context, state={})), watched)[0]
 
     moved, unmoved = row(4), row(0)
     assert (moved["aligned"], unmoved["aligned"]) == (1, 0)
     assert float(moved["gain_ssim"]) > float(unmoved["gain_ssim"]) + 0.05
 
 
-def test_images_of_a_user_with_a_key_are_classified_by_its_own_classifier(lab: Lab, store: ImageStore) -> None:
+def test_images_of_a_user_with_a_key_are_classified_by_its_own_classifier(
+    context: StudyContext, store: ImageStore
+) -> None:
     provider = Provider(store, [0.5, 0.5, -1.0])
     study = STUDIES["transfer"]
-    keyed = replace(lab, keyed=lambda user: user == 1)
+    keyed = replace(context, keyed=lambda user: user == 1)
     drive(study.work("0", USERS, keyed), provider)
     assert [request.user for request in provider.requests if isinstance(request, Classify)] == [-1, 1, -1]
 
 
-def test_utility_is_the_accuracy_of_every_classifier_of_plain_images(lab: Lab, store: ImageStore) -> None:
-    rows = findings(STUDIES["utility"], lab, Provider(store, [0.5, 0.5, -1.0]))["0"]
+def test_utility_is_the_accuracy_of_every_classifier_of_plain_images(context: StudyContext, store: ImageStore) -> None:
+    rows = findings(STUDIES["utility"], context, Provider(store, [0.5, 0.5, -1.0]))["0"]
     assert [row["classifier"] for row in rows] == ["psi", "other 0 (resnet20)", "other 1 (resnet20)"]
     assert [row["accuracy"] for row in rows[:2]] == [1.0, 1.0]
     noughts = (load_labels(store.folder, "test")[:20] == 0).double().mean().item()

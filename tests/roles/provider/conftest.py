@@ -8,7 +8,7 @@ from roles.common.data import ImageStore
 from roles.common.weights import State, cpu_state
 from roles.provider.classifiers import Classifier
 from roles.provider.provider import Provider
-from roles.provider.pupils import Pupils
+from roles.provider.user_classifiers import UserClassifiers
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +20,6 @@ def psi() -> State:
 
 
 @pytest.fixture(scope="session")
-def provider(psi: State, tiny: ImageStore, compute: Compute, no_pupils: Pupils) -> Provider:
+def provider(psi: State, tiny: ImageStore, compute: Compute, no_user_classifiers: UserClassifiers) -> Provider:
     assignment = [torch.tensor([3, 5, 8]), torch.tensor([0, 1])]
-    return Provider("resnet20", psi, tiny, compute, assignment, torch.tensor([2, 4, 6]), no_pupils)
+    return Provider("resnet20", psi, tiny, compute, assignment, torch.tensor([2, 4, 6]), no_user_classifiers)

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from roles.common.config.classifier import ClassifierName
 from roles.common.images import normalise
-from roles.provider.classifiers import Adaptation, Classifier, ClassifierName, _Block
+from roles.provider.classifiers import Adaptation, Classifier, _Block
 
 
 @pytest.mark.parametrize(("name", "millions"), [("resnet20", 0.27), ("vgg16_bn", 15.25)])

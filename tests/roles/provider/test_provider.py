@@ -30,7 +30,7 @@ from roles.common.labels import load_labels
 from roles.common.weights import State, cpu_state, digest, load_into
 from roles.provider.classifiers import Classifier
 from roles.provider.provider import Provider
-from roles.provider.pupils import Pupils
+from roles.provider.user_classifiers import UserClassifiers
 
 IDS = torch.tensor([7, 0, 11, 7])
 USER = 0
@@ -129,11 +129,11 @@ def test_bitmaps_are_classified_as_psi_classifies_them(provider: Provider, psi: 
 
 
 def test_bitmaps_are_classified_by_another_classifier_where_it_is_asked_for(
-    tiny: ImageStore, compute: Compute, psi: State, no_pupils: Pupils
+    tiny: ImageStore, compute: Compute, psi: State, no_user_classifiers: UserClassifiers
 ) -> None:
     torch.manual_seed(1)
     other = cpu_state(Classifier("resnet20", 10))
-    provider = Provider("resnet20", psi, tiny, compute, [], IDS, no_pupils, others=[("resnet20", other)])
+    provider = Provider("resnet20", psi, tiny, compute, [], IDS, no_user_classifiers, others=[("resnet20", other)])
     images = tiny.images("test")[:40]
     with torch.no_grad():
         expected = own_psi(other)(to_unit(images)).argmax(1)
@@ -236,12 +236,12 @@ def test_images_of_any_other_shape_or_type_are_refused(
 
 
 def test_weights_of_another_classifier_are_refused(
-    tiny: ImageStore, compute: Compute, psi: State, no_pupils: Pupils
+    tiny: ImageStore, compute: Compute, psi: State, no_user_classifiers: UserClassifiers
 ) -> None:
     damaged = copy.copy(psi)
     damaged.popitem()
     with pytest.raises(ValueError, match=r"^psi: not weights of this network"):
-        Provider("resnet20", damaged, tiny, compute, [], torch.arange(2), no_pupils)
+        Provider("resnet20", damaged, tiny, compute, [], torch.arange(2), no_user_classifiers)
 
 
 def test_psi_is_frozen_and_in_evaluation_mode(provider: Provider) -> None:

@@ -5,13 +5,14 @@ import pytest
 import torch
 
 from roles.common.compute import Compute
+from roles.common.config.classifier import ClassifierConfig
+from roles.common.config.recipe import Recipe
 from roles.common.data import ImageStore
 from roles.common.labels import load_labels
-from roles.common.recipes import Recipe
 from roles.common.weights import digest, load_into
 from roles.provider import training
 from roles.provider.classifiers import Classifier
-from roles.provider.training import ClassifierConfig, predict, train_classifier
+from roles.provider.training import predict, train_classifier
 
 SHORT = Recipe(epochs=3, batch_size=16, optimiser="adam", lr=0.003, weight_decay=0, schedule="one_cycle")
 CONFIG = ClassifierConfig(training=SHORT, crop_padding=1, flip=False)

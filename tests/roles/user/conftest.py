@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roles.common.compute import Compute
+from roles.common.config.recipe import Recipe
+from roles.common.config.user import FeaturesConfig, UserConfig
 from roles.common.data import ImageStore
 from roles.common.exchange import (
     Answer,
@@ -19,9 +21,6 @@ from roles.common.exchange import (
     Request,
     TrainingImages,
 )
-from roles.common.recipes import Recipe
-from roles.user.config import UserConfig
-from roles.user.features import FeaturesConfig
 from roles.user.training import TransformerTraining
 
 StartTraining = Callable[..., TransformerTraining]

@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from roles.common.config.user import FeaturesConfig
 from roles.common.images import normalise
 from roles.common.weights import State, cpu_state, digest, save
-from roles.user.features import Features, FeaturesConfig, feature_loss
+from roles.user.features import Features, feature_loss
 
 
 @pytest.fixture(scope="module")

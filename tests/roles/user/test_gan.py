@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from roles.common.compute import Compute
+from roles.common.config.user import FeaturesConfig, GanConfig
 from roles.common.data import ImageStore
 from roles.common.exchange import Answer, Losses, LossValues, Request, drive
 from roles.common.images import to_unit
-from roles.user.features import FeaturesConfig, feature_loss, shared_features
-from roles.user.gan import Adversary, GanConfig
+from roles.user.features import feature_loss, shared_features
+from roles.user.gan import Adversary
 from roles.user.training import TransformerTraining
 from tests.roles.user.conftest import PlainProvider
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from roles.common.compute import Compute
+from roles.common.config.recipe import Recipe
+from roles.common.config.user import UserConfig
 from roles.common.data import ImageStore
 from roles.common.exchange import (
     Answer,
@@ -28,11 +30,9 @@ from roles.common.exchange import (
     drive,
 )
 from roles.common.images import to_unit
-from roles.common.recipes import Recipe
 from roles.common.unet import UNet
 from roles.common.weights import State, digest, load, save, without_statistics
 from roles.user import training as module
-from roles.user.config import UserConfig
 from roles.user.features import Features, feature_loss
 from roles.user.training import TransformerTraining
 

@@ -1,0 +1,24 @@
+"""The base of all configuration: strict, immutable sections."""
+
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
+
+
+class Frozen(BaseModel):
+    """A strict, immutable piece of configuration: an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_value_for_a_number(cls, values: Any) -> Any:
+        # pydantic would read true as 1. It is not made strict, since YAML reads 1e-3 as a text.
+        for name, value in values.items() if isinstance(values, dict) else ():
+            field = cls.model_fields.get(name)
+            if field is None or bool in (field.annotation, *get_args(field.annotation)):
+                continue
+            if isinstance(value, bool):
+                raise PydanticCustomError("truth_value", "must not be true or false", {"key": name, "value": value})
+        return values

@@ -1,0 +1,125 @@
+"""What a user may choose: how it protects its images, and how it trains what protects them."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from roles.common.config.base import Frozen
+from roles.common.config.recipe import Recipe
+from roles.common.seeds import derived_seed
+
+FeatureLayer = Literal["relu1_2", "relu2_2"]
+
+
+class FeaturesConfig(Frozen):
+    """phi: where VGG16 (without batch norm) is cut, and whose weights it has.
+
+    alpha has no meaning without both: always name them beside it.
+    """
+
+    layer: FeatureLayer = "relu2_2"
+    """``relu1_2`` is "the second ReLU" as the paper says; ``relu2_2`` is where its authors' code cuts."""
+    weights: str = "random"
+    """``imagenet`` (torchvision's, downloaded once), a local safetensors file with a state dict of VGG16 or of its
+    ``features``, or ``random``: a fixed random front that needs no file."""
+
+    def describe(self) -> str:
+        """Return what this phi is, in a few words for reports."""
+        kinds = {"imagenet": "VGG16, ImageNet weights", "random": "VGG16 front with fixed random weights"}
+        return f"{self.layer} of {kinds.get(self.weights, f'VGG16, weights of {Path(self.weights).name}')}"
+
+
+class TanakaConfig(Frozen):
+    """Tanaka's learnable image encryption [16]: one key for every block of every image."""
+
+    kind: Literal["tanaka"]
+
+
+class PixelConfig(Frozen):
+    """Pixel-based encryption [17], [18]."""
+
+    kind: Literal["pixel"]
+    key: Literal["one", "per_image"] = "one"
+    """Whether all images share a key or each has one of its own. The paper does not say which it used."""
+    shuffle: bool = False
+    """Whether the key also orders the three channels of every pixel."""
+
+
+class GanConfig(Frozen):
+    """The GAN-based transformation [20]: images are to look like encrypted ones, and psi is to recognise them.
+
+    What is published is the last epoch's network.
+    """
+
+    kind: Literal["gan"]
+    adversarial: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the discriminator's verdict: binary cross entropy."""
+    perceptual: Annotated[float, Field(ge=0)] = 0.001
+    """Weight of the mean squared distance of features (phi) to those of the encrypted image."""
+    pixel: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the mean squared distance of pixels to those of the encrypted image. Over all keys their mean is grey,
+    so this term asks for grey; what asks for texture is the discriminator."""
+    lr: Annotated[float, Field(gt=0)] = 2e-4
+    """Of the discriminator's Adam; its betas are 0.5 and 0.999."""
+
+
+class NetworkConfig(Frozen):
+    """The paper's protection: a transformation network h_theta of the user's own, trained against the frozen psi."""
+
+    kind: Literal["network"] = "network"
+
+
+class PlainConfig(Frozen):
+    """No protection: plain images, classified by psi."""
+
+    kind: Literal["plain"]
+
+
+Protection = Annotated[
+    NetworkConfig | PlainConfig | TanakaConfig | PixelConfig | GanConfig, Field(discriminator="kind")
+]
+
+
+def has_key(protection: Protection | None) -> bool:
+    """Return whether a key protects, so that psi cannot read the images (None: no protection of a user's)."""
+    return isinstance(protection, TanakaConfig | PixelConfig)
+
+
+class UserConfig(Frozen):
+    """A user's protection and, where that is a network, h_theta and how it is trained.
+
+    With ``gan`` the network is the same and alpha without effect. With a key (``tanaka``, ``pixel``) the provider
+    trains a classifier for this user, by its own recipe (``classifier.training``): of what is below, augmentation alone
+    then means something.
+    """
+
+    protection: Protection = NetworkConfig()
+    alpha: Annotated[float, Field(ge=0)] = 0.005
+    """Weight of L_feat in L_trans (Eq. 4); 0 trains for accuracy alone and protects nothing."""
+    width: Annotated[int, Field(ge=1)] = 64
+    """Channels of the U-Net's first level."""
+    depth: Annotated[int, Field(ge=2, le=6)] = 5
+    """Levels of the U-Net; images need sides divisible by 2**(depth - 1)."""
+    features: FeaturesConfig = FeaturesConfig()
+    training: Recipe = Recipe(epochs=200)
+    crop_padding: Annotated[int, Field(ge=0)] = 4
+    flip: bool = True
+    seed: Annotated[int, Field(ge=0)] | None = None
+    """Of initial weights, order, augmentation and key, together with the run's seed: users of one number draw the same.
+    By default every user draws its own."""
+
+    def own_seed(self, user: int, seed: int, *scope: str) -> int:
+        """Return the seed of user number ``user``'s random stream for ``scope``, in a run with ``seed``."""
+        whose: tuple[str, int] = ("user", user) if self.seed is None else ("users of seed", self.seed)
+        return derived_seed(seed, *whose, *scope)
+
+    @property
+    def trains_network(self) -> bool:
+        """Whether the protection is a network, trained against psi and published."""
+        return isinstance(self.protection, NetworkConfig | GanConfig)
+
+    @property
+    def needs_classifier(self) -> bool:
+        """Whether psi cannot read the protected images, and the provider trains a classifier for this user."""
+        return has_key(self.protection)

@@ -1,0 +1,65 @@
+"""What a user's protection does to an image, for those who may apply it: the user, and an evaluator."""
+
+from collections.abc import Callable
+from typing import get_args
+
+from torch import Tensor
+
+from roles.common.compute import Compute
+from roles.common.config.data import Split
+from roles.common.config.user import PixelConfig, TanakaConfig, UserConfig
+from roles.common.encryption import LearnableEncryption, PixelEncryption
+from roles.common.transform import apply_network
+from roles.common.unet import UNet
+from roles.common.weights import State, load_into
+
+Protect = Callable[[Tensor, Split, Tensor], Tensor]
+"""A protection at work: uint8 images ``(N, 3, H, W)``, their split, and their positions in it, int64 ``(N,)``, to
+protected images of the same form; the same for the same images."""
+
+
+def encryption_of(config: UserConfig, user: int, seed: int) -> LearnableEncryption | PixelEncryption:
+    """Return the encryption of one user, whose key follows from the run's ``seed`` and the user's number.
+
+    Raises:
+        ValueError: the user's protection is no conventional one.
+    """
+    key = config.own_seed(user, seed, "key")
+    match config.protection:
+        case TanakaConfig():
+            return LearnableEncryption(config.protection, key)
+        case PixelConfig():
+            return PixelEncryption(config.protection, key)
+        case other:
+            raise ValueError(f"protection {other.kind!r} has no key")
+
+
+def image_numbers(split: Split, positions: Tensor) -> Tensor:
+    """Return a number for each image of a split that no image of another split has, for keys of their own."""
+    return positions + 10**9 * get_args(Split).index(split)
+
+
+def protection_of(config: UserConfig, user: int, seed: int, theta: State, compute: Compute) -> Protect:
+    """Return the protection of one user: by the ``theta`` that it has published, or a key that follows from ``seed``.
+
+    Raises:
+        ValueError: theta does not fit the user's network.
+    """
+    if config.needs_classifier:
+        encryption = encryption_of(config, user, seed)
+        return lambda images, split, positions: encryption.protect(images, image_numbers(split, positions))
+    h = network_of(config, user, theta, compute)
+    return lambda images, split, positions: images if h is None else apply_network(h, images, compute)
+
+
+def network_of(config: UserConfig, user: int, theta: State, compute: Compute) -> UNet | None:
+    """Return the published h_theta of one user, or None where its protection is no network.
+
+    Raises:
+        ValueError: theta does not fit the user's network.
+    """
+    if not config.trains_network:
+        return None
+    h = UNet(config.width, config.depth)
+    load_into(h, theta, f"published theta of user {user}")
+    return compute.module(h)

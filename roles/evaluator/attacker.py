@@ -1,0 +1,155 @@
+"""The attacker of a run: what it has been given, and what it does with it (Section III-D)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from roles.common.compute import Compute
+from roles.common.config.attack import AttackConfig, ItnConfig
+from roles.common.config.data import Split
+from roles.common.data import ImageStore
+from roles.common.exchange import PSI, Classify, ExchangeError, Predictions, Work, expect
+from roles.common.fitting import Progress
+from roles.common.images import to_bitmap
+from roles.common.protection import Protect
+from roles.common.seeds import generator
+from roles.common.unet import UNet
+from roles.common.weights import State
+from roles.evaluator.baselines import class_means, mean_image
+from roles.evaluator.itn import Pairs, train_itn
+
+_CLASSIFY_BATCH = 500
+Labels = Callable[[Split], Tensor]
+"""From a split to the labels of all its images, int64 ``(N,)``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Attacker:
+    """Whoever attacks the protections of a run: all of them face the same images, labels and random streams.
+
+    It protects images of its own, trains on these pairs, and applies the inverse network to protected test images. An
+    h_theta is public; of a key, that is an attacker for whom images of its choice were encrypted, and what an inverse
+    network learns from them is less than what a look at the key's algebra would give it.
+    """
+
+    store: ImageStore
+    labels: Labels | None
+    """None where the run's config gives an evaluator none."""
+    config: AttackConfig
+    compute: Compute
+    seed: int
+    """Of all attacks of the run."""
+    progress: Progress
+
+    def ids(self, split: Split, count: int | None = None) -> Tensor:
+        """Return which images of a split it has, int64 ``(count,)``: in random order, by default all.
+
+        Raises:
+            ValueError: there are fewer.
+        """
+        order = torch.randperm(self.store.counts[split], generator=generator(self.seed, "attacker", split))
+        return order[: self._checked(split, count, "pairs")]
+
+    @cached_property
+    def known(self) -> tuple[Tensor, Tensor]:
+        """Its train images, uint8 ``(M, 3, H, W)``, and their positions in the train set, int64 ``(M,)``."""
+        ids = self.ids("train", self.config.pairs)
+        return self.store.images("train")[ids], ids
+
+    @cached_property
+    def test_images(self) -> tuple[Tensor, Tensor]:
+        """The test images that are attacked, uint8 ``(N, 3, H, W)``, and their positions, int64 ``(N,)``."""
+        count = self._checked("test", self.config.test_images, "test_images")
+        return self.store.images("test")[:count], torch.arange(count)
+
+    def _checked(self, split: Split, count: int | None, name: str) -> int:
+        available = self.store.counts[split]
+        if count is not None and count > available:
+            raise ValueError(f"attack.{name} is {count}, but the {split} split has only {available} images")
+        return available if count is None else count
+
+    def validation_count(self, pairs: int) -> int:
+        """Return how many validation images it selects its epoch by, given how many ``pairs`` it has.
+
+        A ninth, as the paper's 5,000 validation images to 45,000; more would be knowledge that ``pairs`` denies.
+        """
+        return min(max(2, pairs // 9), self.store.counts["validation"])
+
+    @cached_property
+    def mean_image(self) -> Tensor:
+        """The mean of its train images, float32 ``(3, H, W)`` in [0, 1]."""
+        return mean_image(self.known[0])
+
+    @cached_property
+    def _class_means(self) -> Tensor | None:
+        plain, ids = self.known
+        classes = len(self.store.classes)
+        return None if self.labels is None else to_bitmap(class_means(plain, self.labels("train")[ids], classes))
+
+    def guesses(self, predicted: Tensor) -> dict[str, Tensor]:
+        """Return the trivial estimates of test images by name, uint8 ``(N, 3, H, W)``.
+
+        They are ``mean_image`` and, where it has labels, ``class_mean``, the mean of its train images in the class that
+        is ``predicted`` for each protected image, int64 ``(N,)``.
+        """
+        guesses = {"mean_image": to_bitmap(self.mean_image).expand(len(predicted), -1, -1, -1)}
+        return guesses if self._class_means is None else guesses | {"class_mean": self._class_means[predicted]}
+
+    def accuracy(self, predicted: Tensor) -> float | None:
+        """Return the share of the first test images whose ``predicted`` label, int64 ``(N,)``, is the true one."""
+        if self.labels is None:
+            return None
+        return int((predicted == self.labels("test")[: len(predicted)]).sum()) / len(predicted)
+
+    def classify(self, images: Tensor, key: str, state: State, user: int = PSI) -> Work[Tensor]:
+        """Return the labels that the provider predicts for uint8 ``(N, 3, H, W)``, int64 ``(N,)``.
+
+        Args:
+            key: where in ``state`` those known so far are.
+            user: whose own classifier is asked; by default psi.
+
+        Raises:
+            ExchangeError: the provider's answer is unusable.
+        """
+        known, classes = state.get(key, torch.empty(0, dtype=torch.int64)), len(self.store.classes)
+        while len(known) < len(images):
+            batch = images[len(known) : len(known) + _CLASSIFY_BATCH]
+            labels = expect((yield Classify(batch, user)), Predictions).labels
+            if labels.dtype != torch.int64 or labels.shape != (len(batch),):
+                got = f"{labels.dtype} {tuple(labels.shape)}"
+                raise ExchangeError(f"labels are {got}, expected torch.int64 ({len(batch)},)")
+            lowest, highest = (value.item() for value in labels.aminmax())
+            if lowest < 0 or highest >= classes:
+                raise ExchangeError(f"labels are {lowest} to {highest}, expected 0 to {classes - 1}")
+            known = state[key] = torch.cat([known, labels])
+        return known
+
+    def inverse_network(
+        self, itn: ItnConfig, protect: Protect, *, keyed: bool = False
+    ) -> tuple[UNet, list[dict[str, float]]]:
+        """Train an inverse network on pairs that it makes itself; see :func:`train_itn`.
+
+        Args:
+            protect: the protection that it undoes.
+            keyed: whether a key protects. It belongs to places in the image: the mirror image of an encrypted one is
+                encrypted with another key, and such pairs are not trained on.
+
+        Raises:
+            ValueError: more pairs are asked for than there are train images, or it diverged.
+        """
+        plain, ids = self.known
+        held_out = self.ids("validation", self.validation_count(len(plain)))
+        validation = self.store.images("validation")[held_out]
+        pairs = Pairs(protect(plain, "train", ids), plain, protect(validation, "validation", held_out), validation)
+        mirrors = self.config.flip and itn.mirrors == "image"
+        mirrored = protect(plain.flip(3), "train", ids) if mirrors else None
+        return self.fit(itn, pairs, flip=self.config.flip and (mirrors or not keyed), mirrored=mirrored)
+
+    def fit(
+        self, itn: ItnConfig, pairs: Pairs, *, flip: bool, mirrored: Tensor | None = None
+    ) -> tuple[UNet, list[dict[str, float]]]:
+        """Train an inverse network on any pairs; see :func:`train_itn`."""
+        return train_itn(itn, pairs, self.compute, self.seed, flip=flip, mirrored=mirrored, progress=self.progress)

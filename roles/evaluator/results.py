@@ -1,0 +1,40 @@
+"""What attacks and studies find, as plain data."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """How near a set of images comes to the plain test images; tensors are float32 ``(N,)``, one value an image."""
+
+    psnr: Tensor
+    """In dB."""
+    ssim: Tensor
+    lpips: Tensor | None
+    """None where it was not asked for."""
+    accuracy: float | None
+    """Share that the provider classifies as the true test label, in [0, 1]; None for baselines, which it never sees,
+    and where the evaluator has no labels."""
+
+
+@dataclass(frozen=True, eq=False)
+class AttackResult:
+    """What the evaluation of one protection gives."""
+
+    protected: Measured
+    estimates: dict[str, Measured]
+    """By the name of the inverse network, or of the attack that trains none."""
+    baselines: dict[str, Measured]
+    """By name: ``mean_image``, the mean of the attacker's train images, and, where the evaluator has labels,
+    ``class_mean``, their mean in the class that is predicted for the protected image."""
+    curves: dict[str, list[dict[str, float]]]
+    """By the name of the inverse network; rows as :func:`roles.evaluator.itn.train_itn` gives them."""
+    pictures: dict[str, Tensor]
+    """uint8 ``(pictures, 3, H, W)`` of the first test images: ``plain``, ``protected``, and each of ``estimates``."""
+
+
+Row = dict[str, str | int | float]
+Findings = list[Row]
+"""What one part of a study has found: rows of its table."""

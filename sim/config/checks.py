@@ -1,0 +1,101 @@
+"""What can be known to be wrong with an experiment before anything is started, beyond what its schema says."""
+
+import math
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from roles.common.data import ImageStore, prepare
+from roles.evaluator.measures import Lpips
+from roles.user.features import shared_features
+from sim.config.errors import ConfigError
+from sim.config.experiment import Experiment
+from sim.config.places import cache_folder
+from sim.config.sections import AllPartition, Partition, SamplePartition, SizesPartition
+
+
+def check(experiment: Experiment, source: Path) -> ImageStore:
+    """Prepare the data and check everything that can be known before anything is started.
+
+    Raises:
+        ConfigError: data or weights that cannot be had, or what cannot work, in the config file ``source``.
+    """
+    try:
+        for problem in _missing_trackers(experiment):
+            raise ConfigError(problem)
+        store = prepare(experiment.data, cache_folder() / "data")
+        for config in experiment.user_configs():
+            if config.trains_network:
+                shared_features(config.features)
+        if experiment.attack.lpips:
+            Lpips(store.side)
+        for problem in _problems(experiment, store):
+            raise ConfigError(problem)
+    except ValueError as error:
+        raise ConfigError(f"{source}: {error}") from error
+    return store
+
+
+def check_shares(partition: Partition, count: int, images: int) -> None:
+    """Raise a :class:`ConfigError` if ``images`` training images are not enough for ``count`` users."""
+    if isinstance(partition, SamplePartition):
+        if partition.images > images:
+            raise ConfigError(f"users.partition.images: got {partition.images}: there are {images} training images")
+    elif not isinstance(partition, AllPartition) and count * 2 > images:
+        raise ConfigError(f"users.count: got {count}: {images} training images are at most {images // 2} users")
+
+
+def _missing_trackers(experiment: Experiment) -> Iterator[str]:
+    for package, wanted in experiment.tracking.model_dump().items():
+        found = find_spec(package) if wanted else None
+        # Python takes any folder of that name for a package without files, such as that of a run.
+        if wanted and (found is None or found.origin is None):
+            yield f'tracking.{package}: got {wanted!r}: the package is not installed; pip install "veilsim[{package}]"'
+
+
+def _problems(experiment: Experiment, store: ImageStore) -> Iterator[str]:
+    """Yield what is wrong: key, value, and what would be right."""
+    side, users, attack = store.side, experiment.users, experiment.attack
+    if experiment.runtime.gpu_fraction and not torch.cuda.is_available():
+        yield f"runtime.gpu_fraction: got {experiment.runtime.gpu_fraction}: PyTorch finds no GPU here; set 0"
+    configs = experiment.user_configs()
+    for number, config in enumerate(configs):
+        key, factor = f"users.settings.{number}" if users.settings else "user", 2 ** (config.depth - 1)
+        if config.trains_network and side % factor:
+            yield (
+                f"{key}.depth: got {config.depth}: images of {side} pixels need a side divisible by "
+                f"2**(depth - 1) = {factor}; set {key}.depth or data.size"
+            )
+        if config.protection.kind == "tanaka" and side % 4:
+            yield f"{key}.protection: got 'tanaka': it needs images with a side divisible by 4, these have {side}"
+    if experiment.strategy.averages:
+        name = experiment.strategy.name
+        if other := next((config.protection.kind for config in configs if not config.trains_network), None):
+            yield f"strategy.name: got {name!r}: it averages networks, and protection {other!r} has none"
+        if len({(config.width, config.depth) for config in configs}) > 1:
+            yield f"strategy.name: got {name!r}: it needs networks of one width and depth for all users"
+    if math.ceil(3 * attack.blur_sigma) >= side:
+        yield f"attack.blur_sigma: got {attack.blur_sigma}: too wide for images of {side} pixels"
+    for index, itn in enumerate(attack.itns):
+        if side % 2 ** (itn.depth - 1):
+            yield f"attack.itns.{index}.depth: got {itn.depth}: too deep for images of {side} pixels"
+    others = enumerate(experiment.other_classifier_configs())
+    classifiers = {"classifier": experiment.classifier} | {f"other_classifiers.{n}": other for n, other in others}
+    for key, classifier in classifiers.items():
+        if classifier.name == "vgg16_bn" and side < 32:
+            yield f"{key}.name: got 'vgg16_bn': it needs images of 32 pixels, these have {side}"
+    train = store.counts["train"]
+    # However many users a federation turns out to have, it has one.
+    check_shares(users.partition, 1 if users.count == "auto" else users.count, train)
+    if isinstance(users.partition, SizesPartition) and (total := sum(users.partition.sizes)) > train:
+        yield f"users.partition.sizes: got {total} images in all: there are {train} training images"
+    limits = (
+        ("users.validation_images", users.validation_images, store.counts["validation"], "validation"),
+        ("attack.pairs", attack.pairs, train, "training"),
+        ("attack.test_images", attack.test_images, store.counts["test"], "test"),
+    )
+    for key, value, limit, split in limits:
+        if value is not None and value > limit:
+            yield f"{key}: got {value}: there are {limit} {split} images"

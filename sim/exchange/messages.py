@@ -1,0 +1,239 @@
+"""Every message that crosses between nodes, encoded and decoded in one place.
+
+========================  =========  ===================================  ==========================================
+type                      to         carries                              reply
+========================  =========  ===================================  ==========================================
+``query.role``            any        the job                              role, index within it, simulated or not
+``train.classifier``      provider   the job                              psi's accuracy, digest and learning curve
+``train``                 user       the job, round, theta or nothing     metrics, and theta where one was sent
+``evaluate``              user       the job, theta or nothing            loss and accuracy on validation images
+``query.publish``         user       the job, the average or nothing      the theta that goes public, curve, traffic
+``evaluate.test``         user       the job, theta                       predicted labels of protected test images
+``evaluate.itn``          evaluator  the job, subject, theta, labels      measures per image, curves, pictures
+``evaluate.study``        evaluator  the job, study, who has published    rows of a study's table
+``query.images``          provider   user index                           ids of X' and of validation images
+``query.loss_gradient``   provider   x_hat, ids, user, images before      dL_class/dx_hat, loss, number correct
+``query.loss``            provider   x_hat, ids                           loss, number correct
+``query.fit``             provider   user, number, bitmaps, ids           loss, number correct
+``query.validate``        provider   user, number, bitmaps, ids           loss, number correct
+``query.classify``        provider   bitmaps, user or psi                 predicted labels
+``query.recall``          provider   user                                 protected images that it saw, ids
+``query.published``       ServerApp  user                                 the theta that the user has published
+``query.psi``             provider   the job                              psi's digest; load, in direct exchange
+``train.resume``          user       the job, session, ticket, answer     the next request, or the final reply
+``evaluate.resume``       user,      the job, session, ticket, answer     the next request, or the final reply
+                          evaluator
+========================  =========  ===================================  ==========================================
+
+A message to the provider may hold the requests of many users, numbered; its reply holds their answers under the same
+numbers, or one line of text where a request could not be answered. No message to a user has a field for labels of X'.
+What is asked of the ServerApp is a request like the others, answered from the run folder.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from torch import Tensor
+
+from roles.common import exchange
+from roles.common.exchange import Answer, ExchangeError, Request
+from roles.common.weights import State
+from sim.config.errors import one_line
+
+JOB, ARRAYS, METRICS, ANSWER, LOAD = "config", "arrays", "metrics", "answer", "load"
+"""Names of records in messages; those that Flower's strategies read have Flower's names."""
+PUBLISHED = "query.published"
+"""The request that the ServerApp answers, and not the provider."""
+
+
+class MessageError(ValueError):
+    """A message that cannot be understood; one line that says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What a tensor field of a message must look like."""
+
+    dtype: torch.dtype
+    dimensions: int
+
+
+_IMAGES = _Shape(torch.float32, 4)
+_BITMAPS = _Shape(torch.uint8, 4)
+_INDICES = _Shape(torch.int64, 1)
+
+_Schema = dict[str, _Shape | type]
+"""The fields of a message: tensors of one shape, numbers, and a ``dict`` for named tensors of any shape."""
+
+_FITTED: _Schema = {"user": int, "number": int, "images": _BITMAPS, "ids": _INDICES}
+_REQUESTS: dict[str, tuple[type[Request], _Schema]] = {
+    "query.images": (exchange.TrainingImages, {"user": int}),
+    "query.loss_gradient": (
+        exchange.LossGradient,
+        {"protected": _IMAGES, "ids": _INDICES, "user": int, "asked": int},
+    ),
+    "query.loss": (exchange.Losses, {"protected": _IMAGES, "ids": _INDICES}),
+    "query.fit": (exchange.FitClassifier, _FITTED),
+    "query.validate": (exchange.ValidateClassifier, _FITTED),
+    "query.classify": (exchange.Classify, {"images": _BITMAPS, "user": int}),
+    "query.recall": (exchange.Recall, {"user": int}),
+    PUBLISHED: (exchange.Published, {"user": int}),
+}
+_ANSWERS: dict[str, tuple[type[Answer], _Schema]] = {
+    "images": (exchange.ImageIds, {"train": _INDICES, "validation": _INDICES}),
+    "loss_gradient": (exchange.Gradient, {"gradient": _IMAGES, "loss": float, "correct": int}),
+    "loss": (exchange.LossValues, {"loss": float, "correct": int}),
+    "classify": (exchange.Predictions, {"labels": _INDICES}),
+    "recall": (exchange.Memories, {"protected": _BITMAPS, "ids": _INDICES}),
+    "published": (exchange.Theta, {"theta": dict}),
+}
+_REQUEST_NAMES = {kind: name for name, (kind, _) in _REQUESTS.items()}
+_ANSWER_NAMES = {kind: name for name, (kind, _) in _ANSWERS.items()}
+REQUEST_TYPES = tuple(_REQUESTS)
+PROVIDER_TYPES = tuple(name for name in REQUEST_TYPES if name != PUBLISHED)
+
+
+# ---- theta and other tensors -------------------------------------------------------------------------------------
+
+
+def encode_tensors(tensors: Mapping[str, Tensor]) -> ArrayRecord:
+    """Encode named tensors."""
+    return ArrayRecord({name: Array(value.detach().cpu().numpy()) for name, value in tensors.items()})
+
+
+def decode_tensors(record: ArrayRecord) -> State:
+    """Decode named tensors.
+
+    Raises:
+        MessageError: an array is not what its own header says.
+    """
+    return {name: _tensor(name, array) for name, array in record.items()}
+
+
+def _tensor(name: str, array: Array) -> Tensor:
+    try:
+        values = array.numpy()
+        if str(values.dtype) != array.dtype or values.shape != tuple(array.shape):
+            raise ValueError(f"header says {array.dtype} {tuple(array.shape)}, data are {values.dtype} {values.shape}")
+        return torch.from_numpy(values)
+    except Exception as error:  # whatever numpy raises on bytes that another party has made up
+        raise MessageError(f"array {name!r} cannot be decoded ({one_line(error)})") from error
+
+
+# ---- requests and answers ----------------------------------------------------------------------------------------
+
+
+def encode_request(request: Request) -> tuple[str, RecordDict]:
+    """Return the message type and the content of a request."""
+    message_type = _REQUEST_NAMES[type(request)]
+    return message_type, _encode_fields(request, message_type, _REQUESTS[message_type][1])
+
+
+def decode_request(message_type: str, content: RecordDict) -> Request:
+    """Decode a request.
+
+    Raises:
+        MessageError: unknown type, a field missing, of the wrong dtype or number of dimensions.
+    """
+    if message_type not in _REQUESTS:
+        raise MessageError(f"unknown message type {message_type!r}: must be one of {', '.join(REQUEST_TYPES)}")
+    kind, schema = _REQUESTS[message_type]
+    return kind(**_decode_fields(content, message_type, schema))
+
+
+def encode_answer(answer: Answer) -> RecordDict:
+    """Encode the provider's answer."""
+    name = _ANSWER_NAMES[type(answer)]
+    return _encode_fields(answer, name, _ANSWERS[name][1])
+
+
+def encode_refusal(error: Exception) -> RecordDict:
+    """Encode why a request could not be answered."""
+    return RecordDict({ANSWER: ConfigRecord({"kind": "refusal", "reason": one_line(error)})})
+
+
+def decode_answer(content: RecordDict) -> Answer:
+    """Decode the provider's answer.
+
+    Raises:
+        ExchangeError: the provider refused the request; its reason.
+        MessageError: not an answer, or a field missing or of the wrong form.
+    """
+    config = content.config_records.get(ANSWER, ConfigRecord())
+    name = config.get("kind")
+    if name == "refusal":
+        raise ExchangeError(f"the provider refused: {config.get('reason')!s}")
+    if name not in _ANSWERS:
+        raise MessageError(f"unknown kind of answer {name!r}")
+    kind, schema = _ANSWERS[str(name)]
+    return kind(**_decode_fields(content, str(name), schema))
+
+
+def _encode_fields(message: Request | Answer, kind: str, schema: _Schema) -> RecordDict:
+    values = {field.name: getattr(message, field.name) for field in fields(message)}
+    tensors = {name: values[name] for name, form in schema.items() if isinstance(form, _Shape)}
+    named = {name: encode_tensors(values[name]) for name, form in schema.items() if form is dict}
+    numbers = {name: values[name] for name in schema if name not in tensors and name not in named}
+    return RecordDict({ARRAYS: encode_tensors(tensors), ANSWER: ConfigRecord({"kind": kind, **numbers}), **named})
+
+
+def _decode_fields(content: RecordDict, kind: str, schema: _Schema) -> dict[str, Any]:
+    return {name: _decode_field(content, kind, name, form) for name, form in schema.items()}
+
+
+def _decode_field(content: RecordDict, kind: str, name: str, form: _Shape | type) -> Any:
+    records = {True: content.array_records.get(ARRAYS), False: content.config_records.get(ANSWER)}
+    holder: Any = content.array_records if form is dict else records[isinstance(form, _Shape)]
+    if holder is None or name not in holder:
+        raise MessageError(f"{kind}: field {name!r} is missing")
+    found = holder[name]
+    if form is dict:
+        return decode_tensors(found)
+    if isinstance(form, _Shape):
+        value = _tensor(name, found)
+        if value.dtype != form.dtype or value.dim() != form.dimensions:
+            found = f"{value.dtype} with {value.dim()} dimensions"
+            raise MessageError(f"{kind}: {name!r} is {found}, expected {form.dtype} with {form.dimensions}")
+        return value
+    if type(found) is not form:
+        raise MessageError(f"{kind}: {name!r} is {type(found).__name__}, expected {form.__name__}")
+    return found
+
+
+def content_bytes(content: RecordDict) -> int:
+    """Return the size of the arrays of a message: what the wire carries, but for some hundred bytes of headers."""
+    return sum(len(array.data) for record in content.array_records.values() for array in record.values())
+
+
+def content_images(content: RecordDict) -> int:
+    """Return the number of images in an encoded request; 0 where it asks without any."""
+    arrays = (array for record in content.array_records.values() for array in record.values())
+    return sum(array.shape[0] for array in arrays if len(array.shape) == _IMAGES.dimensions)
+
+
+# ---- many requests in one message --------------------------------------------------------------------------------
+
+
+def merge(contents: Mapping[int, RecordDict]) -> RecordDict:
+    """Put several numbered contents into one."""
+    return RecordDict(
+        {f"{number}/{name}": record for number, part in contents.items() for name, record in part.items()}
+    )
+
+
+def split(content: RecordDict) -> dict[int, RecordDict]:
+    """Undo :func:`merge`.
+
+    Raises:
+        MessageError: a record is not numbered.
+    """
+    parts: dict[int, RecordDict] = {}
+    for key, record in content.items():
+        number, slash, name = key.partition("/")
+        if not slash or not number.isdecimal():
+            raise MessageError(f"record {key!r} has no number: records for the provider are named <number>/<name>")
+        parts.setdefault(int(number), RecordDict())[name] = record
+    return parts

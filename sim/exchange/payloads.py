@@ -1,0 +1,187 @@
+"""What replies bring home: learning curves, the provider's load, results of attacks and of studies, as records.
+
+The messages themselves are listed in ``messages.py``.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from torch import Tensor
+
+from roles.evaluator.results import AttackResult, Findings, Measured
+from sim.config.errors import one_line
+from sim.exchange.messages import ARRAYS, METRICS, MessageError, decode_tensors, encode_tensors
+
+FINDINGS = "findings"
+
+
+def encode_curve(curve: list[dict[str, float]]) -> MetricRecord:
+    """Encode a learning curve column by column; a value that a row lacks becomes NaN."""
+    keys = list(dict.fromkeys(key for row in curve for key in row))
+    return MetricRecord({key: [float(row.get(key, math.nan)) for row in curve] for key in keys})
+
+
+def decode_curve(record: MetricRecord) -> list[dict[str, float]]:
+    """Undo :func:`encode_curve`; NaN values are left out of their row.
+
+    Raises:
+        MessageError: the columns are no lists of one length.
+    """
+    columns = {key: values for key, values in record.items() if isinstance(values, list)}
+    length = max((len(values) for values in columns.values()), default=0)
+    if len(columns) < len(record) or any(len(values) < length for values in columns.values()):
+        raise MessageError(f"a learning curve's columns must be lists of one length: {', '.join(sorted(record))}")
+    return [
+        {key: values[row] for key, values in columns.items() if not math.isnan(values[row])} for row in range(length)
+    ]
+
+
+def encode_load(rows: list[dict[str, int]]) -> MetricRecord:
+    """Encode the rows of :class:`sim.provider_load.ProviderLoad`, column by column."""
+    return MetricRecord({key: [row[key] for row in rows] for key in (rows[0] if rows else ())})
+
+
+def decode_load(record: MetricRecord) -> list[dict[str, int]]:
+    """Undo :func:`encode_load`.
+
+    Raises:
+        MessageError: the columns are no lists of one length.
+    """
+    return [{key: int(value) for key, value in row.items()} for row in decode_curve(record)]
+
+
+def encode_attack(result: AttackResult) -> RecordDict:
+    """Encode everything that an evaluator found out about one published protection."""
+    tensors: dict[str, Tensor] = {}
+    accuracies = MetricRecord()
+    for name, measured in _measured(result).items():
+        tensors[f"{name}/psnr"] = measured.psnr
+        tensors[f"{name}/ssim"] = measured.ssim
+        if measured.lpips is not None:
+            tensors[f"{name}/lpips"] = measured.lpips
+        if measured.accuracy is not None:
+            accuracies[name] = measured.accuracy
+    tensors |= {f"picture/{name}": images for name, images in result.pictures.items()}
+    curves = {f"curve/{name}": encode_curve(curve) for name, curve in result.curves.items()}
+    return RecordDict({ARRAYS: encode_tensors(tensors), METRICS: accuracies, **curves})
+
+
+def decode_attack(content: RecordDict) -> AttackResult:
+    """Undo :func:`encode_attack`.
+
+    Raises:
+        MessageError: the reply is not an attack's.
+    """
+    if ARRAYS not in content.array_records or METRICS not in content.metric_records:
+        raise MessageError("the evaluator's reply carries no measures")
+    tensors = decode_tensors(content.array_records[ARRAYS])
+    accuracies = content.metric_records[METRICS]
+    names = [name.removesuffix("/psnr") for name in tensors if name.endswith("/psnr")]
+    needed = ["protected/psnr", *(f"{name}/ssim" for name in names)]
+    if missing := [name for name in needed if name not in tensors]:
+        raise MessageError(f"the evaluator's reply lacks {', '.join(missing)}")
+    measured = {
+        name: Measured(
+            psnr=tensors[f"{name}/psnr"],
+            ssim=tensors[f"{name}/ssim"],
+            lpips=tensors.get(f"{name}/lpips"),
+            accuracy=cast(float, accuracies[name]) if name in accuracies else None,
+        )
+        for name in names
+    }
+    return AttackResult(
+        protected=measured["protected"],
+        estimates=_group(measured, "itn/"),
+        baselines=_group(measured, "baseline/"),
+        curves={
+            name.removeprefix("curve/"): decode_curve(record)
+            for name, record in content.metric_records.items()
+            if name.startswith("curve/")
+        },
+        pictures={n.removeprefix("picture/"): t for n, t in tensors.items() if n.startswith("picture/")},
+    )
+
+
+@dataclass(frozen=True)
+class StudyPart:
+    """One part of a study, and among whom it is done."""
+
+    kind: str
+    part: str
+    published: list[int]
+    """The users that have published."""
+
+
+def encode_study(study: StudyPart) -> ConfigRecord:
+    """Encode which part of a study an evaluator is to do."""
+    return ConfigRecord({"kind": study.kind, "part": study.part, "users": study.published})
+
+
+def decode_study(content: RecordDict) -> StudyPart:
+    """Return which part of a study a message asks for.
+
+    Raises:
+        MessageError: the message does not say, or nobody has published.
+    """
+    record = content.config_records.get("study", ConfigRecord())
+    kind, part, users = (record.get(name) for name in ("kind", "part", "users"))
+    if not (isinstance(kind, str) and isinstance(part, str) and isinstance(users, list) and users):
+        raise MessageError("a study needs to be told its kind, its part, and which users have published")
+    return StudyPart(kind, part, [int(cast(int, user)) for user in users])
+
+
+def encode_subject(name: str) -> ConfigRecord:
+    """Encode the name of what an evaluator is to attack."""
+    return ConfigRecord({"name": name})
+
+
+def decode_subject(content: RecordDict) -> str:
+    """Return the name of what a message asks to have attacked.
+
+    Raises:
+        MessageError: the message does not say.
+    """
+    name = content.config_records.get("subject", ConfigRecord()).get("name")
+    if not isinstance(name, str):
+        raise MessageError("an attack needs to be told its subject")
+    return name
+
+
+def encode_findings(findings: Findings) -> RecordDict:
+    """Encode what a part of a study has found."""
+    rows = ConfigRecord({"rows": json.dumps(findings)})
+    return RecordDict({FINDINGS: rows})
+
+
+def decode_findings(content: RecordDict) -> Findings:
+    """Undo :func:`encode_findings`.
+
+    Raises:
+        MessageError: the reply is not that of a study.
+    """
+    record = content.config_records.get(FINDINGS)
+    if record is None:
+        raise MessageError("the evaluator's reply carries no findings")
+    try:
+        rows: Findings = json.loads(str(record.get("rows")))
+    except ValueError as error:
+        raise MessageError(f"the rows of a study cannot be read ({one_line(error)})") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise MessageError("the rows of a study must be a list of columns and values")
+    return rows
+
+
+def _measured(result: AttackResult) -> dict[str, Measured]:
+    return {
+        "protected": result.protected,
+        **{f"itn/{name}": measured for name, measured in result.estimates.items()},
+        **{f"baseline/{name}": measured for name, measured in result.baselines.items()},
+    }
+
+
+def _group(measured: Mapping[str, Measured], prefix: str) -> dict[str, Measured]:
+    return {name.removeprefix(prefix): value for name, value in measured.items() if name.startswith(prefix)}

@@ -1,0 +1,250 @@
+"""The relay: a Grid in which a node's reply may be a question to the provider, answered before anyone sees it.
+
+A strategy sees users only and calls ``send_and_receive`` as always. Inside, many users are in flight at once; questions
+that come in together travel to the provider as one message; a user goes on as soon as its own answer is there.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from sim.exchange.batcher import Asked, Batcher
+from sim.exchange.client import Client, NotSent, check_alive, failed
+from sim.exchange.load import ProviderLoad
+from sim.exchange.messages import JOB, MessageError
+from sim.exchange.scheduler import Conversation, Scheduler
+from sim.exchange.suspension import resume_content, suspension_of
+
+_LATENCY_S = 0.25
+"""For how long a message of a simulation is under way while nobody works on it: Flower looks for new ones every 0.1 s,
+less often when it is busy."""
+
+
+class Relay:
+    """Conversations with nodes; whatever a node asks on the way is answered by the provider.
+
+    Args:
+        grid: reaches the nodes.
+        provider: node id.
+        job: goes with every message to the provider.
+        under_way: how many messages to keep under way in a simulation, beside those that wait for Flower to carry them:
+            every 0.1 s it compares each of them with each node, so no more are sent than keep the workers busy. None:
+            every node has a machine of its own, and all are sent at once.
+        per_node: how many messages a node may have in flight; a node that keeps state between messages: 1.
+        idle: called now and then while waiting, for progress.
+        own: by message type, what is answered here and not by the provider.
+        load: told of every request that is sent on to the provider.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        provider: int,
+        job: ConfigRecord,
+        under_way: int | None = None,
+        per_node: Callable[[int], int] = lambda node: 1,
+        idle: Callable[[], None] = lambda: None,
+        own: Mapping[str, Callable[[RecordDict], RecordDict]] | None = None,
+        load: ProviderLoad | None = None,
+    ) -> None:
+        self._client = Client(grid)
+        self._under_way = math.inf if under_way is None else under_way
+        self._scheduler = Scheduler(self._room, per_node)
+        self._batcher = Batcher(self._client, provider, job, load or ProviderLoad())
+        self._idle, self._own = idle, own or {}
+        self._in_flight: dict[str, Conversation] = {}
+
+    def submit(
+        self,
+        nodes: Sequence[int],
+        message_to: Callable[[int], Message],
+        finished: Callable[[Message], None],
+        first: bool = False,
+    ) -> Conversation:
+        """Queue a message to whichever of ``nodes`` is free first; it is sent while somebody runs :meth:`run`.
+
+        Args:
+            nodes: node ids, the preferred ones first.
+            message_to: called with the chosen node's id when the message is sent.
+            finished: called with the final reply; it may submit more.
+            first: whether it goes before all that wait and are not; among themselves, both keep their order.
+        """
+        conversation = Conversation(nodes, message_to, finished, first)
+        self._scheduler.add(conversation)
+        return conversation
+
+    def run(self, done: Callable[[], bool] = lambda: False, timeout: float | None = None) -> None:
+        """Send, answer and receive until ``done()``, or until nothing is left to wait for.
+
+        Args:
+            done: whether to return.
+            timeout: seconds after which to return in any case; None waits.
+
+        Raises:
+            WorkerDied: a worker process of the simulation is gone.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not done():
+            for conversation in self._scheduler.due():
+                self._push(conversation.sent, conversation)
+            for asked, refusal in self._batcher.send():
+                self._resume(asked, refusal)
+            if not self._scheduler.open or (deadline is not None and time.monotonic() > deadline):
+                return
+            batch = self._batcher.in_flight
+            replies = self._client.pull(set(self._in_flight) | ({batch} if batch else set()))
+            for reply in replies:
+                self._receive(reply)
+            self._idle()
+            if not replies:
+                self._client.pause()
+
+    def ask(self, message: Message) -> Message:
+        """Send one message and return its final reply.
+
+        Raises:
+            WorkerDied: a worker process of the simulation is gone.
+        """
+        (reply,) = self.exchange([message])
+        return reply
+
+    def exchange(
+        self,
+        messages: Iterable[Message],
+        timeout: float | None = None,
+        finished: Callable[[Message], None] = lambda reply: None,
+    ) -> list[Message]:
+        """Send all messages and return their final replies, in the order of the messages.
+
+        The order does not depend on who was first: an average over the replies is the same in every run.
+
+        Args:
+            messages: to nodes of any role.
+            timeout: seconds after which to return with what has come; None waits. Whoever has not replied by then is
+                not waited for any longer.
+            finished: called with every final reply, as it comes.
+
+        Raises:
+            WorkerDied: a worker process of the simulation is gone.
+        """
+        replies: dict[int, Message] = {}
+
+        def begin(number: int, message: Message) -> Conversation:
+            def note(reply: Message) -> None:
+                replies[number] = reply
+                finished(reply)
+
+            return self.submit([message.metadata.dst_node_id], lambda node: message, note)
+
+        conversations = [begin(number, message) for number, message in enumerate(messages)]
+        self.run(lambda: len(replies) == len(conversations), timeout)
+        for number, conversation in enumerate(conversations):
+            if number not in replies:
+                self._abandon(conversation)
+        return [replies[number] for number in sorted(replies)]
+
+    def _room(self) -> float:
+        """Return how many conversations may be open: those that are worked on, and those that Flower carries."""
+        return self._under_way + self._client.replies_within(_LATENCY_S)
+
+    def _push(self, message: Message, conversation: Conversation) -> None:
+        try:
+            self._in_flight[self._client.push(message)] = conversation
+        except NotSent as error:
+            self._end(conversation, failed(str(error), conversation.sent))
+
+    def _receive(self, reply: Message) -> None:
+        check_alive(reply)
+        identifier = reply.metadata.reply_to_message_id
+        if identifier == self._batcher.in_flight:
+            for asked, answer in self._batcher.received(reply):
+                if asked.conversation in self._scheduler.open:
+                    self._resume(asked, answer)
+            return
+        conversation = self._in_flight.pop(identifier)
+        if reply.has_error():
+            # Flower's own errors, of a node that is gone or a message that has expired, name no node.
+            self._end(conversation, Message(reply.error, reply_to=conversation.sent))
+            return
+        try:
+            suspension = suspension_of(reply)
+        except MessageError as error:
+            self._end(conversation, failed(str(error), conversation.sent))
+            return
+        if suspension is None:
+            self._end(conversation, reply)
+        elif own := self._own.get(suspension.message_type):
+            self._resume(Asked(conversation, suspension), own(suspension.request))
+        else:
+            self._batcher.add(Asked(conversation, suspension))
+
+    def _resume(self, asked: Asked, answer: RecordDict) -> None:
+        original = asked.conversation.sent
+        action = original.metadata.message_type.partition(".")[0]
+        content = resume_content(original.content.config_records[JOB], asked.suspension.ticket, answer)
+        self._push(Message(content, original.metadata.dst_node_id, f"{action}.resume"), asked.conversation)
+
+    def _end(self, conversation: Conversation, reply: Message) -> None:
+        self._scheduler.close(conversation)
+        conversation.finished(reply)
+
+    def _abandon(self, conversation: Conversation) -> None:
+        self._scheduler.abandon(conversation)
+        self._batcher.abandon(conversation)
+        self._in_flight = {i: other for i, other in self._in_flight.items() if other is not conversation}
+
+
+class RelayGrid(Grid):
+    """The Grid that a strategy is given: users are its nodes, and whatever they ask the provider is answered inside.
+
+    Args:
+        grid: what it stands before.
+        relay: carries the messages.
+        users: node ids, in the order of the users.
+        finished: called with the final reply of every user, as it comes.
+    """
+
+    def __init__(
+        self, grid: Grid, relay: Relay, users: Sequence[int], finished: Callable[[Message], None] = lambda reply: None
+    ) -> None:
+        self._grid, self._relay, self._users, self._finished = grid, relay, list(users), finished
+
+    def set_run(self, run: Any) -> None:
+        """See :class:`Grid`."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Any:
+        """See :class:`Grid`."""
+        return self._grid.run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """See :class:`Grid`."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the users' node ids, in the order of the users."""
+        return list(self._users)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Push as they are: what a node then asks comes back to the caller of :meth:`pull_messages`."""
+        return self._grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """See :class:`Grid`."""
+        return self._grid.pull_messages(message_ids)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Send, let the provider answer what the users ask, and return their final replies in the order of the users.
+
+        Flower's strategies draw users in an order that no seed decides, and the last bits of an average depend on it.
+        """
+        order = {node: position for position, node in enumerate(self._users)}
+        ordered = sorted(messages, key=lambda message: order[message.metadata.dst_node_id])
+        return self._relay.exchange(ordered, timeout, self._finished)

@@ -1,0 +1,83 @@
+"""Where users' sessions wait while a simulation relays their training: Ray actors that keep them between messages.
+
+Any worker of a simulation may get the next message of any user. Were a user's network, its momenta and what its
+backward pass needs to travel by disk, every step would write all of it, and most would compute the forward pass again.
+So a worker hands the message on to the actor of its user, and waits for the reply.
+"""
+
+import gc
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from flwr.app import RecordDict
+
+from sim.exchange.actors import find_actor, open_actor, result_of
+from sim.exchange.job import Job
+from sim.exchange.sessions import Sessions, SessionStore
+from sim.exchange.suspension import Ticket
+
+
+class SessionActor:
+    """A store of the sessions of many users, each from its first request to its end.
+
+    Args:
+        kinds: the sessions that it can make.
+        threads: PyTorch threads of each session.
+    """
+
+    def __init__(self, kinds: Sessions, threads: int) -> None:
+        self._threads, self._store = threads, SessionStore(kinds, on_disk=False)
+        gc.freeze()  # what was imported stays: the garbage collector need not go through it again
+
+    def ready(self) -> None:
+        """Return once the actor is there."""
+
+    def start(self, kind: str, job: Job, index: int, folder: Path, content: RecordDict) -> RecordDict:
+        """See :meth:`SessionStore.start`."""
+        torch.set_num_threads(self._threads)  # kept per thread, and Ray has several
+        return self._store.start(kind, job, index, folder, content)
+
+    def resume(self, ticket: Ticket, job: Job, index: int, folder: Path, answer: RecordDict) -> RecordDict:
+        """See :meth:`SessionStore.resume`."""
+        torch.set_num_threads(self._threads)
+        return self._store.resume(ticket, job, index, folder, answer)
+
+
+class RemoteStore:
+    """The store of one user's sessions as its node calls it: the actor in which they wait."""
+
+    def __init__(self, job: Job, user: int) -> None:
+        self._actor = _found(job.run, user % job.experiment.runtime.worker_count)
+
+    def start(self, kind: str, job: Job, index: int, folder: Path, content: RecordDict) -> RecordDict:
+        """See :meth:`SessionStore.start`."""
+        return cast(RecordDict, result_of(self._actor.start.remote(kind, job, index, folder, content)))
+
+    def resume(self, ticket: Ticket, job: Job, index: int, folder: Path, answer: RecordDict) -> RecordDict:
+        """See :meth:`SessionStore.resume`."""
+        return cast(RecordDict, result_of(self._actor.resume.remote(ticket, job, index, folder, answer)))
+
+
+def _role(number: int) -> str:
+    return f"sessions-{number}"
+
+
+@cache
+def _found(run: Path, number: int) -> Any:
+    return find_actor(run, _role(number))
+
+
+def open_session_actors(job: Job, kinds: Sessions) -> Callable[[], None]:
+    """Start all session actors of a run, and return a function that waits until they are there."""
+    runtime = job.experiment.runtime
+    numbers = range(runtime.worker_count)
+    waits = [open_actor(job.run, _role(number), SessionActor, runtime, kinds, runtime.threads) for number in numbers]
+
+    def wait() -> None:
+        for ready in waits:
+            ready()
+
+    return wait

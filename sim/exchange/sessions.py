@@ -1,0 +1,206 @@
+"""The bridge from a party's work (a generator that asks) to Flower's messages (a handler that returns).
+
+Direct: the work runs to its end inside one message, each request answered by a call. Relayed: the handler returns at
+each request, and the session waits in a :class:`SessionStore` until the answer arrives.
+"""
+
+import json
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from flwr.app import RecordDict
+
+from roles.common.exchange import Answer, Request, Work, drive
+from roles.common.weights import State, load, save
+from sim.exchange.job import Job
+from sim.exchange.messages import MessageError, content_bytes, decode_answer, encode_request
+from sim.exchange.suspension import Suspension, Ticket
+
+Call = Callable[[str, RecordDict], RecordDict]
+"""From the message type and the content of a request to the content of its answer."""
+
+
+class Session(ABC):
+    """One piece of a party's work that may have to wait for the provider.
+
+    It is made in one of two ways: :meth:`begin` takes up a message that asks for it, :meth:`restore` its own state.
+
+    Args:
+        job: what is to be done.
+        index: number of the node among those of its role.
+    """
+
+    kind: ClassVar[str]
+    """What its name begins with; by it, a registry knows the class."""
+
+    def __init__(self, job: Job, index: int) -> None:
+        self._job, self._index = job, index
+
+    @property
+    def name(self) -> str:
+        """What it is called among the sessions of its node: letters, digits and hyphens, after its kind."""
+        return self.kind
+
+    @abstractmethod
+    def begin(self, content: RecordDict) -> None:
+        """Take up the message that asks for it.
+
+        Raises:
+            MessageError: the message lacks something.
+        """
+
+    @abstractmethod
+    def work(self) -> Work[RecordDict]:
+        """Return the work from its current state on; its result is the content of the final reply."""
+
+    @abstractmethod
+    def checkpoint(self) -> tuple[State, dict[str, Any]]:
+        """Return the state: tensors, and numbers as JSON keeps them."""
+
+    @abstractmethod
+    def restore(self, tensors: State, numbers: Mapping[str, Any]) -> None:
+        """Take up a state."""
+
+    def account(self, request: Request, sent: int, received: int) -> None:  # noqa: B027 - most sessions count nothing
+        """Note an answered request and the bytes of both ways."""
+
+
+Sessions = Mapping[str, type[Session]]
+"""The registry: by kind."""
+
+
+def run_direct(session: Session, call: Call) -> RecordDict:
+    """Run a session to its end, with ``call`` reaching whoever answers.
+
+    Raises:
+        ExchangeError: the provider refused a request.
+    """
+
+    def answer(request: Request) -> Answer:
+        message_type, content = encode_request(request)
+        reply = call(message_type, content)
+        session.account(request, content_bytes(content), content_bytes(reply))
+        return decode_answer(reply)
+
+    return drive(session.work(), answer)
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A session that waits for the answer to a request."""
+
+    number: int
+    """Of the request, from 1."""
+    session: Session
+    work: Work[RecordDict]
+    request: Request
+    sent_bytes: int
+    """Size of the request on the wire."""
+    written: tuple[int, int] = (0, 0)
+    """Which writing of its file it belongs to; zeros where there is none."""
+
+
+class SessionStore:
+    """Where sessions wait between two messages: in this process and, if asked, on disk.
+
+    On disk, because any process may get the node's next message: the file is the truth then, and what this process has
+    only saves the time to read it. A process that gets all messages of its sessions needs no file.
+
+    Args:
+        kinds: the sessions that it can make.
+        on_disk: whether their state is kept on disk as well.
+    """
+
+    def __init__(self, kinds: Sessions, on_disk: bool) -> None:
+        self._kinds, self._on_disk, self._building = kinds, on_disk, threading.Lock()
+        self._waiting: dict[Path, _Waiting] = {}
+
+    def start(self, kind: str, job: Job, index: int, folder: Path, content: RecordDict) -> RecordDict:
+        """Run a new session up to its first request or its end, and return its reply.
+
+        Args:
+            kind: of the session.
+            job: what is to be done.
+            index: number of the node among those of its role.
+            folder: the node's own, which no other node writes to.
+            content: of the message that asks for it.
+        """
+        # Initial weights are drawn from PyTorch's one global generator, after it has been seeded for this session.
+        with self._building:
+            session = self._kinds[kind](job, index)
+            session.begin(content)
+        work = session.work()
+        return self._until_request(_file(folder, session.name), session, work, lambda: next(work), 1)
+
+    def resume(self, ticket: Ticket, job: Job, index: int, folder: Path, answer: RecordDict) -> RecordDict:
+        """Take a session up with the answer it waits for, and run it to its next request or its end.
+
+        Raises:
+            MessageError: no session waits for this answer.
+            ExchangeError: the provider refused the request.
+        """
+        path = _file(folder, ticket.session)
+        waiting = self._waiting.pop(path, None)
+        if self._on_disk and (waiting is None or waiting.number != ticket.number or waiting.written != _written(path)):
+            # Tickets count from 1 at every start: others may have taken the session further than this process has it.
+            waiting = self._read(ticket, job, index, path)
+        if waiting is None or waiting.number != ticket.number:
+            known = "no answer" if waiting is None else f"answer {waiting.number}"
+            if waiting is not None:
+                self._waiting[path] = waiting
+            raise MessageError(f"session {ticket.session} waits for {known}, this is answer {ticket.number}")
+        session, work = waiting.session, waiting.work
+        session.account(waiting.request, waiting.sent_bytes, content_bytes(answer))
+        decoded = decode_answer(answer)
+        return self._until_request(path, session, work, lambda: work.send(decoded), ticket.number + 1)
+
+    def forget(self) -> None:
+        """Drop what this process has in memory."""
+        self._waiting.clear()
+
+    def _until_request(
+        self, path: Path, session: Session, work: Work[RecordDict], go_on: Callable[[], Request], number: int
+    ) -> RecordDict:
+        try:
+            request = go_on()
+        except StopIteration as end:
+            path.unlink(missing_ok=True)
+            result: RecordDict = end.value
+            return result
+        message_type, content = encode_request(request)
+        if self._on_disk:
+            tensors, numbers = session.checkpoint()
+            save(path, tensors, {"numbers": json.dumps({"ticket": number, "state": numbers})})
+            # A session holds a network and what its backward pass needs: one that others took further takes up room.
+            self._waiting = {other: it for other, it in self._waiting.items() if it.written == _written(other)}
+        written = _written(path)
+        self._waiting[path] = _Waiting(number, session, work, request, content_bytes(content), written)
+        return Suspension(message_type, Ticket(session.name, number), content).encode()
+
+    def _read(self, ticket: Ticket, job: Job, index: int, path: Path) -> _Waiting | None:
+        if not path.is_file():
+            return None
+        tensors, metadata = load(path)
+        numbers = json.loads(metadata["numbers"])
+        session = self._kinds[ticket.session.partition("-")[0]](job, index)
+        session.restore(tensors, numbers["state"])
+        work = session.work()
+        request = next(work)
+        return _Waiting(numbers["ticket"], session, work, request, content_bytes(encode_request(request)[1]))
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / "waiting" / f"{name}.safetensors"
+
+
+def _written(path: Path) -> tuple[int, int]:
+    """Return what tells one writing of a file from the next."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return status.st_ino, status.st_mtime_ns

@@ -1,0 +1,131 @@
+"""An evaluator as a node: one attack on one published transformer, or on a control; one part of a study."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from flwr.app import RecordDict
+from roles.evaluator.attacker import Attacker
+from torch import Tensor, nn
+
+from roles.common.exchange import Work
+from roles.common.labels import load_labels
+from roles.common.protection import Protect, network_of, protection_of
+from roles.common.weights import State, groups_of, prefixed
+from roles.evaluator.attack import evaluate_protection
+from roles.evaluator.controls import blur
+from roles.evaluator.study import StudyContext
+from sim.config.experiment import Experiment
+from sim.exchange.job import Job
+from sim.exchange.messages import ARRAYS, decode_tensors
+from sim.exchange.payloads import StudyPart, decode_study, decode_subject, encode_attack, encode_findings
+from sim.exchange.sessions import Session
+from sim.run.machine import compute_of, store_of
+from sim.run.progress import report_step
+from sim.run.subject import CONTROL, Subject
+
+
+def _attacker(job: Job, phase: str, label: str) -> Attacker:
+    experiment, store = job.experiment, store_of(job.experiment)
+    return Attacker(
+        store,
+        partial(load_labels, store.folder) if experiment.attack.labels else None,
+        experiment.attack,
+        compute_of(experiment),
+        experiment.attack_seed,
+        partial(report_step, job.run, phase, label),
+    )
+
+
+def _protection_of(experiment: Experiment, user: int, theta: State) -> Protect:
+    return protection_of(experiment.user_config(user), user, experiment.seed, theta, compute_of(experiment))
+
+
+def _network_of(experiment: Experiment, user: int, theta: State) -> nn.Module | None:
+    return network_of(experiment.user_config(user), user, theta, compute_of(experiment))
+
+
+class AttackSession(Session):
+    """The ITN attacks on one protection (message ``evaluate.itn``; Section III-D)."""
+
+    kind = "attack"
+
+    @property
+    def name(self) -> str:
+        """See :class:`Session`."""
+        return f"{self.kind}-{self._subject.name}"
+
+    def begin(self, content: RecordDict) -> None:
+        """See :class:`Session`: theta is empty where a key protects, and for a control."""
+        records = content.array_records
+        self._subject = Subject.named(decode_subject(content))
+        self._theta: State = decode_tensors(records[ARRAYS]) if ARRAYS in records else {}
+        known = decode_tensors(records["predictions"]) if "predictions" in records else {}
+        self._state: State = prefixed("protected", known)
+
+    def work(self) -> Work[RecordDict]:
+        """Attack, measure, and reply with everything found."""
+        experiment, subject = self._job.experiment, self._subject
+        attacker = _attacker(self._job, "attacks", subject.name)
+        if subject == CONTROL:
+            result = yield from evaluate_protection(self._blur, None, attacker, self._state)
+        else:
+            protect = _protection_of(experiment, subject.user, self._theta)
+            protection = experiment.user_config(subject.user).protection
+            result = yield from evaluate_protection(protect, protection, attacker, self._state)
+        return encode_attack(result)
+
+    def _blur(self, images: Tensor, split: str, positions: Tensor) -> Tensor:
+        return blur(images, self._job.experiment.attack.blur_sigma)
+
+    def checkpoint(self) -> tuple[State, dict[str, Any]]:
+        """See :class:`Session`."""
+        return prefixed("state", self._state) | prefixed("theta", self._theta), {"subject": self._subject.name}
+
+    def restore(self, tensors: State, numbers: Mapping[str, Any]) -> None:
+        """See :class:`Session`."""
+        groups = groups_of(tensors)
+        self._state, self._theta, self._subject = groups["state"], groups["theta"], Subject.named(numbers["subject"])
+
+
+class StudySession(Session):
+    """One part of a study (message ``evaluate.study``)."""
+
+    kind = "study"
+
+    @property
+    def name(self) -> str:
+        """See :class:`Session`."""
+        return f"{self.kind}-{self._part.kind}-{self._part.part}"
+
+    def begin(self, content: RecordDict) -> None:
+        """See :class:`Session`."""
+        self._part, self._state = decode_study(content), State()
+
+    def work(self) -> Work[RecordDict]:
+        """Do the part, and reply with its rows.
+
+        Raises:
+            ValueError: the experiment has no such study.
+        """
+        experiment, part = self._job.experiment, self._part
+        study = next((study for study in experiment.studies if study.kind == part.kind), None)
+        if study is None:
+            raise ValueError(f"the experiment has no study {part.kind!r}")
+        context = StudyContext(
+            _attacker(self._job, "studies", f"{part.kind}/{part.part}"),
+            partial(_protection_of, experiment),
+            partial(_network_of, experiment),
+            [config.name for config in experiment.other_classifier_configs()],
+            lambda user: experiment.user_config(user).needs_classifier,
+            self._state,
+        )
+        return encode_findings((yield from study.work(part.part, part.published, context)))
+
+    def checkpoint(self) -> tuple[State, dict[str, Any]]:
+        """See :class:`Session`."""
+        return dict(self._state), vars(self._part)
+
+    def restore(self, tensors: State, numbers: Mapping[str, Any]) -> None:
+        """See :class:`Session`."""
+        self._state, self._part = tensors, StudyPart(**numbers)

@@ -1,0 +1,91 @@
+"""The provider at the service of others: built once in a process, and asked by encoded requests."""
+
+import torch
+from flwr.app import RecordDict
+from torch import Tensor
+
+from roles.common.config.user import PixelConfig, TanakaConfig
+from roles.common.data import ImageStore
+from roles.common.labels import load_labels
+from roles.common.seeds import generator
+from roles.provider.memory import Memory
+from roles.provider.provider import Provider
+from roles.provider.user_classifiers import UserClassifiers
+from sim.config.experiment import Experiment
+from sim.exchange.job import Job
+from sim.exchange.messages import decode_request, encode_answer, encode_refusal
+from sim.nodes.provider.classifier import kept_classifiers
+from sim.run.machine import compute_of, node_folder, store_of
+
+
+def assign_images(job: Job) -> list[Tensor]:
+    """Return each user's X', as positions in the train set, int64.
+
+    Raises:
+        ConfigError: the partition cannot be made.
+    """
+    # Imported here: flwr-datasets takes seconds, and only the provider's process needs it.
+    from sim.nodes.provider.partition import partition_images
+
+    experiment = job.experiment
+    labels = load_labels(store_of(experiment).folder, "train")
+    return partition_images(labels, experiment.users, experiment.user_count, experiment.seed)
+
+
+def validation_ids(experiment: Experiment, store: ImageStore) -> Tensor:
+    """Return the validation images by which users select their epoch, as sorted positions, int64."""
+    count = store.counts["validation"]
+    chosen = torch.randperm(count, generator=generator(experiment.seed, "validation"))
+    return chosen[: experiment.users.validation_images or count].sort().values
+
+
+def build_provider(job: Job) -> Provider:
+    """Return the provider of a run whose psi has been trained.
+
+    Raises:
+        ValueError: psi has not been trained, or its weights are damaged.
+    """
+    experiment, store, folder = job.experiment, store_of(job.experiment), node_folder(job.run, "provider")
+    compute, assignment = compute_of(experiment), assign_images(job)
+    psi, *others = kept_classifiers(job)
+    protections = [experiment.user_config(user).protection for user in range(len(assignment))]
+    classifiers = UserClassifiers(
+        folder,
+        experiment.classifier,
+        len(store.classes),
+        [one.kind if isinstance(one, TanakaConfig | PixelConfig) else None for one in protections],
+        [len(images) for images in assignment],
+        compute,
+    )
+    remembered = experiment.remembered
+    return Provider(
+        experiment.classifier.name,
+        psi,
+        store,
+        compute,
+        assignment,
+        validation_ids(experiment, store),
+        classifiers,
+        Memory(folder / "memory", remembered, store.side) if remembered else None,
+        [(config.name, state) for config, state in zip(experiment.other_classifier_configs(), others, strict=True)],
+    )
+
+
+_providers: dict[str, Provider] = {}
+
+
+def provider_of(job: Job) -> Provider:
+    """Return this process's provider for the run of ``job``; psi is frozen, so one is as good as another."""
+    key = f"{job.run}|{job.experiment.model_dump_json()}"
+    if key not in _providers:
+        _providers.clear()
+        _providers[key] = build_provider(job)
+    return _providers[key]
+
+
+def answer_one(provider: Provider, message_type: str, content: RecordDict) -> RecordDict:
+    """Answer one encoded request, or say in one line why not; the provider goes on serving either way."""
+    try:
+        return encode_answer(provider.answer(decode_request(message_type, content)))
+    except ValueError as error:
+        return encode_refusal(error)

@@ -1,0 +1,48 @@
+"""Which role a node has."""
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from flwr.app import Context
+
+from sim.config.experiment import Experiment
+from sim.exchange.messages import MessageError
+
+RoleName = Literal["provider", "user", "evaluator"]
+
+
+@dataclass(frozen=True)
+class Role:
+    """A node's role, and its number among the nodes of that role (from 0)."""
+
+    name: RoleName
+    index: int
+
+
+def role_of(context: Context, experiment: Experiment) -> Role:
+    """Return the role of a node.
+
+    A deployment names it: ``--node-config "role='user' partition-id=3"``. In a simulation, partition 0 is the provider,
+    then come the users, then the evaluators.
+
+    Raises:
+        MessageError: the node has neither a role nor a partition id, or one that the experiment has no role for.
+    """
+    config = context.node_config
+    partition = int(cast(int, config.get("partition-id", 0)))
+    if "role" in config:
+        name = str(config["role"])
+        if name not in ("provider", "user", "evaluator"):
+            raise MessageError(f"node_config role {name!r}: must be provider, user or evaluator")
+        return Role(cast(RoleName, name), partition)
+    if "partition-id" not in config:
+        raise MessageError("the node has no role: set node_config role (provider, user or evaluator) and partition-id")
+    if partition == 0:
+        return Role("provider", 0)
+    users, evaluators = experiment.user_count, experiment.runtime.evaluators
+    if not 0 < partition <= users + evaluators:
+        raise MessageError(
+            f"partition-id {partition} has no role: 0 is the provider, and there are {users} users and "
+            f"{evaluators} evaluators"
+        )
+    return Role("user", partition - 1) if partition <= users else Role("evaluator", partition - 1 - users)

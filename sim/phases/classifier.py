@@ -1,0 +1,37 @@
+"""Section III-A, step 1: the provider trains psi, or finds it."""
+
+import time
+from logging import INFO
+from typing import cast
+
+from flwr.common.logger import log
+
+from sim.exchange.messages import METRICS
+from sim.exchange.payloads import decode_curve
+from sim.phases.roster import Roster, RunFailed
+from sim.run.progress import Status
+
+
+def train_classifier(roster: Roster) -> str:
+    """Have psi trained, note what is known of it, and return its digest.
+
+    Raises:
+        RunFailed: psi cannot be had, or is not the one that users have trained against in an earlier attempt.
+    """
+    run = roster.run
+    Status("classifier", 0, 1, "classifier").write(run.path)
+    began, before = time.time(), run.facts().get("psi")
+    reply = roster.ask_provider("train.classifier")
+    facts, digest = reply.metric_records[METRICS], str(reply.config_records["psi"]["digest"])
+    if before is not None and before["digest"] != digest:
+        raise RunFailed(
+            f"psi is another one than in an earlier attempt (digest {digest[:8]}, was {before['digest'][:8]}), which "
+            "users have trained against: start a new run"
+        )
+    run.keep_classifier_curve(decode_curve(reply.metric_records["curve"]))
+    measured = {name: facts[name.replace("_", "-")] for name in ("test_accuracy", "plain_accuracy", "selected_epoch")}
+    # An earlier attempt at this run may have trained it.
+    own = before or {"reused": bool(facts["reused"]), "seconds": time.time() - began}
+    run.note({"psi": {"digest": digest, **measured, "reused": own["reused"], "seconds": own["seconds"]}})
+    log(INFO, "psi: %.2f%% of plain test images", 100 * cast(float, facts["test-accuracy"]))
+    return digest

@@ -1,0 +1,139 @@
+"""The tables in a page: data frames as plain values with a head that says what a column is, and runs compared."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from sim.config.experiment import Experiment
+from sim.report.columns import Column, attack_title, attacks_in, columns_in, recorded, unknown_column
+from sim.report.results import Run
+from sim.report.table import best_of, gap_of, guess_of, measured_users, users_of, verdict_counts
+from sim.run.tracking import flattened
+
+VERDICTS = ("hidden", "partial", "recovered", "visible")
+MOST_ROWS = 200
+"""Rows of a study that a page shows."""
+MOST_IN_HEAT_MAP = 150
+"""Attackers and victims of a heat map; cells of more would be smaller than four pixels."""
+
+_SETTINGS = ("protection", "alpha", "phi", "width", "plain_accuracy")
+"""Columns that are said once where all rows agree."""
+
+
+def users_table(table: pd.DataFrame) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the table of a run's users for a page, and what all users have in common.
+
+    Returns:
+        ``{"columns": [...], "rows": [[...]]}``, where a column is a :class:`Column` as a dict; and by column, the one
+        value of all rows, in words.
+    """
+    users, known = users_of(table), {column.key: column for column in columns_in(table)}
+    # A user that failed has no accuracy, and one whose protection is a key has no alpha: that is a difference.
+    agreed = [key for key in _SETTINGS if key in known and users[key].nunique() == 1]
+    same = {key: users[key].dropna().iloc[0] for key in agreed if key == "plain_accuracy" or users[key].notna().all()}
+    common = {key.replace("_", " "): _in_words(known[key].kind, value) for key, value in same.items()}
+    # Ends of intervals would make the table half as wide again: they are in table.csv.
+    left_out = {key for key in known if key in same or key.endswith(("_low", "_high"))}
+    empty = {key for key in known if table[key].dropna().astype(str).eq("").all()}
+    # Who and what, what was measured of whom, and all that has no place of its own.
+    titles = [attack_title(attack) for attack in attacks_in(table)]
+    order = ["subject", "setting", *_SETTINGS, "verdict", "accuracy", "protected", "class mean", "mean image", *titles]
+    places = {name: place for place, name in enumerate([*order, "training", "traffic"])}
+    shown = [column for key, column in known.items() if key not in left_out | empty]
+    shown.sort(key=lambda column: places.get(column.group or column.key, len(places)))
+    return _as_json(table, shown), common
+
+
+def plain_table(table: pd.DataFrame) -> dict[str, Any]:
+    """Return the first rows of any table for a page, in the form of :func:`users_table`."""
+    shown = table[:MOST_ROWS].set_axis(list(map(str, table.columns)), axis=1)
+    return _as_json(shown, [unknown_column(key, shown[key]) for key in map(str, shown)])
+
+
+def _in_words(kind: str, value: Any) -> str:
+    return f"{100 * value:.1f}%" if kind == "percent" else f"{value:g}" if kind == "number" else str(value)
+
+
+def _as_json(table: pd.DataFrame, columns: Sequence[Column]) -> dict[str, Any]:
+    values = [[_value(value) for value in table[column.key].tolist()] for column in columns]
+    return {"columns": [vars(column) for column in columns], "rows": [list(row) for row in zip(*values, strict=True)]}
+
+
+def _value(value: Any) -> Any:
+    """Return a value as JSON has it, numbers to six digits; JSON has no infinity, and a PSNR may be it.
+
+    >>> [_value(value) for value in (0.123456789, math.inf, math.nan, pd.NA, 7, True, [1, 2])]
+    [0.123457, 'Infinity', None, None, 7, 'True', '[1, 2]']
+    """
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return None
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else str(value).replace("inf", "Infinity")
+    return value if type(value) is int else str(value)
+
+
+# ---- runs compared -----------------------------------------------------------------------------------------------
+
+
+def comparison(runs: Mapping[str, Run]) -> dict[str, Any]:
+    """Return a table with a row a run, in the form of :func:`users_table`: what it cost and hid, and what differs."""
+    differing = differences({label: run.experiment for label, run in runs.items()})
+    rows = [{"run": label, **numbers(run.table), **differing[label]} for label, run in runs.items()]
+    table, known = pd.DataFrame(rows).convert_dtypes(), {column.key: column for column in recorded("of_runs")}
+    configured = {key: replace(unknown_column(key, table[key]), group="config", label=key) for key in map(str, table)}
+    return _as_json(table, [known.get(key, column) for key, column in configured.items()])
+
+
+def numbers(table: pd.DataFrame) -> dict[str, float]:
+    """Return a run's table in a few numbers: medians over users who were attacked, and shares of all users.
+
+    Returns:
+        ``users`` (attacked ones), and if there are any ``accuracy`` in [0, 1] and ``gap`` in points (not of attacks
+        without labels), ``ssim`` of the best that is to be had, its ``gain`` over a trivial guess; for each verdict and
+        for ``failed``, a share in [0, 1].
+    """
+    users, measured = users_of(table), measured_users(table)
+    found: dict[str, float] = {"users": len(measured)}
+    if "accuracy" in measured and len(measured):
+        found |= {"accuracy": float(measured["accuracy"].median()), "gap": float(gap_of(measured).median())}
+    if len(measured):
+        best = best_of(measured, "ssim")
+        found |= {"ssim": float(best.median()), "gain": float((best - guess_of(measured, "ssim")).median())}
+    found |= {verdict: float(verdict_counts(table).get(verdict, 0) / len(users)) for verdict in VERDICTS}
+    return found | {"failed": (len(users) - len(measured)) / len(users)}
+
+
+def differences(experiments: Mapping[str, Experiment]) -> dict[str, dict[str, Any]]:
+    """Return, for each experiment, its value of every dotted key in which they differ, names and places left out."""
+    flat = {label: dict(flattened(experiment.model_dump(mode="json"))) for label, experiment in experiments.items()}
+    keys = dict.fromkeys(key for values in flat.values() for key in values if key != "name")
+    differing = [key for key in keys if len({str(values.get(key)) for values in flat.values()}) > 1]
+    return {label: {key: values.get(key) for key in differing} for label, values in flat.items()}
+
+
+# ---- who attacks whom --------------------------------------------------------------------------------------------
+
+
+def heat_map(study: pd.DataFrame) -> dict[str, Any] | None:
+    """Return a study of attacks across users as a matrix; None if it lacks a column or a value.
+
+    Args:
+        study: columns ``attacker``, ``victim`` and ``gain_ssim``; of several rows of one pair, the median counts.
+
+    Returns:
+        ``attackers`` (rows) and ``victims``, the first 150 of each by name, how many there are in ``all``, and
+        ``values``, a list a row, with None where a pair has no value.
+    """
+    if not {"attacker", "victim", "gain_ssim"} <= set(study.columns) or study["gain_ssim"].isna().all():
+        return None
+    wide = study.pivot_table(index="attacker", columns="victim", values="gain_ssim", aggfunc="median")
+    shown = wide.iloc[:MOST_IN_HEAT_MAP, :MOST_IN_HEAT_MAP]
+    return {
+        "attackers": list(map(str, shown.index)),
+        "victims": list(map(str, shown.columns)),
+        "all": max(wide.shape),
+        "values": [[_value(value) for value in row] for row in shown.to_numpy(dtype=float).tolist()],
+    }

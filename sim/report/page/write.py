@@ -1,0 +1,173 @@
+"""A run, or several compared, as one HTML file that holds everything within itself and asks no network for anything.
+
+``templates/report.html.j2`` puts into words what is found here, and ``templates/report.js`` shows tables and pictures.
+"""
+
+import io
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TextIO
+
+import jinja2
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.colors import to_hex
+
+from roles.common.files import write_atomically
+from sim.config.errors import ConfigError
+from sim.report import summary
+from sim.report.figures.boxes import Box, draw_psnr_boxes
+from sim.report.figures.curves import Panel, draw_learning_curves
+from sim.report.figures.run import PANELS, ROUND_PANELS, boxes_of, estimate_title, trade_offs
+from sim.report.figures.trade_off import TradeOff, draw_trade_off
+from sim.report.page import tables
+from sim.report.page.strips import data_uri, fit
+from sim.report.results import Pictures, Run, Sweep, load, pictures_of
+from sim.report.table import HIDDEN, measured_users, verdict_counts
+from sim.run.subject import CONTROL, Subject
+
+_BUDGET = 9_000_000
+"""Characters of all pictures in a page."""
+_MOST_IN_LOAD = 400
+"""Points of the provider's load."""
+_COLOURS = 64
+P = ParamSpec("P")
+
+
+def write_page(paths: Sequence[Path], out: Path | None = None) -> Path:
+    """Write the page of runs and sweeps, whose complete cells count as runs.
+
+    Args:
+        paths: run folders and folders of sweeps, at least one.
+        out: the file; by default ``report.html`` in the first folder.
+
+    Returns:
+        the file.
+
+    Raises:
+        ConfigError: a folder is neither, or has no results yet; or ``out`` is a folder.
+    """
+    file = out or paths[0] / "report.html"
+    if file.is_dir():
+        raise ConfigError(f"{file}: is a folder; name a file, such as {file / 'report.html'}")
+    runs = _labelled(paths)
+    sections = {label: _section(run, _BUDGET // len(runs)) for label, run in runs.items()}
+    data = {
+        "runs": [section["data"] for section in sections.values()],
+        "comparison": tables.comparison(runs) if len(runs) > 1 else None,
+        "colours": [to_hex(mpl.colormaps["cividis"](share)) for share in np.linspace(0, 1, _COLOURS)],
+    }
+    loader, layout = jinja2.PackageLoader("sim.report.page"), {"trim_blocks": True, "lstrip_blocks": True}
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, **layout)
+    # Users stay in their order, and a number that JSON lacks is an error here and not in the browser.
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False, "separators": (",", ":")}
+    environment.filters |= {"thousands": "{:,.0f}".format, "shell": shlex.join, "png": _png}
+    environment.globals |= {"summary": summary, "tables": tables, "verdict_counts": verdict_counts}
+    template = environment.get_template("report.html.j2")
+    chart = _comparison_chart(runs) if len(runs) > 1 else None
+    write_atomically(file, template.render(sections=sections, chart=chart, most_in_load=_MOST_IN_LOAD, data=data))
+    return file
+
+
+def _labelled(paths: Sequence[Path]) -> dict[str, Run]:
+    """Return all runs, each once, by the shortest end of their paths that tells them apart."""
+    runs: dict[Path, Run] = {}
+    for path in paths:
+        found = load(path)
+        cells = [run for run in found.cells.values() if run.has_table] if isinstance(found, Sweep) else [found]
+        if not cells:
+            raise ConfigError(f"{path}: no cell of this sweep has results yet")
+        runs |= {run.path: run for run in cells}
+    for run in runs.values():
+        _ = run.table  # says what is missing before anything is drawn
+    parts = 1
+    while len({path.parts[-parts:] for path in runs}) < len(runs):
+        parts += 1
+    return {"/".join(path.parts[-parts:]): run for path, run in runs.items()}
+
+
+def _section(run: Run, budget: int) -> dict[str, Any]:
+    """Return what the template needs of a run beside the run itself and, as ``data``, what the page's script shows.
+
+    Args:
+        budget: characters of its pictures.
+    """
+    boxes: list[Box] = []
+    pictures: dict[str, Pictures] = {}
+    measures: dict[str, list[dict[str, Any]]] = {}
+    users = [Subject.of(run.experiment, user) for user in range(run.experiment.user_count)]
+    for subject in dict.fromkeys([*users, CONTROL]):
+        if (result := run.folder.attack(subject)) is not None:
+            boxes += boxes_of(run.experiment, subject, result)
+            pictures[subject.name] = pictures_of(result)
+            # Of the pictures alone: those of all images, of many users, would be much at once.
+            count = len(result.pictures["plain"])
+            measures[subject.name] = [
+                {
+                    "label": estimate_title(name),
+                    "psnr": [f"{value:.1f}" for value in measured.psnr[:count].tolist()],
+                    "ssim": [f"{value:.2f}" for value in measured.ssim[:count].tolist()],
+                }
+                for name, measured in {"protected": result.protected, **result.estimates}.items()
+            ]
+    sprites, (table, common) = fit(pictures, budget), tables.users_table(run.table)
+    shown = {name: {"sprite": uri, "rows": measures[name]} for name, uri in sprites.by_subject.items()}
+    data = {
+        "users": table,
+        "strips": {"plain": sprites.plain, "count": sprites.count, "subjects": shown},
+        "studies": [
+            {"table": tables.plain_table(study), "heat": tables.heat_map(study) if name == "transfer" else None}
+            for name, study in run.studies.items()
+        ],
+    }
+    found = {"common": common, "figures": _figures(run, boxes), "pictures": pictures, "sprites": sprites}
+    return {"run": run, "data": data, **found}
+
+
+def _figures(run: Run, boxes: list[Box]) -> dict[str, str]:
+    """Return figures as data URIs, by name."""
+    users = range(run.experiment.user_count)
+    curves = {f"user {user}": published.curve for user in users if (published := run.folder.user(user)) is not None}
+    figures = {"boxes": _svg(draw_psnr_boxes, boxes), "curves": _svg(draw_learning_curves, curves, PANELS)}
+    if points := trade_offs(measured_users(run.table)):
+        figures["trade_off"] = _svg(draw_trade_off, points, HIDDEN)
+    if averages := run.folder.rounds():
+        figures["rounds"] = _svg(draw_learning_curves, {"average": averages}, ROUND_PANELS)
+    if len(run.provider_load):
+        figures["load"] = _provider_load(run.provider_load)
+    return figures
+
+
+def _provider_load(rows: pd.DataFrame) -> str:
+    """Draw what the provider was asked for each second; of long runs, means over several seconds."""
+    asked = rows.groupby("second")[["requests", "bytes"]].sum()
+    asked = asked.reindex(range(asked.index.min(), asked.index.max() + 1), fill_value=0)
+    width = -(-len(asked) // _MOST_IN_LOAD)
+    unit, seconds = ("minutes", 60) if len(asked) > 600 else ("seconds", 1)
+    x = f"{unit} since the first request"
+    points = [
+        {x: place * width / seconds, "requests": requests, "mb": sent / 1e6}
+        for place, requests, sent in asked.groupby(np.arange(len(asked)) // width).mean().itertuples()
+    ]
+    panels = [Panel("requests", "requests a second", x=x), Panel("mb", "MB a second", x=x)]
+    return _svg(draw_learning_curves, {"provider": points}, panels)
+
+
+def _comparison_chart(runs: Mapping[str, Run]) -> str:
+    found = {label: tables.numbers(run.table) for label, run in runs.items()}
+    median, known = "a run's median user", {label: of for label, of in found.items() if "gap" in of}
+    return _svg(draw_trade_off, [TradeOff(label, of["gap"], of["gain"], median) for label, of in known.items()], HIDDEN)
+
+
+def _svg(draw: Callable[Concatenate[TextIO, P], None], *args: P.args, **kwargs: P.kwargs) -> str:
+    """Return what ``draw`` draws as a data URI."""
+    text = io.StringIO()
+    draw(text, *args, **kwargs)
+    return data_uri("image/svg+xml", text.getvalue().encode())
+
+
+def _png(path: Path) -> str:
+    """Return a picture as a data URI; nothing if there is no such file."""
+    return data_uri("image/png", path.read_bytes()) if path.is_file() else ""

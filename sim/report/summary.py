@@ -1,0 +1,123 @@
+"""A run in words: what was run, its table in short, and whether anything was hidden."""
+
+from typing import Any, NamedTuple
+
+import jinja2
+import pandas as pd
+
+from sim.config.experiment import Experiment
+from sim.report.columns import attack_column, attack_title, attacks_in
+from sim.report.table import controls_of, measured_users, moved_users, users_of, verdict_counts
+from sim.report.text import markdown, percent, psnr_and_ssim, with_bootstrap, with_range
+from sim.run.environment import hardware
+from sim.run.folder import RunFolder
+from sim.run.subject import Subject
+
+_CONTROL_SSIM = 0.8
+_MOST_SHOWN = 20
+"""Users in figures and summary; the table has all."""
+
+
+def summary_of(
+    run: RunFolder, experiment: Experiment, table: pd.DataFrame, shown: list[int], of_studies: list[str]
+) -> str:
+    """Return the run in words: what was run, the table in short, whether anything was hidden, and what studies say.
+
+    Args:
+        table: as of :func:`table_of`.
+        shown: users in the short table, as of :func:`shown_users`.
+        of_studies: lines of a Markdown list.
+    """
+    short = markdown(_short_table(table, experiment, shown))
+    return said("summary", experiment, run.facts(), table, shown, short, of_studies) + "\n"
+
+
+def findings(table: pd.DataFrame, experiment: Experiment) -> list[str]:
+    """Return, as lines of a Markdown list, how many users were hidden, what weakens that, and how users are spread."""
+    return said("findings", experiment, table).split("\n")
+
+
+def said(macro: str, *about: object) -> str:
+    """Return what a macro of ``templates/words.md`` says."""
+    loader, strict = jinja2.PackageLoader("sim.report"), jinja2.StrictUndefined
+    environment = jinja2.Environment(loader=loader, undefined=strict, trim_blocks=True, lstrip_blocks=True)
+    asked = (attack_ssims, control_in_words, hardware, measured_users, moved_users, users_of, verdict_counts)
+    environment.globals |= {function.__name__: function for function in (*asked, with_bootstrap, with_range)}
+    environment.globals |= {"Subject": Subject, "most_shown": _MOST_SHOWN}
+    return str(getattr(environment.get_template("words.md").module, macro)(*about)).strip()
+
+
+def shown_users(table: pd.DataFrame, experiment: Experiment) -> list[int]:
+    """Return the users that strips and summary show, in their order: all, or a few from most to least recovered.
+
+    Recovered is measured by the best inverse network's median SSIM. The first and the last in this order are among
+    them, the others at equal distances in between. Users without a result have no place in it.
+    """
+    users = list(range(experiment.user_count))
+    ssims = [key for itn in experiment.attack.itns if (key := f"{attack_column(itn.name)}_ssim") in table]
+    ranked = table.loc[users, ssims].max(axis=1).dropna().sort_values(kind="stable").index.tolist()
+    if len(users) <= _MOST_SHOWN or not ranked:
+        return users[:_MOST_SHOWN]
+    return sorted({ranked[round(place * (len(ranked) - 1) / (_MOST_SHOWN - 1))] for place in range(_MOST_SHOWN)})
+
+
+class Control(NamedTuple):
+    """What the positive control showed.
+
+    ``before`` is the median SSIM of blurred images, ``after`` that of the estimates of ``itn``, the inverse network
+    that does best on them; ``works`` says whether this is good enough for "hidden" to mean anything.
+    """
+
+    itn: str
+    before: float
+    after: float
+    works: bool
+
+
+def control_of(table: pd.DataFrame) -> Control | None:
+    """Return what the positive control showed, or None where it has no result; of several controls, the worst."""
+    control = controls_of(table).dropna(axis="columns", how="all")
+    ssims = attack_ssims(control)
+    if ssims.empty:
+        return None
+    worst = int(ssims.max(axis=1).argmin())
+    best = str(ssims.iloc[worst].astype(float).idxmax())
+    before, after = float(control["protected_ssim"].iloc[worst]), float(ssims[best].iloc[worst])
+    itn = best.removeprefix("itn_").removesuffix("_ssim")
+    return Control(itn, before, after, after >= _CONTROL_SSIM and after > before)
+
+
+def attack_ssims(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of a table with the median SSIM of each attack's estimates."""
+    return rows[[f"{attack}_ssim" for attack in attacks_in(rows)]]
+
+
+def control_in_words(table: pd.DataFrame) -> str:
+    """Return a sentence on what the positive control showed, and on what that means for "hidden"."""
+    control = control_of(table)
+    if control is None:
+        return 'The positive control has no result: "hidden" means nothing here.'
+    return (
+        f"Positive control: the {control.itn} ITN brings blurred images from median SSIM {control.before:.3f} to "
+        f"{control.after:.3f}"
+        + (", so it can undo a blur." if control.works else ': too weak for "hidden" to mean anything.')
+    )
+
+
+def _short_table(table: pd.DataFrame, experiment: Experiment, shown: list[int]) -> pd.DataFrame:
+    """Return the rows of some users and of the control, with few columns, as texts."""
+    itns = [attack_column(itn.name) for itn in experiment.attack.itns]
+    setting = ["setting"] if experiment.users.settings else []
+
+    def cells_of(row: "pd.Series[Any]") -> dict[str, str]:
+        cells = {"": Subject.named(str(row["subject"])).title} | {name: row[name] for name in setting}
+        if pd.isna(row.get("protected_psnr")):
+            return cells | {"verdict": "failed"}
+        cells |= {"images": "-" if pd.isna(row.get("images")) else str(row["images"]), "acc.": percent(row, "accuracy")}
+        cells |= {name.replace("_", " "): psnr_and_ssim(row, name) for name in ("protected", "class_mean")}
+        cells |= {attack_title(itn): f"{psnr_and_ssim(row, itn)}/{percent(row, f'{itn}_accuracy')}" for itn in itns}
+        return cells | {"verdict": str(row["verdict"])}
+
+    rows = table.loc[[*shown, *controls_of(table).index]]
+    columns = ["", *setting, "images", "acc.", "protected", "class mean", *map(attack_title, itns), "verdict"]
+    return pd.DataFrame([cells_of(row) for _, row in rows.iterrows()], columns=columns)

@@ -1,0 +1,39 @@
+"""What can be said of launching without a simulation; ``test_simulation.py`` starts some."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from sim.config.experiment import Experiment
+from sim.run.launch import app_folder, log_of, processes_of, simulation_environment, simulation_failed
+
+
+def test_the_flower_app_is_where_its_project_file_is() -> None:
+    assert (app_folder() / "sim" / "server_app.py").is_file()
+
+
+def test_the_processes_of_a_run_are_those_that_were_started_for_it(tmp_path: Path) -> None:
+    run = tmp_path / "a run"
+    command = [sys.executable, "-c", "import sys; print('here', flush=True); sys.stdin.read()"]
+    environment = os.environ | {"VEILSIM_RUN": str(run)}
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"here\n"
+        assert processes_of(run) == [process.pid]
+        assert processes_of(tmp_path) == []
+    assert processes_of(run) == []
+
+
+def test_a_simulation_is_hermetic(experiment: Experiment, tmp_path: Path) -> None:
+    variables = simulation_environment(tmp_path / "run", tmp_path / "home", 4321, experiment)
+    assert variables["FLWR_HOME"] == variables["RAY_TMPDIR"] == str(tmp_path / "home")
+    assert variables["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"] == "4321"
+    assert (variables["FLWR_TELEMETRY_ENABLED"], variables["RAY_USAGE_STATS_ENABLED"]) == ("0", "0")
+    assert variables["PATH"].startswith(str(Path(sys.executable).parent))
+
+
+def test_a_simulation_has_failed_if_its_log_says_so_of_this_attempt(tmp_path: Path) -> None:
+    log_of(tmp_path).write_bytes(b"Simulation raised an exception\n")
+    assert simulation_failed(tmp_path)
+    assert not simulation_failed(tmp_path, seen=log_of(tmp_path).stat().st_size)
