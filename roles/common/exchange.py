@@ -116,7 +116,7 @@ class ValidateClassifier(_ForOwnClassifier):
 
 @dataclass(frozen=True, eq=False)
 class Classify:
-    """Ask for the service itself, labels of bitmaps: of psi, a ``user``'s own classifier or :func:`other_classifier`."""
+    """Ask for the service itself: labels of bitmaps by psi, a user's own classifier or an :func:`other_classifier`."""
 
     images: Tensor
     user: int = PSI

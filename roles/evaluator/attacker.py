@@ -130,10 +130,9 @@ class Attacker:
     def inverse_network(
         self, itn: ItnConfig, protect: Protect, *, keyed: bool = False
     ) -> tuple[UNet, list[dict[str, float]]]:
-        """Train an inverse network on pairs that it makes itself; see :func:`train_itn`.
+        """Train an inverse network against ``protect``, on pairs that it makes itself; see :func:`train_itn`.
 
         Args:
-            protect: the protection that it undoes.
             keyed: whether a key protects. It belongs to places in the image: the mirror image of an encrypted one is
                 encrypted with another key, and such pairs are not trained on.
 
@@ -146,10 +145,5 @@ class Attacker:
         pairs = Pairs(protect(plain, "train", ids), plain, protect(validation, "validation", held_out), validation)
         mirrors = self.config.flip and itn.mirrors == "image"
         mirrored = protect(plain.flip(3), "train", ids) if mirrors else None
-        return self.fit(itn, pairs, flip=self.config.flip and (mirrors or not keyed), mirrored=mirrored)
-
-    def fit(
-        self, itn: ItnConfig, pairs: Pairs, *, flip: bool, mirrored: Tensor | None = None
-    ) -> tuple[UNet, list[dict[str, float]]]:
-        """Train an inverse network on any pairs; see :func:`train_itn`."""
+        flip = self.config.flip and (mirrors or not keyed)
         return train_itn(itn, pairs, self.compute, self.seed, flip=flip, mirrored=mirrored, progress=self.progress)

@@ -22,7 +22,7 @@ from roles.common.protection import Protect
 from roles.common.unet import UNet
 from roles.common.weights import State
 from roles.evaluator.attacker import Attacker
-from roles.evaluator.itn import Pairs
+from roles.evaluator.itn import Pairs, train_itn
 from roles.evaluator.measures import psnr, ssim
 from roles.evaluator.results import Findings, Row
 
@@ -66,7 +66,6 @@ class StudyContext:
     """What a part of a study works with."""
 
     attacker: Attacker
-    """Studies take its pairs and its last inverse network."""
     protection: Callable[[int, State], Protect]
     """From a user and its published theta to what it does to images."""
     network: Callable[[int, State], nn.Module | None]
@@ -120,9 +119,9 @@ class StudyContext:
 
     def fit(self, pairs: Pairs, user: int) -> tuple[UNet, list[dict[str, float]]]:
         """Train an inverse network on pairs that a user has made; they are mirrored only as they are."""
-        config = self.attacker.config
-        flip = config.flip and self.itn.mirrors == "pair" and not self.keyed(user)
-        return self.attacker.fit(self.itn, pairs, flip=flip)
+        whose = self.attacker
+        flip = whose.config.flip and self.itn.mirrors == "pair" and not self.keyed(user)
+        return train_itn(self.itn, pairs, whose.compute, whose.seed, flip=flip, progress=whose.progress)
 
     def test_images(self, count: int) -> tuple[Tensor, Tensor]:
         """Return the first test images, uint8 ``(count, 3, H, W)`` or fewer, and their positions, int64."""

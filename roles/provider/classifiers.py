@@ -53,10 +53,10 @@ def _pixel() -> nn.Sequential:
     The paper gives neither width nor depth; two layers of 64 channels are ours, from its description.
     """
     width = _CHANNELS["pixel"]
-    return nn.Sequential(
-        *(nn.Conv2d(3, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
-        *(nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
-    )
+    layers: list[nn.Module] = []
+    for inputs in (3, width):
+        layers += [nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+    return nn.Sequential(*layers)
 
 
 def _resnet20(classes: int, channels: int) -> nn.Sequential:
@@ -77,26 +77,21 @@ def _vgg16_bn(classes: int, channels: int) -> nn.Sequential:
             layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
             inputs = outputs
         layers.append(nn.MaxPool2d(2))
-    head = [
-        *(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-        *(nn.Dropout(), nn.Linear(512, 512), nn.ReLU(inplace=True)),
-        *(nn.Dropout(), nn.Linear(512, 512), nn.ReLU(inplace=True)),
-        nn.Linear(512, classes),
-    ]
-    return nn.Sequential(*layers, *head)
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    for _ in range(2):
+        layers += [nn.Dropout(), nn.Linear(512, 512), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, nn.Linear(512, classes))
 
 
 class Classifier(nn.Module):
     """psi: ``(N, 3, H, W)`` in [0, 1] to logits ``(N, classes)``.
 
-    Args:
-        name: which of the paper's classifiers.
-        classes: the number of classes.
-        adaptation: for images of a conventional protection, the network in front that adapts them: ``tanaka`` [16], for
-            sides divisible by 4, or ``pixel`` [17], [18]; None for plain images.
-
     ImageNet normalisation is part of psi for plain images. An adaptation network does without: the statistics are not
     those of encrypted images, and its batch normalisation does the same with the right ones.
+
+    Args:
+        adaptation: for images of a conventional protection, the network in front that adapts them: ``tanaka`` [16], for
+            sides divisible by 4, or ``pixel`` [17], [18]; None for plain images.
     """
 
     def __init__(self, name: ClassifierName, classes: int, adaptation: Adaptation | None = None) -> None:

@@ -13,6 +13,7 @@ from roles.common.config.data import DataConfig
 from roles.common.config.user import UserConfig
 from roles.common.hardware import native_precision
 from roles.common.seeds import derived_seed
+from roles.evaluator.attacks import CIPHER_ATTACKS
 from roles.evaluator.studies import StudyConfig
 from roles.evaluator.studies.curious import Curious
 from sim.config.errors import ConfigError
@@ -54,6 +55,12 @@ class Experiment(Frozen):
             raise ValueError(f"studies asks for a kind twice: they are {', '.join(kinds)}")
         if "utility" in kinds and not self.other_classifiers:
             raise ValueError("studies asks for utility, and other_classifiers names none: add one, such as {seed: 1}")
+        if "utility" in kinds and not self.attack.labels:
+            raise ValueError("studies asks for utility, which needs labels, and attack.labels is false")
+        names, taken = [itn.name for itn in self.attack.itns], [attack.name for attack in CIPHER_ATTACKS]
+        if set(names) & set(taken):
+            others = ", ".join(map(repr, taken))
+            raise ValueError(f"attack: itns need names of their own, none of {others}: they are {names}")
         return self
 
     def resolved(self) -> "Experiment":

@@ -41,7 +41,7 @@ def decode_curve(record: MetricRecord) -> list[dict[str, float]]:
 
 
 def encode_load(rows: list[dict[str, int]]) -> MetricRecord:
-    """Encode the rows of :class:`sim.provider_load.ProviderLoad`, column by column."""
+    """Encode the rows of :class:`sim.exchange.load.ProviderLoad`, column by column."""
     return MetricRecord({key: [row[key] for row in rows] for key in (rows[0] if rows else ())})
 
 

@@ -17,10 +17,9 @@ from flwr.app import RecordDict
 from sim.exchange.actors import find_actor, open_actor, result_of
 from sim.exchange.job import Job
 from sim.exchange.sessions import Sessions, SessionStore
-from sim.exchange.suspension import Ticket
 
 
-class SessionActor:
+class SessionActor(SessionStore):
     """A store of the sessions of many users, each from its first request to its end.
 
     Args:
@@ -29,36 +28,37 @@ class SessionActor:
     """
 
     def __init__(self, kinds: Sessions, threads: int) -> None:
-        self._threads, self._store = threads, SessionStore(kinds, on_disk=False)
+        super().__init__(kinds, on_disk=False)
+        self._threads = threads
         gc.freeze()  # what was imported stays: the garbage collector need not go through it again
 
     def ready(self) -> None:
         """Return once the actor is there."""
 
-    def start(self, kind: str, job: Job, index: int, folder: Path, content: RecordDict) -> RecordDict:
-        """See :meth:`SessionStore.start`."""
+    def start(self, *arguments: Any) -> RecordDict:
+        """See :class:`SessionStore`."""
         torch.set_num_threads(self._threads)  # kept per thread, and Ray has several
-        return self._store.start(kind, job, index, folder, content)
+        return super().start(*arguments)
 
-    def resume(self, ticket: Ticket, job: Job, index: int, folder: Path, answer: RecordDict) -> RecordDict:
-        """See :meth:`SessionStore.resume`."""
+    def resume(self, *arguments: Any) -> RecordDict:
+        """See :class:`SessionStore`."""
         torch.set_num_threads(self._threads)
-        return self._store.resume(ticket, job, index, folder, answer)
+        return super().resume(*arguments)
 
 
 class RemoteStore:
-    """The store of one user's sessions as its node calls it: the actor in which they wait."""
+    """A user's store as its node calls it, like a :class:`SessionStore`: the sessions wait in an actor."""
 
     def __init__(self, job: Job, user: int) -> None:
         self._actor = _found(job.run, user % job.experiment.runtime.worker_count)
 
-    def start(self, kind: str, job: Job, index: int, folder: Path, content: RecordDict) -> RecordDict:
-        """See :meth:`SessionStore.start`."""
-        return cast(RecordDict, result_of(self._actor.start.remote(kind, job, index, folder, content)))
+    def start(self, *arguments: Any) -> RecordDict:
+        """See :class:`SessionStore`."""
+        return cast(RecordDict, result_of(self._actor.start.remote(*arguments)))
 
-    def resume(self, ticket: Ticket, job: Job, index: int, folder: Path, answer: RecordDict) -> RecordDict:
-        """See :meth:`SessionStore.resume`."""
-        return cast(RecordDict, result_of(self._actor.resume.remote(ticket, job, index, folder, answer)))
+    def resume(self, *arguments: Any) -> RecordDict:
+        """See :class:`SessionStore`."""
+        return cast(RecordDict, result_of(self._actor.resume.remote(*arguments)))
 
 
 def _role(number: int) -> str:

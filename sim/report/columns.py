@@ -22,9 +22,8 @@ class Column:
     """One column of a table."""
 
     key: str
-    """Its name in the table."""
+    """Its name in the table; ``group`` and ``label`` are titles over it and its neighbours and over it alone."""
     group: str
-    """Title over this and neighbouring columns; of an attack's measures, the attack's title."""
     label: str
     kind: str
     """How the page shows values, such as count, percent (of a share in [0, 1]), db, bytes or text."""
@@ -32,11 +31,7 @@ class Column:
 
 
 def possible_columns(attacks: Sequence[str]) -> list[Column]:
-    """Return all columns that a run's table may have, in order.
-
-    Args:
-        attacks: how the columns of its attacks begin, as of :func:`attacks_in`.
-    """
+    """Return all columns that a run's table may have, in order, given its ``attacks`` (see :func:`attacks_in`)."""
     of_each = zip(*(_of_attack(attack) for attack in attacks if attack not in CIPHER_TITLES), strict=True)
     of_attacks = [column for columns in (*of_each, *map(_of_attack, CIPHER_TITLES)) for column in columns]
     return [*recorded("before_attacks"), *of_attacks, *recorded("after_attacks")]

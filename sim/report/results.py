@@ -38,10 +38,7 @@ Pictures = dict[str, NDArray[np.uint8]]
 
 
 class Run:
-    """The results of one run, read from its folder when they are asked for, and then kept.
-
-    Properties that are read are shared: copy a table before changing it.
-    """
+    """The results of one run, read from its folder when they are asked for, and kept: copy a table to change it."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -81,8 +78,7 @@ class Run:
     def curves(self) -> pd.DataFrame:
         """The learning curves of all users that have published, one row a user and epoch.
 
-        Columns are ``user`` (as the table's ``subject``), ``epoch``, ``step``, ``lr``, losses, and accuracies in [0, 1];
-        NaN where an epoch has no such value.
+        Columns are ``user`` (as the table's ``subject``), ``epoch``, ``step``, ``lr``, losses, accuracies in [0, 1].
         """
         published = {user_name(user): self.folder.user(user) for user in self.folder.published()}
         rows = [{"user": name, **row} for name, found in published.items() if found for row in found.curve]
@@ -164,11 +160,9 @@ class Run:
     def attack(self, user: int, itn: ItnConfig | str) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
         """Train an inverse network against what a user has published, as an evaluator of the run would.
 
-        Where the run was made, one of the run's own gives the same estimates again, bit for bit.
-
         Args:
             user: its number.
-            itn: how it is trained, or the name of one of the run's.
+            itn: the network, or the name of one of the run's, which gives the same estimates again, bit for bit.
 
         Returns:
             measures of every test image that the run attacks, ``psnr`` (dB) and ``ssim``, one row an image; and the

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from roles.common.naming import user_name
-from roles.evaluator.results import Row
+from roles.evaluator.results import Findings
 from roles.evaluator.studies import StudyConfig
 from sim.config.experiment import Experiment
 from sim.report.figures.studies import draw_study
@@ -14,16 +14,16 @@ _USER_COLUMNS = ("user", "attacker", "victim")
 """Columns that hold a user's number, which tables call by its name."""
 
 
-def _parts(study: StudyConfig, run: RunFolder, experiment: Experiment) -> dict[str, list[Row] | None]:
-    """Return what each part of a study has found, or None of one that is not finished."""
+def _found(study: StudyConfig, run: RunFolder, experiment: Experiment) -> dict[str, Findings]:
+    """Return the rows that each part of a study has found; none of a part that is not finished."""
     published = run.published()
     parts = study.parts(published, experiment.attack_seed)
-    return {part: run.findings(study.kind, part, published) for part in parts}
+    return {part: run.findings(study.kind, part, published) or [] for part in parts}
 
 
 def study_table(study: StudyConfig, run: RunFolder, experiment: Experiment) -> pd.DataFrame:
     """Return the rows of a study's finished parts, with the columns that the study describes."""
-    rows = [row for found in _parts(study, run, experiment).values() for row in found or ()]
+    rows = sum(_found(study, run, experiment).values(), Findings())
     table = pd.DataFrame(rows, columns=list(study.columns))
     named = {column: table[column].map(user_name) for column in _USER_COLUMNS if column in table}
     return table.assign(**named).convert_dtypes()
@@ -31,13 +31,12 @@ def study_table(study: StudyConfig, run: RunFolder, experiment: Experiment) -> p
 
 def conclusion_of(study: StudyConfig, run: RunFolder, experiment: Experiment) -> str:
     """Say what the finished parts of a study amount to, and how many failed."""
-    parts = _parts(study, run, experiment)
-    rows = [row for found in parts.values() for row in found or ()]
-    reasons = {part: reason for part in parts if (reason := run.failure(part_name(study.kind, part)))}
+    found = _found(study, run, experiment)
+    rows = sum(found.values(), Findings())
+    reasons = {part: reason for part in found if (reason := run.failure(part_name(study.kind, part)))}
     said = [study.conclusion(rows)] if rows else []
-    if reasons:
-        part, reason = next(iter(reasons.items()))
-        said.append(f"{len(reasons)} of {len(parts)} parts failed; the first: {part} ({reason}).")
+    for part, reason in list(reasons.items())[:1]:
+        said.append(f"{len(reasons)} of {len(found)} parts failed; the first: {part} ({reason}).")
     return " ".join(said) or "There was no user it could be done with."
 
 

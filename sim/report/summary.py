@@ -2,13 +2,13 @@
 
 from typing import Any, NamedTuple
 
-import jinja2
 import pandas as pd
 
 from sim.config.experiment import Experiment
 from sim.report.columns import attack_column, attack_title, attacks_in
+from sim.report.statistics import bootstrapped_median_interval
 from sim.report.table import controls_of, measured_users, moved_users, users_of, verdict_counts
-from sim.report.text import markdown, percent, psnr_and_ssim, with_bootstrap, with_range
+from sim.report.text import markdown, percent, psnr_and_ssim, templates, with_interval, with_range
 from sim.run.environment import hardware
 from sim.run.folder import RunFolder
 from sim.run.subject import Subject
@@ -21,13 +21,7 @@ _MOST_SHOWN = 20
 def summary_of(
     run: RunFolder, experiment: Experiment, table: pd.DataFrame, shown: list[int], of_studies: list[str]
 ) -> str:
-    """Return the run in words: what was run, the table in short, whether anything was hidden, and what studies say.
-
-    Args:
-        table: as of :func:`table_of`.
-        shown: users in the short table, as of :func:`shown_users`.
-        of_studies: lines of a Markdown list.
-    """
+    """Return the run in words: what was run, the rows of ``shown`` users, whether anything was hidden, its studies."""
     short = markdown(_short_table(table, experiment, shown))
     return said("summary", experiment, run.facts(), table, shown, short, of_studies) + "\n"
 
@@ -39,11 +33,10 @@ def findings(table: pd.DataFrame, experiment: Experiment) -> list[str]:
 
 def said(macro: str, *about: object) -> str:
     """Return what a macro of ``templates/words.md`` says."""
-    loader, strict = jinja2.PackageLoader("sim.report"), jinja2.StrictUndefined
-    environment = jinja2.Environment(loader=loader, undefined=strict, trim_blocks=True, lstrip_blocks=True)
-    asked = (attack_ssims, control_in_words, hardware, measured_users, moved_users, users_of, verdict_counts)
-    environment.globals |= {function.__name__: function for function in (*asked, with_bootstrap, with_range)}
-    environment.globals |= {"Subject": Subject, "most_shown": _MOST_SHOWN}
+    environment = templates("sim.report")
+    of_tables = (attack_ssims, control_of, measured_users, moved_users, users_of, verdict_counts)
+    asked = (*of_tables, Subject, bootstrapped_median_interval, hardware, with_interval, with_range)
+    environment.globals |= {it.__name__: it for it in asked} | {"most_shown": _MOST_SHOWN}
     return str(getattr(environment.get_template("words.md").module, macro)(*about)).strip()
 
 
@@ -94,14 +87,7 @@ def attack_ssims(rows: pd.DataFrame) -> pd.DataFrame:
 
 def control_in_words(table: pd.DataFrame) -> str:
     """Return a sentence on what the positive control showed, and on what that means for "hidden"."""
-    control = control_of(table)
-    if control is None:
-        return 'The positive control has no result: "hidden" means nothing here.'
-    return (
-        f"Positive control: the {control.itn} ITN brings blurred images from median SSIM {control.before:.3f} to "
-        f"{control.after:.3f}"
-        + (", so it can undo a blur." if control.works else ': too weak for "hidden" to mean anything.')
-    )
+    return said("on_control", control_of(table))
 
 
 def _short_table(table: pd.DataFrame, experiment: Experiment, shown: list[int]) -> pd.DataFrame:

@@ -46,7 +46,7 @@ def summary_table(table: pd.DataFrame, axes: Sequence[str]) -> str:
     the mean over seeds is shown with its 95% interval. n counts those with a result.
 
     Args:
-        table: as of :meth:`SweepFolder.table`, or several runs' tables under each other.
+        table: several runs' tables under each other.
         axes: its columns that say which run a row is of; those that end in ``seed`` are repetitions.
     """
     attacks, by = attacks_in(table), _but_seeds(axes)
@@ -55,7 +55,7 @@ def summary_table(table: pd.DataFrame, axes: Sequence[str]) -> str:
     who[controls_of(table).index] = CONTROL.name
     rows: list[dict[str, str]] = []
     for key, group in table.assign(who=who).groupby([*by, "who"], sort=False, dropna=False):
-        known = attacked(group)
+        known = attacked(group).dropna(axis="columns", how="all")
         row = dict(zip([*by, ""], map(str, key), strict=True))
         row["n"] = str(len(group)) if len(known) == len(group) else f"{len(known)} of {len(group)}"
         if known.empty:

@@ -19,9 +19,8 @@ HIDDEN = (2.0, _HIDDEN_SSIM)
 """How much accuracy, in points, a protection that holds may cost, and how much SSIM (beside ``HIDDEN_DB`` of PSNR) may
 be had of its images beyond a trivial guess."""
 GUESSES = ("class_mean", "mean_image")
-"""The trivial guesses. The class mean is the better one, unless classes are predicted wrongly: a protection that ruins
-accuracy would else make every attack that learns the mean image look like one that gains something. Who attacks without
-labels has no class mean."""
+"""The trivial guesses. The class mean, which takes labels, is the better one, unless classes are predicted wrongly: a
+protection that ruins accuracy would else make every attack that learns the mean image look like it gains something."""
 SEEN_SSIM = 0.5
 """From which on an image is like the plain one."""
 
@@ -57,12 +56,9 @@ def table_of(run: RunFolder, experiment: Experiment) -> pd.DataFrame:
     for user in range(experiment.user_count):
         subject, config, published = Subject.of(experiment, user), experiment.user_config(user), run.user(user)
         row: dict[str, object] = {"subject": user_name(user), "protection": config.protection.kind}
-        if experiment.users.settings:
-            row["setting"] = experiment.setting_name(user)
-        if config.trains_network:
-            row["width"] = config.width
-        if config.protection.kind == "network":
-            row |= {"alpha": config.alpha, "phi": config.features.layer}
+        row |= {"setting": experiment.setting_name(user)} if experiment.users.settings else {}
+        row |= {"width": config.width} if config.trains_network else {}
+        row |= {"alpha": config.alpha, "phi": config.features.layer} if row["protection"] == "network" else {}
         measures: dict[str, object] = {}
         if published is not None:
             row |= {name.replace("-", "_"): int(value) for name, value in published.facts.items()}
@@ -114,23 +110,17 @@ def moved_users(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def gap_of(rows: pd.DataFrame) -> "pd.Series[float]":
-    """Return, for each row of a table, what protection costs: accuracy minus that on plain images, in points.
-
-    Empty where the attacks were made without labels, so that there is no accuracy.
-    """
+    """Return, for each row of a table, accuracy minus that on plain images, in points; empty if nothing has any."""
     return 100 * (rows["accuracy"] - rows["plain_accuracy"]) if "accuracy" in rows else pd.Series(dtype=float)
 
 
 def best_of(rows: pd.DataFrame, measure: str) -> "pd.Series[float]":
-    """Return, for each row of a table, the median of the best that is to be had; ``measure`` is psnr or ssim.
-
-    That is an attack's estimate, or the protected image itself where it shows what it shows.
-    """
+    """Return, for each row of a table, the best median psnr or ssim (``measure``) of protected images and attacks."""
     return rows.reindex(columns=[f"{name}_{measure}" for name in ("protected", *attacks_in(rows))]).max(axis=1)
 
 
 def guess_of(rows: pd.DataFrame, measure: str) -> "pd.Series[float]":
-    """Return, for each row of a table, the better of the trivial guesses' medians; ``measure`` is psnr or ssim."""
+    """Return, for each row of a table, the better of the trivial guesses' medians of psnr or ssim (``measure``)."""
     return rows.reindex(columns=[f"{name}_{measure}" for name in GUESSES]).max(axis=1)
 
 

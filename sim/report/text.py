@@ -4,10 +4,22 @@ import math
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pandas as pd
 
 from roles.common.files import write_atomically
-from sim.report.statistics import Interval, bootstrapped_median_interval
+from sim.report.statistics import Interval
+
+
+def templates(package: str, *, html: bool = False) -> jinja2.Environment:
+    """Return what renders the templates of a package; whatever one asks for and is not given is an error."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader(package),
+        autoescape=html,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def write_table(folder: Path, table: pd.DataFrame, name: str = "table") -> None:
@@ -46,11 +58,6 @@ def with_interval(middle: float, interval: Interval, form: str = ".1f") -> str:
     """
     low, high = interval
     return format(middle, form) + ("" if math.isnan(low) else f" [{low:{form}} to {high:{form}}]")
-
-
-def with_bootstrap(values: "pd.Series[float]", form: str = ".1f") -> str:
-    """Return the median over users and, of several, its bootstrap interval."""
-    return with_interval(values.median(), bootstrapped_median_interval(values), form)
 
 
 def psnr_and_ssim(row: "pd.Series[Any]", name: str) -> str:

@@ -18,14 +18,14 @@ _WEBP_QUALITY = 80
 
 @dataclass(frozen=True)
 class Sprites:
-    """Pictures as data URIs: each is a grid of ``count`` columns, with a row for each name."""
+    """Pictures as data URIs: each is a grid of ``count`` columns with a row for each name, in the names' order.
+
+    ``plain`` is the one row of plain images, which all subjects have in common.
+    """
 
     plain: str
-    """The plain images, one row, which all subjects have in common."""
     by_subject: dict[str, str]
-    """Protected images and estimates, in the order of their names."""
     count: int
-    """Pictures a subject."""
     lossless: bool
 
 

@@ -24,11 +24,9 @@ _SETTINGS = ("protection", "alpha", "phi", "width", "plain_accuracy")
 
 
 def users_table(table: pd.DataFrame) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the table of a run's users for a page, and what all users have in common.
+    """Return the table of a run's users for a page, and by column, in words, the one value that all users have.
 
-    Returns:
-        ``{"columns": [...], "rows": [[...]]}``, where a column is a :class:`Column` as a dict; and by column, the one
-        value of all rows, in words.
+    The table is ``{"columns": [...], "rows": [[...]]}``, where a column is a :class:`Column` as a dict.
     """
     users, known = users_of(table), {column.key: column for column in columns_in(table)}
     # A user that failed has no accuracy, and one whose protection is a key has no alpha: that is a difference.
@@ -88,12 +86,9 @@ def comparison(runs: Mapping[str, Run]) -> dict[str, Any]:
 
 
 def numbers(table: pd.DataFrame) -> dict[str, float]:
-    """Return a run's table in a few numbers: medians over users who were attacked, and shares of all users.
+    """Return a run's table in a few numbers, by the columns ``of_runs`` of ``columns.yaml``.
 
-    Returns:
-        ``users`` (attacked ones), and if there are any ``accuracy`` in [0, 1] and ``gap`` in points (not of attacks
-        without labels), ``ssim`` of the best that is to be had, its ``gain`` over a trivial guess; for each verdict and
-        for ``failed``, a share in [0, 1].
+    Medians are over users who were attacked, if any were; shares of verdicts, in [0, 1], are of all users.
     """
     users, measured = users_of(table), measured_users(table)
     found: dict[str, float] = {"users": len(measured)}
@@ -124,8 +119,7 @@ def heat_map(study: pd.DataFrame) -> dict[str, Any] | None:
         study: columns ``attacker``, ``victim`` and ``gain_ssim``; of several rows of one pair, the median counts.
 
     Returns:
-        ``attackers`` (rows) and ``victims``, the first 150 of each by name, how many there are in ``all``, and
-        ``values``, a list a row, with None where a pair has no value.
+        the first 150 ``attackers`` (rows) and ``victims``, how many there are in ``all``, and ``values``, a list a row.
     """
     if not {"attacker", "victim", "gain_ssim"} <= set(study.columns) or study["gain_ssim"].isna().all():
         return None

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TextIO
 
-import jinja2
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -26,6 +25,7 @@ from sim.report.page import tables
 from sim.report.page.strips import data_uri, fit
 from sim.report.results import Pictures, Run, Sweep, load, pictures_of
 from sim.report.table import HIDDEN, measured_users, verdict_counts
+from sim.report.text import templates
 from sim.run.subject import CONTROL, Subject
 
 _BUDGET = 9_000_000
@@ -59,15 +59,15 @@ def write_page(paths: Sequence[Path], out: Path | None = None) -> Path:
         "comparison": tables.comparison(runs) if len(runs) > 1 else None,
         "colours": [to_hex(mpl.colormaps["cividis"](share)) for share in np.linspace(0, 1, _COLOURS)],
     }
-    loader, layout = jinja2.PackageLoader("sim.report.page"), {"trim_blocks": True, "lstrip_blocks": True}
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, **layout)
+    environment = templates("sim.report.page", html=True)
     # Users stay in their order, and a number that JSON lacks is an error here and not in the browser.
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False, "separators": (",", ":")}
-    environment.filters |= {"thousands": "{:,.0f}".format, "shell": shlex.join, "png": _png}
-    environment.globals |= {"summary": summary, "tables": tables, "verdict_counts": verdict_counts}
-    template = environment.get_template("report.html.j2")
+    environment.filters |= {"thousands": "{:,.0f}".format, "shell": shlex.join}
+    asked = {"data_uri": data_uri, "summary": summary, "tables": tables, "verdict_counts": verdict_counts}
+    environment.globals |= asked | {"most_in_load": _MOST_IN_LOAD}
     chart = _comparison_chart(runs) if len(runs) > 1 else None
-    write_atomically(file, template.render(sections=sections, chart=chart, most_in_load=_MOST_IN_LOAD, data=data))
+    page = environment.get_template("report.html.j2").render(sections=sections, chart=chart, data=data)
+    write_atomically(file, page)
     return file
 
 
@@ -166,8 +166,3 @@ def _svg(draw: Callable[Concatenate[TextIO, P], None], *args: P.args, **kwargs: 
     text = io.StringIO()
     draw(text, *args, **kwargs)
     return data_uri("image/svg+xml", text.getvalue().encode())
-
-
-def _png(path: Path) -> str:
-    """Return a picture as a data URI; nothing if there is no such file."""
-    return data_uri("image/png", path.read_bytes()) if path.is_file() else ""

@@ -32,7 +32,7 @@ from roles.common.images import to_bitmap, to_unit
 from roles.common.labels import load_labels
 from roles.common.protection import Protect
 from roles.common.weights import State
-from roles.evaluator import attacker
+from roles.evaluator import study as module
 from roles.evaluator.attacker import Attacker
 from roles.evaluator.baselines import mean_image
 from roles.evaluator.itn import Pairs, train_itn
@@ -129,7 +129,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Training]:
         done.append(Training(pairs.plain, pairs.validation_plain))
         return train_itn(config, pairs, *arguments, **options)
 
-    monkeypatch.setattr(attacker, "train_itn", noted)
+    monkeypatch.setattr(module, "train_itn", noted)
     return done
 
 

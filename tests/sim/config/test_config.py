@@ -243,6 +243,7 @@ BAD = {
     "user.training.epochs=": "user.training.epochs: got None: must be a valid number",
     "attack.itns.0.training={}": "attack.itns.0.training.epochs: missing",
     "attack.itns.1.name=paper": "attack: itns need names of their own, .* they are ['paper', 'paper']",
+    "attack.itns.1.name=key_attack": "attack: itns need names of their own, none of 'fr_attack', 'key_attack': they are",
     "attack.itns.0.name=a/b": "attack.itns.0.name: got 'a/b': String should match pattern",
     "users.count=0": "users.count: got 0: must be greater than or equal to 1, or 'auto'",
     "users.count=many": "users.count: got 'many': must be a valid integer, unable to parse .*, or 'auto'",
@@ -295,6 +296,13 @@ def test_a_bad_value_gives_one_line_with_file_key_value_and_what_would_be_right(
     text = refusal(config, override)
     assert re.match(re.escape(f"{config}: {expected}").replace(r"\.\*", ".*"), text), text
     assert not re.search("constrained|function-|literal\\[|tagged-union|Input tag", text)
+
+
+def test_utility_is_not_asked_of_evaluators_without_labels(config: Path) -> None:
+    wanted = ("studies=[{kind: utility}]", "other_classifiers=[{seed: 1}]")
+    assert load_experiment(config, wanted).attack.labels
+    reason = "studies asks for utility, which needs labels, and attack.labels is false"
+    assert refusal(config, *wanted, "attack.labels=false") == f"{config}: {reason}"
 
 
 def test_the_same_goes_for_a_value_in_the_file(tmp_path: Path) -> None:
