@@ -1,7 +1,6 @@
 """The ClientApp: the same for every node; a message's type says what is asked, the node's role says who answers."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +10,13 @@ from flwr.clientapp import ClientApp
 from roles.common.naming import user_name
 from sim.exchange.job import Job, decode_job
 from sim.exchange.messages import ARRAYS, LOAD, PROVIDER_TYPES, PUBLISHED, MessageError, decode_tensors, merge, split
-from sim.exchange.payloads import encode_load
-from sim.exchange.sessions import Sessions, SessionStore, run_direct
+from sim.exchange.payloads import encode_curve
+from sim.exchange.sessions import Session, Sessions, SessionStore, run_direct
 from sim.exchange.suspension import decode_resume
 from sim.nodes.evaluator.sessions import AttackSession, StudySession
 from sim.nodes.provider.classifier import trained_classifier
 from sim.nodes.provider.serving import answer_one, assign_images, provider_of
-from sim.nodes.role import Role, RoleName, role_of
+from sim.nodes.role import Role, role_of
 from sim.nodes.user.sessions import TestSession, TrainSession, ValidateSession, publication
 from sim.run.machine import node_folder, settle
 from sim.run.published import answer_published
@@ -28,25 +27,15 @@ if TYPE_CHECKING:
 app = ClientApp()
 settle()
 
-SESSIONS: Sessions = {
-    kind.kind: kind for kind in (TrainSession, ValidateSession, TestSession, AttackSession, StudySession)
-}
+_KINDS: tuple[type[Session], ...] = (TrainSession, ValidateSession, TestSession, AttackSession, StudySession)
+SESSIONS: Sessions = {session.kind: session for session in _KINDS}
 """The work that may have to wait for the provider, by its kind."""
-STARTED_BY: dict[str, tuple[str, RoleName]] = {
-    "train": (TrainSession.kind, "user"),
-    "evaluate": (ValidateSession.kind, "user"),
-    "evaluate.test": (TestSession.kind, "user"),
-    "evaluate.itn": (AttackSession.kind, "evaluator"),
-    "evaluate.study": (StudySession.kind, "evaluator"),
-}
-"""The messages that start it, by their type: what they start, and whose work it is."""
-_ROLES = dict(STARTED_BY.values())
-_LONG: Sessions = {kind.kind: kind for kind in (TrainSession, ValidateSession)}
-"""Those that ask at every step: in a simulation they wait in Ray actors, see sim/exchange/session_actors.py."""
+STARTED_BY: Sessions = {session.started_by: session for session in _KINDS}
+"""The same, by the type of the message that asks for it."""
 _store = SessionStore(SESSIONS, on_disk=True)
 
 
-def _job_for(message: Message, context: Context, role: RoleName) -> tuple[Job, Role]:
+def _job_for(message: Message, context: Context, role: str) -> tuple[Job, Role]:
     """Return the job of a message and the node's role.
 
     Raises:
@@ -87,14 +76,14 @@ def train_psi(message: Message, context: Context) -> Message:
     """Train psi, or find it trained; in a simulation, start the actors that users' training needs."""
     job, _ = _job_for(message, context, "provider")
     assign_images(job)  # a partition that cannot be made is better known before psi is trained
-    relayed, wait = job.experiment.runtime.exchange == "relay", list[Callable[[], None]]()
+    relayed, wait = job.experiment.runtime.exchange == "relay", None
     if relayed and _simulated():
         from sim.exchange.session_actors import open_session_actors
 
-        wait.append(open_session_actors(job, _LONG))
+        wait = open_session_actors(job, {kind: session for kind, session in SESSIONS.items() if session.is_long})
     record = trained_classifier(job)
-    for until_ready in wait:
-        until_ready()
+    if wait is not None:
+        wait()
     if not relayed:
         from sim.nodes.provider.actor import open_provider
 
@@ -115,7 +104,7 @@ def psi_digest(message: Message, context: Context) -> Message:
         digest, load = provider_account(job.run)
     else:
         digest, load = provider_of(job).digest(), []
-    content = RecordDict({"psi": ConfigRecord({"digest": digest}), LOAD: encode_load(load)})
+    content = RecordDict({"psi": ConfigRecord({"digest": digest}), LOAD: encode_curve(load)})
     return Message(content, reply_to=message)
 
 
@@ -136,14 +125,14 @@ for _type in PROVIDER_TYPES:
 
 def _start(message: Message, context: Context) -> Message:
     """Start a session; with direct exchange, run it to its end."""
-    kind, whose = STARTED_BY[message.metadata.message_type]
-    job, own = _job_for(message, context, whose)
+    kind = STARTED_BY[message.metadata.message_type]
+    job, own = _job_for(message, context, kind.role)
     if job.experiment.runtime.exchange == "relay":
-        reply = _store_of(kind, job, own).start(kind, job, own.index, _folder(job, own), message.content)
+        reply = _store_of(kind, job, own).start(kind.kind, job, own.index, _folder(job, own), message.content)
         return Message(reply, reply_to=message)
     from sim.exchange.direct import provider_call
 
-    ask_provider, session = provider_call(job.run), SESSIONS[kind](job, own.index)
+    ask_provider, session = provider_call(job.run), kind(job, own.index)
 
     def call(message_type: str, content: RecordDict) -> RecordDict:
         # In a simulation, the only place with direct calls, the ServerApp's run folder is everybody's.
@@ -157,16 +146,16 @@ def _start(message: Message, context: Context) -> Message:
 def _resume(message: Message, context: Context) -> Message:
     """Take up the session that an answer is for."""
     ticket, answer = decode_resume(message.content)
-    kind = ticket.session.partition("-")[0]
-    if kind not in SESSIONS:
+    kind = SESSIONS.get(ticket.session.partition("-")[0])
+    if kind is None:
         raise MessageError(f"session {ticket.session!r}: its kind must be one of {', '.join(SESSIONS)}")
-    job, own = _job_for(message, context, _ROLES[kind])
+    job, own = _job_for(message, context, kind.role)
     reply = _store_of(kind, job, own).resume(ticket, job, own.index, _folder(job, own), answer)
     return Message(reply, reply_to=message)
 
 
-def _store_of(kind: str, job: Job, own: Role) -> "SessionStore | RemoteStore":
-    if kind not in _LONG or not _simulated():
+def _store_of(kind: type[Session], job: Job, own: Role) -> "SessionStore | RemoteStore":
+    if not (kind.is_long and _simulated()):
         return _store
     from sim.exchange.session_actors import RemoteStore
 
@@ -174,14 +163,8 @@ def _store_of(kind: str, job: Job, own: Role) -> "SessionStore | RemoteStore":
 
 
 def _folder(job: Job, own: Role) -> Path:
-    name = (
-        user_name(own.index)
-        if own.name == "user"
-        else "provider"
-        if own.name == "provider"
-        else f"evaluator-{own.index}"
-    )
-    return node_folder(job.run, name)
+    names = {"provider": "provider", "user": user_name(own.index), "evaluator": f"evaluator-{own.index}"}
+    return node_folder(job.run, names[own.name])
 
 
 for _type in (*STARTED_BY, "train.resume", "evaluate.resume"):

@@ -3,7 +3,7 @@
 import pandas as pd
 from paper_rows import BUDGETS, CONTROL_METHOD
 
-from sim.report.columns import attack_title, attacks_in
+from sim.report.columns import attacks_in, title_of
 from sim.report.summary import control_in_words, control_of
 from sim.report.table import GUESSES, HIDDEN, HIDDEN_DB, SEEN_SSIM, best_of, guess_of
 from sim.report.text import markdown, psnr_and_ssim, with_range
@@ -78,7 +78,7 @@ def attacks(rows: pd.DataFrame) -> str:
     """Return what each protection hides and each attack gets back, of one classifier and budget."""
     own = rows.dropna(axis="columns", how="all")
     names, lines = attacks_in(own), list[list[str]]()
-    header = ["method", "accuracy", "protected", "class mean", "mean image", *map(attack_title, names), "verdict"]
+    header = ["method", "accuracy", "protected", "class mean", "mean image", *map(title_of, names), "verdict"]
     for method, group in own.groupby("method", sort=False):
         medians = group.median(numeric_only=True)
         cells = [str(method), f"{100 * medians['accuracy']:.1f}"]

@@ -134,12 +134,12 @@ class StudyContext:
         Images are uint8 ``(N, 3, H, W)``; ``labels``, int64 ``(N,)``, are what is predicted for the protected ones.
         """
         guesses = self.attacker.guesses(labels)
-        shown = {"": estimates, "protected": protected}
-        shown |= {name: guesses[name] for name in ("class_mean", "mean_image") if name in guesses}
+        shown = {"": estimates, "protected_": protected}
+        shown |= {f"{name}_": guesses[name] for name in ("class_mean", "mean_image") if name in guesses}
         row: Row = {}
-        for name, images in shown.items():
-            for measure, of in (("psnr", psnr), ("ssim", ssim)):
-                row[f"{name}_{measure}".lstrip("_")] = float(of(images, plain).median())
+        for prefix, images in shown.items():
+            row[f"{prefix}psnr"] = float(psnr(images, plain).median())
+            row[f"{prefix}ssim"] = float(ssim(images, plain).median())
         for measure in ("psnr", "ssim"):
             # Where classes are predicted wrongly, an attack that learns the mean image gains on the class mean alone.
             row[f"gain_{measure}"] = float(row[measure]) - max(float(row[f"{name}_{measure}"]) for name in guesses)

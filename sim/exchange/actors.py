@@ -28,11 +28,7 @@ def open_actor(run: Path, role: str, kind: type, runtime: RuntimeConfig, *argume
     has one, and waits.
 
     Args:
-        run: the run's folder.
-        role: the actor's name within the run.
         kind: a class with a method ``ready``.
-        runtime: how many workers there are, and whether they share a GPU.
-        arguments: of ``kind``.
 
     Returns:
         A function that waits until the actor is there: its imports take seconds, in which others can work.

@@ -13,14 +13,14 @@ from sim.exchange.suspension import Suspension
 
 
 @dataclass
-class Asked:
+class PendingRequest:
     """What a node asks in the course of a conversation."""
 
     conversation: Conversation
     suspension: Suspension
 
 
-Answered = Iterator[tuple[Asked, RecordDict]]
+Answered = Iterator[tuple[PendingRequest, RecordDict]]
 """Requests, each with the encoded answer."""
 
 
@@ -28,29 +28,23 @@ class Batcher:
     """One message at a time to the provider: what comes in while it is under way travels together in the next.
 
     Args:
-        client: sends the messages.
-        provider: node id.
         job: goes with every message.
         load: told of every request that is sent.
     """
 
     def __init__(self, client: Client, provider: int, job: ConfigRecord, load: ProviderLoad) -> None:
         self._client, self._provider, self._job, self._load = client, provider, job, load
-        self._waiting: list[Asked] = []
-        self._batch: list[Asked] = []
+        self._waiting: list[PendingRequest] = []
+        self._batch: list[PendingRequest] = []
         self.in_flight: str | None = None
         """Id of the message that is under way."""
 
-    def add(self, asked: Asked) -> None:
+    def add(self, asked: PendingRequest) -> None:
         """Take a request for the next message."""
         self._waiting.append(asked)
 
     def send(self) -> Answered:
-        """Send the requests of one type that wait, if no others are under way.
-
-        Yields:
-            those that could not be sent, with a refusal.
-        """
+        """Send the waiting requests of one type, if none are under way; yield those that cannot be sent, refused."""
         if self.in_flight is not None or not self._waiting:
             return
         kind = self._waiting[0].suspension.message_type

@@ -13,7 +13,6 @@ _POLL_SHARE = 0.1
 _RECENT = 64
 _TTL_S = 30 * 24 * 3600
 """Flower drops a message after 12 hours, and one message may be a user's whole training."""
-_NOT_SENT = "Flower did not take the message: the node is gone, or the message too large"
 _DEAD_WORKER = (
     "ActorDiedError",
     "RayActorError",
@@ -29,9 +28,6 @@ class WorkerDied(RuntimeError):
 
 class NotSent(RuntimeError):
     """Flower did not take a message."""
-
-    def __init__(self) -> None:
-        super().__init__(_NOT_SENT)
 
 
 class Client:
@@ -51,7 +47,7 @@ class Client:
         identifiers: list[str | None] = list(self._grid.push_messages([message]))
         identifier = identifiers[0] if identifiers else None
         if identifier is None:
-            raise NotSent
+            raise NotSent("Flower did not take the message: the node is gone, or the message too large")
         return identifier
 
     def pull(self, identifiers: Iterable[str]) -> list[Message]:

@@ -163,13 +163,13 @@ def decode_answer(content: RecordDict) -> Answer:
         MessageError: not an answer, or a field missing or of the wrong form.
     """
     config = content.config_records.get(ANSWER, ConfigRecord())
-    name = config.get("kind")
+    name = str(config.get("kind"))
     if name == "refusal":
         raise ExchangeError(f"the provider refused: {config.get('reason')!s}")
     if name not in _ANSWERS:
-        raise MessageError(f"unknown kind of answer {name!r}")
-    kind, schema = _ANSWERS[str(name)]
-    return kind(**_decode_fields(content, str(name), schema))
+        raise MessageError(f"unknown kind of answer {config.get('kind')!r}")
+    kind, schema = _ANSWERS[name]
+    return kind(**_decode_fields(content, name, schema))
 
 
 def _encode_fields(message: Request | Answer, kind: str, schema: _Schema) -> RecordDict:
@@ -185,8 +185,9 @@ def _decode_fields(content: RecordDict, kind: str, schema: _Schema) -> dict[str,
 
 
 def _decode_field(content: RecordDict, kind: str, name: str, form: _Shape | type) -> Any:
-    records = {True: content.array_records.get(ARRAYS), False: content.config_records.get(ANSWER)}
-    holder: Any = content.array_records if form is dict else records[isinstance(form, _Shape)]
+    holder: Any = content.config_records.get(ANSWER)
+    if form is dict or isinstance(form, _Shape):
+        holder = content.array_records if form is dict else content.array_records.get(ARRAYS)
     if holder is None or name not in holder:
         raise MessageError(f"{kind}: field {name!r} is missing")
     found = holder[name]

@@ -5,7 +5,7 @@ The messages themselves are listed in ``messages.py``.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -19,7 +19,7 @@ from sim.exchange.messages import ARRAYS, METRICS, MessageError, decode_tensors,
 FINDINGS = "findings"
 
 
-def encode_curve(curve: list[dict[str, float]]) -> MetricRecord:
+def encode_curve(curve: Sequence[Mapping[str, float]]) -> MetricRecord:
     """Encode a learning curve column by column; a value that a row lacks becomes NaN."""
     keys = list(dict.fromkeys(key for row in curve for key in row))
     return MetricRecord({key: [float(row.get(key, math.nan)) for row in curve] for key in keys})
@@ -40,13 +40,8 @@ def decode_curve(record: MetricRecord) -> list[dict[str, float]]:
     ]
 
 
-def encode_load(rows: list[dict[str, int]]) -> MetricRecord:
-    """Encode the rows of :class:`sim.exchange.load.ProviderLoad`, column by column."""
-    return MetricRecord({key: [row[key] for row in rows] for key in (rows[0] if rows else ())})
-
-
 def decode_load(record: MetricRecord) -> list[dict[str, int]]:
-    """Undo :func:`encode_load`.
+    """Return the rows of :class:`sim.exchange.load.ProviderLoad`, which were encoded as a curve is.
 
     Raises:
         MessageError: the columns are no lists of one length.

@@ -12,7 +12,7 @@ from typing import Any
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from sim.exchange.batcher import Asked, Batcher
+from sim.exchange.batcher import Batcher, PendingRequest
 from sim.exchange.client import Client, NotSent, check_alive, failed
 from sim.exchange.load import ProviderLoad
 from sim.exchange.messages import JOB, MessageError
@@ -28,8 +28,6 @@ class Relay:
     """Conversations with nodes; whatever a node asks on the way is answered by the provider.
 
     Args:
-        grid: reaches the nodes.
-        provider: node id.
         job: goes with every message to the provider.
         under_way: how many messages to keep under way in a simulation, beside those that wait for Flower to carry them:
             every 0.1 s it compares each of them with each node, so no more are sent than keep the workers busy. None:
@@ -81,7 +79,6 @@ class Relay:
         """Send, answer and receive until ``done()``, or until nothing is left to wait for.
 
         Args:
-            done: whether to return.
             timeout: seconds after which to return in any case; None waits.
 
         Raises:
@@ -104,11 +101,7 @@ class Relay:
                 self._client.pause()
 
     def ask(self, message: Message) -> Message:
-        """Send one message and return its final reply.
-
-        Raises:
-            WorkerDied: a worker process of the simulation is gone.
-        """
+        """Send one message and return its final reply; see :meth:`exchange`."""
         (reply,) = self.exchange([message])
         return reply
 
@@ -123,7 +116,6 @@ class Relay:
         The order does not depend on who was first: an average over the replies is the same in every run.
 
         Args:
-            messages: to nodes of any role.
             timeout: seconds after which to return with what has come; None waits. Whoever has not replied by then is
                 not waited for any longer.
             finished: called with every final reply, as it comes.
@@ -178,11 +170,11 @@ class Relay:
         if suspension is None:
             self._end(conversation, reply)
         elif own := self._own.get(suspension.message_type):
-            self._resume(Asked(conversation, suspension), own(suspension.request))
+            self._resume(PendingRequest(conversation, suspension), own(suspension.request))
         else:
-            self._batcher.add(Asked(conversation, suspension))
+            self._batcher.add(PendingRequest(conversation, suspension))
 
-    def _resume(self, asked: Asked, answer: RecordDict) -> None:
+    def _resume(self, asked: PendingRequest, answer: RecordDict) -> None:
         original = asked.conversation.sent
         action = original.metadata.message_type.partition(".")[0]
         content = resume_content(original.content.config_records[JOB], asked.suspension.ticket, answer)
@@ -202,8 +194,6 @@ class RelayGrid(Grid):
     """The Grid that a strategy is given: users are its nodes, and whatever they ask the provider is answered inside.
 
     Args:
-        grid: what it stands before.
-        relay: carries the messages.
         users: node ids, in the order of the users.
         finished: called with the final reply of every user, as it comes.
     """

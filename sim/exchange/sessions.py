@@ -27,15 +27,18 @@ Call = Callable[[str, RecordDict], RecordDict]
 class Session(ABC):
     """One piece of a party's work that may have to wait for the provider.
 
-    It is made in one of two ways: :meth:`begin` takes up a message that asks for it, :meth:`restore` its own state.
-
-    Args:
-        job: what is to be done.
-        index: number of the node among those of its role.
+    Made for a job and the number of its node among those of its role, it takes up the message that asks for it
+    (:meth:`begin`) or its own state (:meth:`restore`).
     """
 
     kind: ClassVar[str]
     """What its name begins with; by it, a registry knows the class."""
+    started_by: ClassVar[str]
+    """Type of the message that asks for it."""
+    role: ClassVar[str]
+    """Of the node whose work it is."""
+    is_long: ClassVar[bool] = False
+    """Whether it asks at every step of a training: in a simulation it waits in a Ray actor (session_actors.py)."""
 
     def __init__(self, job: Job, index: int) -> None:
         self._job, self._index = job, index
@@ -47,11 +50,7 @@ class Session(ABC):
 
     @abstractmethod
     def begin(self, content: RecordDict) -> None:
-        """Take up the message that asks for it.
-
-        Raises:
-            MessageError: the message lacks something.
-        """
+        """Take up the message that asks for it; one that lacks something is a :class:`MessageError`."""
 
     @abstractmethod
     def work(self) -> Work[RecordDict]:
@@ -123,9 +122,6 @@ class SessionStore:
         """Run a new session up to its first request or its end, and return its reply.
 
         Args:
-            kind: of the session.
-            job: what is to be done.
-            index: number of the node among those of its role.
             folder: the node's own, which no other node writes to.
             content: of the message that asks for it.
         """
@@ -144,15 +140,14 @@ class SessionStore:
             ExchangeError: the provider refused the request.
         """
         path = _file(folder, ticket.session)
-        waiting = self._waiting.pop(path, None)
-        if self._on_disk and (waiting is None or waiting.number != ticket.number or waiting.written != _written(path)):
+        waiting = self._waiting.get(path)
+        if self._on_disk and (waiting is None or waiting.written != _written(path)):
             # Tickets count from 1 at every start: others may have taken the session further than this process has it.
             waiting = self._read(ticket, job, index, path)
         if waiting is None or waiting.number != ticket.number:
             known = "no answer" if waiting is None else f"answer {waiting.number}"
-            if waiting is not None:
-                self._waiting[path] = waiting
             raise MessageError(f"session {ticket.session} waits for {known}, this is answer {ticket.number}")
+        self._waiting.pop(path, None)
         session, work = waiting.session, waiting.work
         session.account(waiting.request, waiting.sent_bytes, content_bytes(answer))
         decoded = decode_answer(answer)

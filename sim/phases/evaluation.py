@@ -31,7 +31,8 @@ class Evaluation:
     """
 
     def __init__(self, roster: Roster, published: Callable[[int], None]) -> None:
-        self._roster, self._run, self._published = roster, roster.run, published
+        self._roster, self._run, self._tell_published = roster, roster.run, published
+        self._published = set(self._run.published())
         # A provider that evaluates as well has its users' questions to answer first.
         self._training, self._while_training = True, roster.evaluators != [roster.provider]
         self._waiting: list[tuple[Subject, int]] = []
@@ -47,7 +48,7 @@ class Evaluation:
             user: who has trained.
             average: what a strategy that averages has made of the users' thetas.
         """
-        if user in self._run.published():
+        if user in self._published:
             self._test(user)
             return
 
@@ -56,7 +57,8 @@ class Evaluation:
             facts = {name: float(cast(float, value)) for name, value in content.metric_records[METRICS].items()}
             curve = decode_curve(content.metric_records["curve"])
             self._run.keep_user(user, theta, Publication(facts, curve))
-            self._published(user)
+            self._published.add(user)
+            self._tell_published(user)
             self._test(user)
 
         self._ask_user(user, "query.publish", lambda: average, keep)
@@ -73,7 +75,7 @@ class Evaluation:
             for subject, user in self._waiting:
                 self._attack(subject, user)
             self._roster.relay.run()
-        return bool(self._run.published())
+        return bool(self._published)
 
     def _show(self) -> None:
         if not self._training:

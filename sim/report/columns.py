@@ -43,7 +43,7 @@ def recorded(section: str) -> list[Column]:
 
 
 def _of_attack(attack: str) -> list[Column]:
-    title, kind_of_attack = attack_title(attack), attack if attack in CIPHER_TITLES else "itn"
+    title, kind_of_attack = title_of(attack), attack if attack in CIPHER_TITLES else "itn"
     estimates = _RECORDS["estimates"].get(kind_of_attack, f"what {title} makes of protected images")
     return [
         Column(f"{attack}_{measure}", title, label, kind, meaning.format(estimates))
@@ -84,13 +84,14 @@ def attack_column(name: str) -> str:
     return name if name in CIPHER_TITLES else f"itn_{name}"
 
 
-def attack_title(attack: str) -> str:
-    """Return what heads of tables call an attack, by how its columns begin.
+def title_of(measured: str) -> str:
+    """Return what heads of tables call protected images, a trivial guess or an attack, by how their columns begin.
 
-    >>> attack_title("itn_strong"), attack_title("fr_attack")
-    ('ITN strong', 'FR-Attack')
+    >>> title_of("itn_strong"), title_of("fr_attack"), title_of("class_mean")
+    ('ITN strong', 'FR-Attack', 'class mean')
     """
-    return CIPHER_TITLES.get(attack, f"ITN {attack.removeprefix('itn_')}")
+    of_others = {column.key.removesuffix("_psnr"): column.group for column in recorded("before_attacks")}
+    return (of_others | CIPHER_TITLES).get(measured) or f"ITN {measured.removeprefix('itn_')}"
 
 
 def unknown_column(key: str, values: "pd.Series[Any]", meaning: str = "") -> Column:

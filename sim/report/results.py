@@ -86,10 +86,7 @@ class Run:
 
     @cached_property
     def rounds(self) -> pd.DataFrame:
-        """How the average of each round, from 1, does on validation images; empty if nothing is averaged.
-
-        Loss (L_class) and accuracy (in [0, 1]) are means over the users where these have statistics of their own.
-        """
+        """Loss (L_class) and accuracy (in [0, 1]) of the average of each round on validation images; may be empty."""
         return pd.DataFrame(self.folder.rounds(), columns=["round", "validation_loss", "validation_accuracy"])
 
     @cached_property
@@ -132,7 +129,7 @@ class Run:
         return pd.DataFrame(known).rename_axis("image")
 
     def pictures(self, subject: str | int) -> Pictures:
-        """Return the first test images, as many as the run has kept, under one protection and as attacks estimate them.
+        """Return the test images that the run has kept, plain, under one protection and as attacks estimate them.
 
         Args:
             subject: as of :meth:`measures`.
@@ -162,7 +159,8 @@ class Run:
 
         Args:
             user: its number.
-            itn: the network, or the name of one of the run's, which gives the same estimates again, bit for bit.
+            itn: the network, or the name of one of the run's: on the machine of the run, its estimates are the same
+                again, bit for bit.
 
         Returns:
             measures of every test image that the run attacks, ``psnr`` (dB) and ``ssim``, one row an image; and the

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from sim.config.experiment import Experiment
-from sim.report.columns import attack_column, attack_title, attacks_in
+from sim.report.columns import attack_column, attacks_in, title_of
 from sim.report.statistics import bootstrapped_median_interval
 from sim.report.table import controls_of, measured_users, moved_users, users_of, verdict_counts
 from sim.report.text import markdown, percent, psnr_and_ssim, templates, with_interval, with_range
@@ -100,10 +100,10 @@ def _short_table(table: pd.DataFrame, experiment: Experiment, shown: list[int]) 
         if pd.isna(row.get("protected_psnr")):
             return cells | {"verdict": "failed"}
         cells |= {"images": "-" if pd.isna(row.get("images")) else str(row["images"]), "acc.": percent(row, "accuracy")}
-        cells |= {name.replace("_", " "): psnr_and_ssim(row, name) for name in ("protected", "class_mean")}
-        cells |= {attack_title(itn): f"{psnr_and_ssim(row, itn)}/{percent(row, f'{itn}_accuracy')}" for itn in itns}
+        cells |= {title_of(name): psnr_and_ssim(row, name) for name in ("protected", "class_mean")}
+        cells |= {title_of(itn): f"{psnr_and_ssim(row, itn)}/{percent(row, f'{itn}_accuracy')}" for itn in itns}
         return cells | {"verdict": str(row["verdict"])}
 
     rows = table.loc[[*shown, *controls_of(table).index]]
-    columns = ["", *setting, "images", "acc.", "protected", "class mean", *map(attack_title, itns), "verdict"]
+    columns = ["", *setting, "images", "acc.", *map(title_of, ["protected", "class_mean", *itns]), "verdict"]
     return pd.DataFrame([cells_of(row) for _, row in rows.iterrows()], columns=columns)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from roles.common.files import write_atomically
-from sim.report.columns import attack_title, attacks_in, columns_in_words
+from sim.report.columns import attacks_in, columns_in_words, title_of
 from sim.report.figures.run import draw_table
 from sim.report.statistics import mean_interval
 from sim.report.table import attacked, controls_of, gap_of
@@ -49,7 +49,7 @@ def summary_table(table: pd.DataFrame, axes: Sequence[str]) -> str:
         table: several runs' tables under each other.
         axes: its columns that say which run a row is of; those that end in ``seed`` are repetitions.
     """
-    attacks, by = attacks_in(table), _but_seeds(axes)
+    shown, by = ["protected", "class_mean", *attacks_in(table)], _but_seeds(axes)
     seeds = [axis for axis in axes if axis not in by]
     who = pd.Series(table.get("setting", "users"), index=table.index, dtype=object)
     who[controls_of(table).index] = CONTROL.name
@@ -67,12 +67,10 @@ def summary_table(table: pd.DataFrame, axes: Sequence[str]) -> str:
                 "acc.": _spread(100 * known["accuracy"], known, seeds),
                 "to plain": _spread(gap_of(known), known, seeds),
             }
-        row |= {name.replace("_", " "): psnr_and_ssim(medians, name) for name in ("protected", "class_mean")}
-        row |= {attack_title(attack): psnr_and_ssim(medians, attack) for attack in attacks}
+        row |= {title_of(name): psnr_and_ssim(medians, name) for name in shown}
         row["verdict"] = ", ".join(f"{count} {verdict}" for verdict, count in known["verdict"].value_counts().items())
         rows.append(row)
-    columns = [*by, "", "n", "acc.", "to plain", "protected", "class mean", *map(attack_title, attacks), "verdict"]
-    return markdown(pd.DataFrame(rows, columns=columns))
+    return markdown(pd.DataFrame(rows, columns=[*by, "", "n", "acc.", "to plain", *map(title_of, shown), "verdict"]))
 
 
 def _spread(values: "pd.Series[float]", rows: pd.DataFrame, seeds: Sequence[str]) -> str:

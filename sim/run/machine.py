@@ -32,5 +32,5 @@ def settle() -> None:
 
 
 def node_folder(run: Path, name: str) -> Path:
-    """Return a node's own folder in a run, the only one that it writes to; ``name`` is such as ``user-0000``."""
+    """Return where a node keeps its state: no other node opens a file in it. ``name`` is such as ``user-0000``."""
     return run / "state" / name

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 from flwr.app import RecordDict
-from roles.evaluator.attacker import Attacker
 from torch import Tensor, nn
 
 from roles.common.exchange import Work
@@ -13,6 +12,7 @@ from roles.common.labels import load_labels
 from roles.common.protection import Protect, network_of, protection_of
 from roles.common.weights import State, groups_of, prefixed
 from roles.evaluator.attack import evaluate_protection
+from roles.evaluator.attacker import Attacker
 from roles.evaluator.controls import blur
 from roles.evaluator.study import StudyContext
 from sim.config.experiment import Experiment
@@ -48,7 +48,7 @@ def _network_of(experiment: Experiment, user: int, theta: State) -> nn.Module | 
 class AttackSession(Session):
     """The ITN attacks on one protection (message ``evaluate.itn``; Section III-D)."""
 
-    kind = "attack"
+    kind, started_by, role = "attack", "evaluate.itn", "evaluator"
 
     @property
     def name(self) -> str:
@@ -91,7 +91,7 @@ class AttackSession(Session):
 class StudySession(Session):
     """One part of a study (message ``evaluate.study``)."""
 
-    kind = "study"
+    kind, started_by, role = "study", "evaluate.study", "evaluator"
 
     @property
     def name(self) -> str:

@@ -43,7 +43,8 @@ class TrainSession(Session):
     own.
     """
 
-    kind = "train"
+    kind, started_by, role = "train", "train", "user"
+    is_long = True
 
     def begin(self, content: RecordDict) -> None:
         """See :class:`Session`."""
@@ -119,7 +120,8 @@ def _adopt(job: Job, training: UserTraining, theta: State) -> None:
 class ValidateSession(Session):
     """Loss and accuracy of a theta on a user's validation images (message ``evaluate``)."""
 
-    kind = "validate"
+    kind, started_by, role = "validate", "evaluate", "user"
+    is_long = True
 
     def begin(self, content: RecordDict) -> None:
         """See :class:`Session`."""
@@ -146,7 +148,7 @@ class ValidateSession(Session):
 class TestSession(Session):
     """Protected test images through the provider's service (message ``evaluate.test``; Section III-A, steps 4, 5)."""
 
-    kind = "test"
+    kind, started_by, role = "test", "evaluate.test", "user"
 
     def begin(self, content: RecordDict) -> None:
         """See :class:`Session`."""

@@ -27,7 +27,7 @@ class UserState:
     def __init__(self, job: Job, user: int) -> None:
         self._job, self._user = job, user
         self._folder = node_folder(job.run, user_name(user))
-        self._before_request = self._folder / "lessons.safetensors"
+        self._before_request = self._folder / "request.safetensors"
 
     def training_after(self, finished: int) -> UserTraining:
         """Return the training as it was after ``finished`` rounds, some of which the user may have sat out.
@@ -90,4 +90,9 @@ def _keep(training: UserTraining, path: Path) -> None:
 
 def _restore(training: UserTraining, path: Path) -> None:
     tensors, metadata = load(path)
-    training.restore(tensors, json.loads(metadata["numbers"]))
+    try:
+        training.restore(tensors, json.loads(metadata["numbers"]))
+    except KeyError as error:
+        raise ValueError(
+            f"{path}: written by another version of veilsim (it has no {error}): start a new run"
+        ) from error

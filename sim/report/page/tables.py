@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from sim.config.experiment import Experiment
-from sim.report.columns import Column, attack_title, attacks_in, columns_in, recorded, unknown_column
+from sim.report.columns import Column, attacks_in, columns_in, recorded, title_of, unknown_column
 from sim.report.results import Run
-from sim.report.table import best_of, gap_of, guess_of, measured_users, users_of, verdict_counts
+from sim.report.table import GUESSES, best_of, gap_of, guess_of, measured_users, users_of, verdict_counts
 from sim.run.tracking import flattened
 
 VERDICTS = ("hidden", "partial", "recovered", "visible")
@@ -37,9 +37,9 @@ def users_table(table: pd.DataFrame) -> tuple[dict[str, Any], dict[str, str]]:
     left_out = {key for key in known if key in same or key.endswith(("_low", "_high"))}
     empty = {key for key in known if table[key].dropna().astype(str).eq("").all()}
     # Who and what, what was measured of whom, and all that has no place of its own.
-    titles = [attack_title(attack) for attack in attacks_in(table)]
-    order = ["subject", "setting", *_SETTINGS, "verdict", "accuracy", "protected", "class mean", "mean image", *titles]
-    places = {name: place for place, name in enumerate([*order, "training", "traffic"])}
+    groups = [*map(title_of, ["protected", *GUESSES, *attacks_in(table)]), "training", "traffic"]
+    order = ["subject", "setting", *_SETTINGS, "verdict", "accuracy", *groups]
+    places = {name: place for place, name in enumerate(order)}
     shown = [column for key, column in known.items() if key not in left_out | empty]
     shown.sort(key=lambda column: places.get(column.group or column.key, len(places)))
     return _as_json(table, shown), common
@@ -102,11 +102,11 @@ def numbers(table: pd.DataFrame) -> dict[str, float]:
 
 
 def differences(experiments: Mapping[str, Experiment]) -> dict[str, dict[str, Any]]:
-    """Return, for each experiment, its value of every dotted key in which they differ, names and places left out."""
+    """Return, for each experiment, its value of every dotted key in which they differ, but for the name."""
     flat = {label: dict(flattened(experiment.model_dump(mode="json"))) for label, experiment in experiments.items()}
-    keys = dict.fromkeys(key for values in flat.values() for key in values if key != "name")
-    differing = [key for key in keys if len({str(values.get(key)) for values in flat.values()}) > 1]
-    return {label: {key: values.get(key) for key in differing} for label, values in flat.items()}
+    table = pd.DataFrame(flat, dtype=object).drop("name")
+    differing = table[table.astype(str).nunique(axis=1, dropna=False) > 1]
+    return {label: {str(key): value for key, value in differing[label].items()} for label in flat}
 
 
 # ---- who attacks whom --------------------------------------------------------------------------------------------

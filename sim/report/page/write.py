@@ -37,14 +37,11 @@ P = ParamSpec("P")
 
 
 def write_page(paths: Sequence[Path], out: Path | None = None) -> Path:
-    """Write the page of runs and sweeps, whose complete cells count as runs.
+    """Write the page of runs and sweeps, whose complete cells count as runs, and return its path.
 
     Args:
         paths: run folders and folders of sweeps, at least one.
         out: the file; by default ``report.html`` in the first folder.
-
-    Returns:
-        the file.
 
     Raises:
         ConfigError: a folder is neither, or has no results yet; or ``out`` is a folder.
@@ -89,11 +86,7 @@ def _labelled(paths: Sequence[Path]) -> dict[str, Run]:
 
 
 def _section(run: Run, budget: int) -> dict[str, Any]:
-    """Return what the template needs of a run beside the run itself and, as ``data``, what the page's script shows.
-
-    Args:
-        budget: characters of its pictures.
-    """
+    """Return what the template needs of a run; ``data`` is for the page's script, ``budget`` characters of pictures."""
     boxes: list[Box] = []
     pictures: dict[str, Pictures] = {}
     measures: dict[str, list[dict[str, Any]]] = {}

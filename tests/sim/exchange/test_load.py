@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from roles.common.exchange import Classify, LossGradient, TrainingImages
 from sim.exchange.load import MOST_ROWS, ProviderLoad
 from sim.exchange.messages import encode_request
-from sim.exchange.payloads import decode_load, encode_load
+from sim.exchange.payloads import decode_load, encode_curve
 
 SECONDS = 1_700_000_000
 
@@ -80,4 +80,4 @@ def test_adding_loses_nothing_whatever_the_widths(
     load = ProviderLoad(rows)
     load.add(more)
     assert totals(load.rows()) == totals([*rows, *more])
-    assert decode_load(encode_load(load.rows())) == load.rows()
+    assert decode_load(encode_curve(load.rows())) == load.rows()

@@ -385,8 +385,9 @@ def test_a_refusal_is_an_exchange_error_with_its_reason_in_one_line() -> None:
 
 def test_what_is_no_answer_is_refused() -> None:
     assert one_line(lambda: decode_answer(RecordDict())) == "unknown kind of answer None"
-    strange = RecordDict({ANSWER: ConfigRecord({"kind": "labels"})})
-    assert one_line(lambda: decode_answer(strange)) == "unknown kind of answer 'labels'"
+    for kind, shown in (("labels", "'labels'"), ([1, 2], "[1, 2]")):
+        strange = RecordDict({ANSWER: ConfigRecord({"kind": kind})})
+        assert one_line(lambda strange=strange: decode_answer(strange)) == f"unknown kind of answer {shown}"
     text = one_line(lambda: decode_answer(RecordDict({ANSWER: ConfigRecord({"kind": "loss", "correct": 1})})))
     assert text == "loss: field 'loss' is missing"
 
@@ -459,7 +460,7 @@ def test_a_reply_without_measures_is_refused() -> None:
 
 
 def test_no_answer_to_a_training_user_has_a_field_for_labels() -> None:
-    kinds = {kind: schema for kind, schema in messages._ANSWERS.values()}
+    kinds = dict(messages._ANSWERS.values())
     fields = {kind.__name__: [field.name for field in dataclasses.fields(kind)] for kind in kinds}
     assert fields == {
         "ImageIds": ["train", "validation"],

@@ -163,6 +163,18 @@ def test_a_session_that_went_on_in_another_process_is_not_kept(job: Job, provide
     assert set(others._waiting) == {waiting(first)}
 
 
+def test_a_session_that_has_ended_in_another_process_is_not_taken_up_again(job: Job, provider: Provider) -> None:
+    mine, others = SessionStore(SESSIONS, on_disk=True), SessionStore(SESSIONS, on_disk=True)
+    message_type, ticket, request = question(start(mine, job))
+    answer = answer_one(provider, message_type, request)
+    with pytest.raises(MessageError, match=r"waits for answer 1, this is answer 2$"):
+        resume(others, job, replace(ticket, number=2), answer)
+    waiting(job).unlink()
+    for store in (mine, others):
+        with pytest.raises(MessageError, match=r"^session train waits for no answer, this is answer 1$"):
+            resume(store, job, ticket, answer)
+
+
 @pytest.mark.parametrize("on_disk", [True, False])
 def test_the_answer_to_another_question_is_refused_and_the_right_one_still_taken(
     job: Job, provider: Provider, on_disk: bool

@@ -166,6 +166,7 @@ def test_with_all_everybody_has_every_image_or_the_same_ones_drawn_at_random() -
     everything = parts_of(70, {"kind": "all"})
     assert len(everything) == 70
     assert all(torch.equal(part, torch.arange(400)) for part in everything)
+    assert len({part.data_ptr() for part in everything}) == 1, "many users would each fill memory with the same"
     some = parts_of(3, {"kind": "all"}, images=30)
     assert all(torch.equal(part, some[0]) for part in some)
     assert len(some[0].unique()) == 30

@@ -1,19 +1,24 @@
 """A user as a node: what it needs, and what it does without."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from flwr.app import RecordDict
 
 from roles.common.naming import user_name
+from roles.common.weights import save
 from sim.client_app import SESSIONS
 from sim.config.places import cache_folder
 from sim.exchange.job import Job, job_content
 from sim.exchange.messages import ARRAYS, METRICS
-from sim.exchange.sessions import run_direct
+from sim.exchange.sessions import SessionStore, run_direct
+from sim.exchange.suspension import REQUEST, decode_resume
 from sim.nodes.provider.serving import answer_one, build_provider
 from sim.nodes.user.sessions import publication
+from sim.nodes.user.state import UserState, new_training
 from sim.run.machine import node_folder
 
 
@@ -35,13 +40,34 @@ def test_a_user_trains_validates_and_tests_on_a_machine_without_psi_and_without_
         assert METRICS in reply or ARRAYS in reply
 
 
-def test_what_a_user_writes_lies_in_a_folder_of_its_own(job: Job) -> None:
-    provider = build_provider(job)
-    before = set(job.run.rglob("*"))
-    session = SESSIONS["train"](job, 0)
-    session.begin(job_content(job))
-    run_direct(session, lambda message_type, content: answer_one(provider, message_type, content))
-    own, progress = node_folder(job.run, user_name(0)), job.run / "progress"
-    written = {path for path in set(job.run.rglob("*")) - before if path.is_file()}
-    assert written
-    assert all(own in path.parents or progress in path.parents for path in written)
+@pytest.mark.parametrize("way", ["direct", "relayed"])
+def test_what_a_user_writes_lies_in_a_folder_of_its_own(job: Job, way: str) -> None:
+    provider, own = build_provider(job), node_folder(job.run, user_name(0))
+    before, written = set(job.run.rglob("*")), set[Path]()
+
+    def answered(message_type: str, content: RecordDict) -> RecordDict:
+        written.update(path for path in set(job.run.rglob("*")) - before if path.is_file())
+        return answer_one(provider, message_type, content)
+
+    if way == "direct":
+        session = SESSIONS["train"](job, 0)
+        session.begin(job_content(job))
+        run_direct(session, answered)
+    else:
+        store = SessionStore(SESSIONS, on_disk=True)
+        reply = store.start("train", job, 0, own, job_content(job))
+        while REQUEST in reply.config_records:
+            ticket, request = decode_resume(reply)
+            message_type = str(reply.config_records[REQUEST]["type"])
+            reply = store.resume(ticket, job, 0, own, answered(message_type, request))
+        assert own / "waiting" / "train.safetensors" in written
+    assert {own, job.run / "progress"} >= {path.parent for path in written if path.parent.name != "waiting"}
+    assert {own} >= {path.parent.parent for path in written if path.parent.name == "waiting"}
+
+
+def test_a_state_of_another_version_is_named_in_one_line(job: Job) -> None:
+    path = node_folder(job.run, user_name(0)) / "round-0001.safetensors"
+    tensors, numbers = new_training(job, 0).checkpoint()
+    save(path, tensors, {"numbers": json.dumps({name: numbers[name] for name in numbers if name != "curve"})})
+    with pytest.raises(ValueError, match=r"round-0001.safetensors: written by another version of veilsim .* start a n"):
+        UserState(job, 0).training_after(1)

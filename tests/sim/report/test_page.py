@@ -314,7 +314,8 @@ def test_runs_compared_have_the_marks_that_their_users_have_in_their_own_charts(
 ) -> None:
     drawn: list[list[tuple[float, float]]] = []
     monkeypatch.setattr(
-        "sim.report.page.write.draw_trade_off", lambda to, points, _: drawn.append([(p.accuracy, p.gain) for p in points])
+        "sim.report.page.write.draw_trade_off",
+        lambda to, points, _: drawn.append([(p.accuracy, p.gain) for p in points]),
     )
     better = {"class_mean": 0.1, "mean_image": 0.25}, {"class_mean": 0.2, "mean_image": 0.1}
     for number, guesses in enumerate(better):
@@ -329,7 +330,13 @@ def test_runs_compared_have_the_marks_that_their_users_have_in_their_own_charts(
 
 
 def test_the_numbers_of_a_run_are_medians_over_its_users() -> None:
-    measures = {"plain_accuracy": 0.8, "class_mean_ssim": 0.2, "mean_image_ssim": 0.1, "protected_psnr": 9.0, "protected_ssim": 0.15}
+    measures = {
+        "plain_accuracy": 0.8,
+        "class_mean_ssim": 0.2,
+        "mean_image_ssim": 0.1,
+        "protected_psnr": 9.0,
+        "protected_ssim": 0.15,
+    }
     rows = [
         {
             "accuracy": 0.7,

@@ -11,13 +11,29 @@ import pytest
 import yaml
 
 import sim
+from roles.common.config.attack import ItnConfig
 from sim.config.errors import ConfigError
+from sim.config.experiment import Experiment
 from sim.report.results import Run, Sweep
 from sim.report.write import write_report
 from sim.run.folder import RunFolder
 from sim.run.subject import Subject
 from sim.run.sweep import SweepFolder, load_cells
 from tests.sim import made_up_run
+from tests.sim.in_process_run import run_in
+
+TRAINED = {
+    "name": "trained",
+    "data": {"size": 8},
+    "classifier": {"crop_padding": 0, "training": {"epochs": 0.2, "lr": 0.01, "batch_size": 256}},
+    "users": {"count": 2, "images": 24, "settings": [{}, {"protection": {"kind": "pixel"}}], "validation_images": 20},
+    "user": {"width": 2, "depth": 2, "flip": False, "features": {"layer": "relu1_2"}, "training": {"epochs": 1}},
+    "attack": {
+        "itns": [{"name": "mine", "width": 1, "depth": 2, "training": {"epochs": 1}, "mirrors": "image"}],
+        **{"pairs": 8, "test_images": 6, "pictures": 2, "blur_sigma": 0.5},
+    },
+    "runtime": {"exchange": "relay", "evaluators": 1, "workers": 1, "precision": "fp32"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +138,49 @@ def test_a_subject_that_was_not_attacked_is_one_line_that_says_who_was(run: Run)
         run.measures("user-0003")
     with pytest.raises(ConfigError, match=r"no attack on 'nobody'"):
         run.pictures("nobody")
+
+
+def test_a_user_may_be_named_by_its_number(run: Run) -> None:
+    pd.testing.assert_frame_equal(run.measures(1), run.measures("user-0001"))
+    assert (run.pictures(1)["strong"] == run.pictures("user-0001")["strong"]).all()
+    with pytest.raises(ConfigError, match=r"no attack on 'user-0003'"):
+        run.attack_result(3)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A real run of two users, of whom the second encrypts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sim.report.write.draw_run", lambda run, experiment, table, shown: None)
+        folder, _ = run_in(tmp_path_factory.mktemp("trained") / "run", Experiment.model_validate(TRAINED))
+    found = sim.load(folder.path)
+    assert isinstance(found, Run)
+    return found
+
+
+@pytest.mark.parametrize("user", [0, 1])
+def test_an_inverse_network_of_the_run_gives_the_same_estimates_again_bit_for_bit(trained: Run, user: int) -> None:
+    own, kept = trained.measures(user), trained.pictures(user)["mine"]
+    for itn in ("mine", trained.experiment.attack.itns[0]):
+        measures, estimates = trained.attack(user, itn)
+        assert (estimates.shape, estimates.dtype) == ((6, 8, 8, 3), np.uint8)
+        assert (estimates[: len(kept)] == kept).all()
+        assert measures.index.name == "image"
+        assert (measures.to_numpy() == own[["itn_mine_psnr", "itn_mine_ssim"]].to_numpy()).all()
+
+
+def test_what_a_user_has_published_is_attacked_by_any_inverse_network(trained: Run) -> None:
+    other = trained.experiment.attack.itns[0].model_dump() | {"name": "other", "width": 2}
+    measures, estimates = trained.attack(0, ItnConfig.model_validate(other))
+    assert list(measures.columns) == ["psnr", "ssim"] and len(measures) == len(estimates) == 6
+    assert (estimates != trained.attack(0, "mine")[1]).any()
+
+
+def test_an_attack_that_cannot_be_made_again_says_why(trained: Run, run: Run) -> None:
+    with pytest.raises(ConfigError, match=r"no inverse network 'paper': its config has mine$"):
+        trained.attack(0, "paper")
+    with pytest.raises(ValueError, match=r"user-0003.theta\.safetensors"):
+        run.attack(3, "paper")
 
 
 def test_studies_and_the_providers_load_are_empty_where_there_are_none(run: Run) -> None:

@@ -42,8 +42,14 @@ def test_few_users_are_all_shown_and_so_are_some_of_many_without_results(small: 
 def summary_with(run: RunFolder, experiment: Experiment, accuracies: list[float | None]) -> str:
     control = {"subject": "control-blur", "accuracy": 0.3, "protected_ssim": 0.5, "itn_itn_ssim": 0.9}
     rows = [
-        {"subject": f"user-{user:04d}", "accuracy": accuracy, "itn_itn_ssim": accuracy, "itn_itn_psnr": 20.0,
-         "protected_psnr": accuracy, "protected_ssim": accuracy}
+        {
+            "subject": f"user-{user:04d}",
+            "accuracy": accuracy,
+            "itn_itn_ssim": accuracy,
+            "itn_itn_psnr": 20.0,
+            "protected_psnr": accuracy,
+            "protected_ssim": accuracy,
+        }
         for user, accuracy in enumerate(accuracies)
     ]
     table = pd.DataFrame([*rows, control]).assign(verdict="partial", failure="", plain_accuracy=0.8)

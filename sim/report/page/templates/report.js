@@ -109,9 +109,8 @@
       sorted = index;
       const column = table.columns[index];
       const known = ({ row }) => row[index] !== null && row[index] !== "";
-      const unknown = (item) => !known(item);
       // What is unknown comes last whichever way a column is sorted.
-      order = [...rows.filter(known).sort((a, b) => sign * compared(column, a.row[index], b.row[index])), ...rows.filter(unknown)];
+      order = [...rows.filter(known).sort((a, b) => sign * compared(column, a.row[index], b.row[index])), ...rows.filter((item) => !known(item))];
       head.querySelectorAll("th[aria-sort]").forEach((cell, at) => {
         cell.ariaSort = at !== index ? "none" : sign > 0 ? "ascending" : "descending";
       });
