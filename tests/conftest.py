@@ -10,6 +10,9 @@ from flwr.supercore.task_identity import TaskIdentity
 from roles.common.config.data import DataConfig
 from roles.common.data import ImageStore, prepare
 
+collect_ignore = ["bench/naive", "bench/timed"]
+"""Flower apps of the benchmarks: importing them changes veilsim's own app."""
+
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:

@@ -12,8 +12,11 @@ import sim.report.studies
 import sim.report.write
 from roles.common.weights import cpu_state, save
 from roles.provider.classifiers import Classifier
+from roles.provider.provider import Provider
 from sim.config.experiment import Experiment
 from sim.exchange.job import Job
+from sim.exchange.sessions import SessionStore
+from tests.sim.in_memory_grid import PROVIDER, USERS, InMemoryGrid
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +66,21 @@ def job(experiment: Experiment, tmp_path: Path) -> Job:
     run = tmp_path / "run"
     save(run / "provider" / "psi.safetensors", cpu_state(Classifier("resnet20", 10)))
     return Job(experiment, run, server_round=1)
+
+
+@pytest.fixture
+def provider(job: Job) -> Provider:
+    return sim.nodes.provider.serving.build_provider(job)
+
+
+@pytest.fixture
+def store() -> SessionStore:
+    return SessionStore(sim.client_app.SESSIONS, on_disk=True)
+
+
+@pytest.fixture
+def grid() -> InMemoryGrid:
+    return InMemoryGrid([PROVIDER, *USERS])
 
 
 @pytest.fixture

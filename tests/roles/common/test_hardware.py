@@ -33,3 +33,7 @@ def test_the_processor_is_named_as_the_system_does(monkeypatch: pytest.MonkeyPat
     assert processor_name() == "Fast CPU @ 2 GHz"
     monkeypatch.setattr(Path, "read_text", lambda path: "")
     assert processor_name()
+
+
+def test_there_is_at_least_one_cpu() -> None:
+    assert available_cpus() >= 1

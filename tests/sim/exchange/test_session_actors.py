@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import cast
 
 import pytest
-import torch
 from flwr.app import RecordDict
 
 from roles.common.exchange import ExchangeError
@@ -18,14 +17,10 @@ from sim.exchange.messages import METRICS, decode_tensors, encode_refusal
 from sim.exchange.session_actors import SessionActor
 from sim.exchange.sessions import run_direct
 from sim.exchange.suspension import REQUEST, Ticket
-from sim.nodes.provider.serving import answer_one, build_provider
+from sim.nodes.provider.serving import answer_one
 from sim.nodes.user.sessions import TrainSession, publication
 from sim.run.machine import node_folder
-
-
-@pytest.fixture
-def provider(job: Job) -> Provider:
-    return build_provider(job)
+from tests.sim.thetas import assert_identical
 
 
 @pytest.fixture
@@ -58,11 +53,6 @@ def train_in(actor: SessionActor, job: Job, user: int, provider: Provider) -> Re
 
 def published(job: Job, user: int) -> State:
     return decode_tensors(publication(job, user).array_records["arrays"])
-
-
-def assert_identical(one: State, other: State) -> None:
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_users_whose_sessions_wait_in_one_actor_and_train_at_once_end_as_each_would_alone(

@@ -1,105 +1,38 @@
+"""Sessions that wait for answers, in this process or on disk."""
+
 import json
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from flwr.app import RecordDict
 
-import roles.user.training
 from roles.common.exchange import ExchangeError
-from roles.common.unet import UNet
-from roles.common.weights import State, cpu_state, load
+from roles.common.weights import load
 from roles.provider.provider import Provider
 from sim.client_app import SESSIONS
 from sim.exchange.job import Job, job_content
-from sim.exchange.messages import ARRAYS, METRICS, MessageError, decode_tensors, encode_refusal, encode_tensors
+from sim.exchange.messages import METRICS, MessageError, encode_refusal
 from sim.exchange.payloads import decode_curve
 from sim.exchange.sessions import SessionStore, run_direct
-from sim.exchange.suspension import REQUEST, Ticket
-from sim.nodes.provider.serving import answer_one, build_provider
+from sim.nodes.provider.serving import answer_one
 from sim.nodes.user.sessions import TrainSession, publication
-from sim.nodes.user.state import UserState, new_training
-
-# User 0: 24 images in batches of 12, 2 epochs; 20 validation images.
-STEPS, EPOCHS = 4, 2
-
-
-@pytest.fixture
-def provider(job: Job) -> Provider:
-    return build_provider(job)
-
-
-@pytest.fixture
-def store() -> SessionStore:
-    return SessionStore(SESSIONS, on_disk=True)
-
-
-def folder(job: Job) -> Path:
-    return job.run / "state" / "user-0000"
-
-
-def waiting(job: Job) -> Path:
-    return folder(job) / "waiting" / "train.safetensors"
-
-
-def theta_message(job: Job, theta: State | None = None) -> RecordDict:
-    """Return a message that asks user 0 to go on from a theta, by default from its own initial one."""
-    return job_content(job, **{ARRAYS: encode_tensors(theta or new_training(job, 0).theta())})
-
-
-def start(store: SessionStore, job: Job, kind: str = "train", content: RecordDict | None = None) -> RecordDict:
-    return store.start(kind, job, 0, folder(job), content or theta_message(job))
-
-
-def resume(store: SessionStore, job: Job, ticket: Ticket, answer: RecordDict) -> RecordDict:
-    return store.resume(ticket, job, 0, folder(job), answer)
-
-
-def question(reply: RecordDict) -> tuple[str, Ticket, RecordDict]:
-    record = reply.config_records[REQUEST]
-    number = record["ticket"]
-    assert isinstance(number, int)
-    request = RecordDict({name: r for name, r in reply.items() if name != REQUEST})
-    return str(record["type"]), Ticket(str(record["session"]), number), request
-
-
-def relayed(
-    store: SessionStore,
-    job: Job,
-    provider: Provider,
-    between: Callable[[], None] = lambda: None,
-    kind: str = "train",
-    content: RecordDict | None = None,
-) -> RecordDict:
-    reply = start(store, job, kind, content)
-    while REQUEST in reply.config_records:
-        message_type, ticket, request = question(reply)
-        assert ticket.number < 20, "the session asks the same over and over"
-        between()
-        reply = resume(store, job, ticket, answer_one(provider, message_type, request))
-    return reply
-
-
-def direct(job: Job, provider: Provider, kind: str = "train", content: RecordDict | None = None) -> RecordDict:
-    session = SESSIONS[kind](job, 0)
-    session.begin(content or theta_message(job))
-    return run_direct(session, lambda message_type, content: answer_one(provider, message_type, content))
-
-
-def in_a_folder_of_its_own(job: Job, name: str) -> Job:
-    return replace(job, run=job.run.parent / name)
-
-
-def theta_of(content: RecordDict) -> State:
-    return decode_tensors(content.array_records[ARRAYS])
-
-
-def assert_identical(one: State, other: State) -> None:
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+from sim.nodes.user.state import new_training
+from tests.sim.session import (
+    EPOCHS,
+    STEPS,
+    direct,
+    in_a_folder_of_its_own,
+    question,
+    relayed,
+    resume,
+    start,
+    theta_message,
+    theta_of,
+    waiting,
+)
+from tests.sim.thetas import assert_identical
 
 
 @pytest.mark.parametrize("fresh", [False, True], ids=["the same process", "a fresh process for every message"])
@@ -248,56 +181,6 @@ def test_the_state_on_disk_holds_the_ticket_it_waits_for_and_no_label(
         reply = resume(store, job, ticket, answer_one(provider, message_type, request))
 
 
-def test_training_in_rounds_is_training_in_one_go(job: Job, provider: Provider) -> None:
-    whole, rounds = in_a_folder_of_its_own(job, "whole"), in_a_folder_of_its_own(job, "rounds")
-    strategy = job.experiment.strategy.model_copy(update={"rounds": 3})
-    split = replace(rounds, experiment=job.experiment.model_copy(update={"strategy": strategy}))
-    direct(whole, provider)
-    for number in (1, 2, 3):
-        direct(replace(split, server_round=number), provider, content=job_content(split))
-    assert_identical(theta_of(publication(whole, 0)), theta_of(publication(split, 0)))
-
-
-@pytest.mark.parametrize("killed_after", [0, 1, 2, 3, 7])
-def test_a_user_on_its_own_goes_through_all_rounds_and_on_from_the_last_one_it_has_finished(
-    job: Job, provider: Provider, killed_after: int
-) -> None:
-    whole, rounds = in_a_folder_of_its_own(job, "whole"), in_a_folder_of_its_own(job, "rounds")
-    direct(whole, provider)
-    strategy = job.experiment.strategy.model_copy(update={"rounds": 3})
-    split = replace(rounds, experiment=job.experiment.model_copy(update={"strategy": strategy}), rounds=3)
-
-    class KilledError(Exception):
-        pass
-
-    def attempt(limit: int) -> tuple[RecordDict, int]:
-        asked = 0
-
-        def call(message_type: str, content: RecordDict) -> RecordDict:
-            nonlocal asked
-            asked += 1
-            if asked > limit:
-                raise KilledError
-            return answer_one(provider, message_type, content)
-
-        session = TrainSession(split, 0)
-        session.begin(job_content(split))
-        return run_direct(session, call), asked
-
-    # Images, and two epochs of two steps and a validation each: 7 requests.
-    if killed_after < 7:
-        with pytest.raises(KilledError):
-            attempt(killed_after)
-    else:
-        attempt(killed_after)
-    reply, asked = attempt(100)
-    # After the first request, the first step and the second are rounds that end; before an end all is done anew.
-    assert asked == {0: 7, 1: 7, 2: 5, 3: 5, 7: 0}[killed_after]
-    assert ARRAYS not in reply.array_records
-    assert reply.metric_records[METRICS]["num-examples"] == 24
-    assert_identical(theta_of(publication(whole, 0)), theta_of(publication(split, 0)))
-
-
 def test_a_process_left_with_a_session_of_an_earlier_round_goes_on_from_the_disk(job: Job, provider: Provider) -> None:
     # Tickets count from 1 in every round. Process A is left with ticket 2 of round 1; its next message for this user
     # is the answer to ticket 2 of round 2.
@@ -326,67 +209,3 @@ def test_a_process_left_with_a_session_of_an_earlier_round_goes_on_from_the_disk
     one, other = (publication(place, 0) for place in (here, there))
     assert_identical(theta_of(one), theta_of(other))
     assert one.metric_records == other.metric_records
-
-
-def test_the_state_of_the_last_two_rounds_is_kept(job: Job) -> None:
-    state = UserState(job, 0)
-    for number in (1, 2, 3):
-        state.keep_round(number, new_training(job, 0))
-    kept = sorted(path.name for path in folder(job).iterdir())
-    assert kept == ["round-0002.safetensors", "round-0003.safetensors"]
-    # A round that was done before a crash is done anew: what came after it is of another history.
-    state.keep_round(2, new_training(job, 0))
-    assert "round-0003.safetensors" not in {path.name for path in folder(job).iterdir()}
-
-
-@pytest.fixture
-def validation_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roles.user.training, "_VALIDATION_BATCH", 6)
-
-
-@pytest.mark.usefixtures("validation_in_parts")
-@pytest.mark.parametrize("fresh", [False, True], ids=["the same process", "a fresh process for every message"])
-def test_an_epochs_validation_over_several_messages_loses_no_batch(
-    job: Job, provider: Provider, store: SessionStore, fresh: bool
-) -> None:
-    between = store.forget if fresh else lambda: None
-    here, there = in_a_folder_of_its_own(job, "direct"), in_a_folder_of_its_own(job, "relayed")
-    direct(here, provider)
-    relayed(store, there, provider, between)
-    one, other = (publication(place, 0) for place in (here, there))
-    assert one.metric_records == other.metric_records
-    assert one.metric_records[METRICS]["queries"] == STEPS + EPOCHS * 4
-
-
-@pytest.mark.usefixtures("validation_in_parts")
-@pytest.mark.parametrize(
-    "fresh",
-    [
-        pytest.param(False, id="the same process"),
-        pytest.param(True, id="a fresh process for every message"),
-    ],
-)
-def test_a_validation_over_several_messages_loses_no_batch(
-    job: Job, provider: Provider, store: SessionStore, fresh: bool
-) -> None:
-    between = store.forget if fresh else lambda: None
-    UserState(job, 0).keep_round(job.round, new_training(job, 0))
-    first = direct(job, provider, "validate", job_content(job))
-    second = relayed(store, job, provider, between, "validate", job_content(job))
-    assert first.metric_records[METRICS] == second.metric_records[METRICS]
-    assert first.metric_records[METRICS]["num-examples"] == 20
-
-
-@pytest.mark.parametrize("fresh", [False, True], ids=["the same process", "a fresh process for every message"])
-def test_test_images_are_classified_in_order_however_the_messages_travel(
-    job: Job, provider: Provider, store: SessionStore, fresh: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sim.nodes.user.sessions._TEST_BATCH", 7)
-    torch.manual_seed(0)
-    content = theta_message(job, cpu_state(UNet(2, 2)))
-    between = store.forget if fresh else lambda: None
-    first = theta_of(direct(job, provider, "test", content))
-    second = theta_of(relayed(store, job, provider, between, "test", content))
-    assert_identical(first, second)
-    assert first["labels"].shape == (30,)
-    assert first["labels"].dtype == torch.int64

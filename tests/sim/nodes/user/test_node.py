@@ -1,6 +1,5 @@
 """A user as a node: what it needs, and what it does without."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,6 @@ import pytest
 from flwr.app import RecordDict
 
 from roles.common.naming import user_name
-from roles.common.weights import save
 from sim.client_app import SESSIONS
 from sim.config.places import cache_folder
 from sim.exchange.job import Job, job_content
@@ -18,7 +16,6 @@ from sim.exchange.sessions import SessionStore, run_direct
 from sim.exchange.suspension import REQUEST, decode_resume
 from sim.nodes.provider.serving import answer_one, build_provider
 from sim.nodes.user.sessions import publication
-from sim.nodes.user.state import UserState, new_training
 from sim.run.machine import node_folder
 
 
@@ -63,11 +60,3 @@ def test_what_a_user_writes_lies_in_a_folder_of_its_own(job: Job, way: str) -> N
         assert own / "waiting" / "train.safetensors" in written
     assert {own, job.run / "progress"} >= {path.parent for path in written if path.parent.name != "waiting"}
     assert {own} >= {path.parent.parent for path in written if path.parent.name == "waiting"}
-
-
-def test_a_state_of_another_version_is_named_in_one_line(job: Job) -> None:
-    path = node_folder(job.run, user_name(0)) / "round-0001.safetensors"
-    tensors, numbers = new_training(job, 0).checkpoint()
-    save(path, tensors, {"numbers": json.dumps({name: numbers[name] for name in numbers if name != "curve"})})
-    with pytest.raises(ValueError, match=r"round-0001.safetensors: written by another version of veilsim .* start a n"):
-        UserState(job, 0).training_after(1)

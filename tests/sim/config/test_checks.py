@@ -1,0 +1,97 @@
+"""What only the data and this machine can tell of an experiment."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from sim.config.checks import check
+from sim.config.errors import ConfigError
+from sim.config.files import load_experiment
+
+
+def objection(config: Path, *overrides: str) -> str:
+    experiment = load_experiment(config, overrides)
+    with pytest.raises(ConfigError) as caught:
+        check(experiment, config)
+    file, _, what = str(caught.value).partition(": ")
+    assert file == str(config)
+    assert "\n" not in what
+    return what
+
+
+def test_an_experiment_that_can_be_run_gives_its_data(config: Path) -> None:
+    overrides = ["users.count=646", "users.validation_images=144", "attack.pairs=1293", "attack.test_images=360"]
+    assert check(load_experiment(config, overrides), config).counts == {"train": 1293, "validation": 144, "test": 360}
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("users.count=647", "users.count: got 647: 1293 training images are at most 646 users"),
+        (
+            "users={count: 2, partition: {kind: sizes, sizes: [1000, 294]}}",
+            "users.partition.sizes: got 1294 images in all: there are 1293 training images",
+        ),
+        (
+            "users={count: 700, partition: {kind: sample, images: 1294}}",
+            "users.partition.images: got 1294: there are 1293 training images",
+        ),
+        ("users.validation_images=145", "users.validation_images: got 145: there are 144 validation images"),
+        ("attack.pairs=1294", "attack.pairs: got 1294: there are 1293 training images"),
+        ("attack.test_images=361", "attack.test_images: got 361: there are 360 test images"),
+        ("data.name=/nowhere/photos", "data.name '/nowhere/photos': no such folder"),
+        ("user.features.weights=/nowhere/phi.safetensors", "/nowhere/phi.safetensors: no such weights file"),
+    ],
+)
+def test_what_the_data_do_not_allow_is_refused_before_anything_starts(
+    config: Path, override: str, expected: str
+) -> None:
+    assert objection(config, override) == expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["user.depth=5"], "user.depth: got 5: images of 24 pixels need a side divisible by 2**(depth - 1) = 16; set "),
+        (["user.depth=3"], "attack.itns.0.depth: got 5: too deep for images of 24 pixels"),
+        (
+            ["user.depth=3", "attack.itns.0.depth=3", "attack.itns.1.depth=3", "classifier.name=vgg16_bn"],
+            "classifier.name: got 'vgg16_bn': it needs images of 32 pixels, these have 24",
+        ),
+    ],
+)
+def test_networks_too_deep_for_the_images_are_refused(config: Path, overrides: list[str], expected: str) -> None:
+    assert objection(config, "data.size=24", *overrides).startswith(expected)
+
+
+@pytest.mark.parametrize("package", ["tensorboard", "mlflow"])
+def test_a_tracker_that_is_not_installed_is_refused_with_the_extra_that_brings_it(
+    config: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    expected = f'tracking.{package}: got True: the package is not installed; pip install "veilsim[{package}]"'
+    assert objection(config, f"tracking.{package}=true") == expected
+    assert check(load_experiment(config, [f"tracking.{package}=false"]), config)
+
+
+def test_a_folder_of_a_trackers_name_is_not_the_tracker(
+    config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "tensorboard", raising=False)
+    (tmp_path / "tensorboard" / "user-0000").mkdir(parents=True)
+    assert "tracking.tensorboard: got True: the package is not installed" in objection(
+        config, "tracking.tensorboard=true"
+    )
+
+
+def test_weights_of_phi_that_are_none_are_named(config: Path, tmp_path: Path) -> None:
+    path = tmp_path / "phi.safetensors"
+    override = f"user.features.weights={path}"
+    path.write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00nonsense")
+    assert f"{path}: not a readable safetensors file" in objection(config, override)
+    safetensors.torch.save_file({"weight": torch.zeros(2)}, path)
+    assert f"{str(path)!r}: not weights of this network" in objection(config, override)
