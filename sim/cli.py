@@ -86,7 +86,10 @@ def run(
     if isinstance(prepared, SweepFolder):
         _watch_all(prepared)
     else:
-        _console.print(Markdown(_watch(prepared)))
+        complete = prepared.is_done()
+        _console.print(Markdown((prepared.path / "summary.md").read_text() if complete else _watch(prepared)))
+        if complete:
+            _console.print("the run was complete already: nothing is left to resume")
         _console.print(f"table, figures, weights: {prepared.path}", soft_wrap=True)
 
 

@@ -102,6 +102,21 @@ def test_a_resumed_sweep_runs_cells_that_are_not_complete_and_those_in_which_som
     assert watched == [("seed=1", 1), ("seed=2", 1), ("seed=3", 1)]
 
 
+def test_a_run_that_is_complete_is_not_run_again_but_said_to_be_so(
+    run: RunFolder, watched: list[tuple[str, int | str]]
+) -> None:
+    Status("complete").write(run.path)
+    (run.path / "summary.md").write_text("4 of 4 users: recovered")
+    done = CliRunner().invoke(cli, ["run", "--resume", str(run.path)])
+    assert done.exit_code == 0
+    assert "4 of 4 users: recovered" in done.output
+    assert "complete already: nothing is left to resume" in done.output
+    assert not watched
+    run.keep_failure("user-0001", "no more disk")  # which is tried again
+    CliRunner().invoke(cli, ["run", "--resume", str(run.path)])
+    assert watched == [("run", 1)]
+
+
 def test_a_resumed_run_may_have_another_number_of_workers(run: RunFolder, watched: list[tuple[str, int | str]]) -> None:
     before = run.experiment()
     assert error_of("--resume", run.path, "runtime.workers=2") == "veilsim: stopped here"
