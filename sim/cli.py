@@ -140,6 +140,8 @@ def _resumed(path: Path, overrides: list[str]) -> RunFolder | SweepFolder:
             for run in prepared.runs() if isinstance(prepared, SweepFolder) else [prepared]:
                 if not run.is_done():
                     run.keep_experiment(load_experiment(run.path / "config.yaml", overrides))
+    if isinstance(prepared, RunFolder) and not prepared.is_done():
+        check(prepared.experiment(), prepared.path / "config.yaml")
     return prepared
 
 
@@ -156,6 +158,7 @@ def _watch_all(sweep: SweepFolder) -> None:
                 continue
             _console.print(f"cell {number}/{len(runs)}: {run.path.name}")
             try:
+                check(run.experiment(), run.path / "config.yaml")
                 _watch(run)
             except ConfigError as error:
                 failed += 1
@@ -172,7 +175,6 @@ def _watch(run: RunFolder) -> str:
     Raises:
         ConfigError: the run failed; the message says why.
     """
-    check(run.experiment(), run.path / "config.yaml")
     _console.print(f"run folder: {run.path}", soft_wrap=True)
     began, log, ended = time.monotonic(), log_of(run.path), False
     # What an earlier attempt has logged is not about this one.

@@ -146,7 +146,7 @@ def _start(message: Message, context: Context) -> Message:
 def _resume(message: Message, context: Context) -> Message:
     """Take up the session that an answer is for."""
     ticket, answer = decode_resume(message.content)
-    kind = SESSIONS.get(ticket.session.partition("-")[0])
+    kind = SESSIONS.get(ticket.kind)
     if kind is None:
         raise MessageError(f"session {ticket.session!r}: its kind must be one of {', '.join(SESSIONS)}")
     job, own = _job_for(message, context, kind.role)

@@ -163,16 +163,18 @@ class SessionStore:
         try:
             request = go_on()
         except StopIteration as end:
-            path.unlink(missing_ok=True)
+            if self._on_disk:
+                path.unlink(missing_ok=True)
             result: RecordDict = end.value
             return result
         message_type, content = encode_request(request)
+        written = (0, 0)
         if self._on_disk:
             tensors, numbers = session.checkpoint()
             save(path, tensors, {"numbers": json.dumps({"ticket": number, "state": numbers})})
             # A session holds a network and what its backward pass needs: one that others took further takes up room.
             self._waiting = {other: it for other, it in self._waiting.items() if it.written == _written(other)}
-        written = _written(path)
+            written = _written(path)
         self._waiting[path] = _Waiting(number, session, work, request, content_bytes(content), written)
         return Suspension(message_type, Ticket(session.name, number), content).encode()
 
@@ -181,7 +183,7 @@ class SessionStore:
             return None
         tensors, metadata = load(path)
         numbers = json.loads(metadata["numbers"])
-        session = self._kinds[ticket.session.partition("-")[0]](job, index)
+        session = self._kinds[ticket.kind](job, index)
         session.restore(tensors, numbers["state"])
         work = session.work()
         request = next(work)

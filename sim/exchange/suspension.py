@@ -21,6 +21,11 @@ class Ticket:
     number: int
     """Of the request within the session, from 1."""
 
+    @property
+    def kind(self) -> str:
+        """The session's kind."""
+        return self.session.partition("-")[0]
+
 
 @dataclass(frozen=True)
 class Suspension:
