@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from roles.common.exchange import Answer, Published, Request
 from roles.common.naming import user_name
 from sim.exchange.job import Job, decode_job
-from sim.exchange.messages import ARRAYS, LOAD, PROVIDER_TYPES, PUBLISHED, MessageError, decode_tensors, merge, split
+from sim.exchange.messages import ARRAYS, LOAD, PROVIDER_TYPES, MessageError, decode_tensors, merge, split
 from sim.exchange.payloads import encode_curve
 from sim.exchange.sessions import Session, Sessions, SessionStore, run_direct
 from sim.exchange.suspension import decode_resume
 from sim.nodes.evaluator.sessions import AttackSession, StudySession
 from sim.nodes.provider.classifier import trained_classifier
-from sim.nodes.provider.serving import answer_one, assign_images, provider_of
+from sim.nodes.provider.replica import ledger_of
+from sim.nodes.provider.serving import answer_one, assign_images, replica_of
 from sim.nodes.role import Role, role_of
 from sim.nodes.user.sessions import TestSession, TrainSession, ValidateSession, publication
 from sim.run.machine import node_folder, settle
-from sim.run.published import answer_published
+from sim.run.published import published
 
 if TYPE_CHECKING:
     from sim.exchange.session_actors import RemoteStore
@@ -73,21 +75,17 @@ def role(message: Message, context: Context) -> Message:
 
 @app.train("classifier")
 def train_psi(message: Message, context: Context) -> Message:
-    """Train psi, or find it trained; in a simulation, start the actors that users' training needs."""
+    """Train psi, or find it trained; in a simulation, start the actors that relayed training needs."""
     job, _ = _job_for(message, context, "provider")
     assign_images(job)  # a partition that cannot be made is better known before psi is trained
-    relayed, wait = job.experiment.runtime.exchange == "relay", None
-    if relayed and _simulated():
+    wait = None
+    if job.experiment.runtime.exchange == "relay" and _simulated():
         from sim.exchange.session_actors import open_session_actors
 
         wait = open_session_actors(job, {kind: session for kind, session in SESSIONS.items() if session.is_long})
     record = trained_classifier(job)
     if wait is not None:
         wait()
-    if not relayed:
-        from sim.nodes.provider.actor import open_provider
-
-        open_provider(job)
     return Message(record.encode(), reply_to=message)
 
 
@@ -95,23 +93,20 @@ def train_psi(message: Message, context: Context) -> Message:
 def psi_digest(message: Message, context: Context) -> Message:
     """Say what psi's weights hash to, as proof that training users has not changed them, and what was asked of it.
 
-    A relayed provider may be any process, and has not seen every request: the relay has.
+    Of several replicas, one that holds another psi than this one speaks for all. What was relayed, the relay has seen.
     """
     job, _ = _job_for(message, context, "provider")
-    if job.experiment.runtime.exchange == "direct":
-        from sim.exchange.direct import provider_account
-
-        digest, load = provider_account(job.run)
-    else:
-        digest, load = provider_of(job).digest(), []
-    content = RecordDict({"psi": ConfigRecord({"digest": digest}), LOAD: encode_curve(load)})
+    digest = replica_of(job).provider.digest()
+    digests, load = ledger_of(job.run)
+    changed = min(digests - {digest}, default=digest)
+    content = RecordDict({"psi": ConfigRecord({"digest": changed}), LOAD: encode_curve(load.rows())})
     return Message(content, reply_to=message)
 
 
 def _answer(message: Message, context: Context) -> Message:
     job, _ = _job_for(message, context, "provider")
     requests = RecordDict({key: record for key, record in message.content.items() if "/" in key})
-    provider, message_type = provider_of(job), message.metadata.message_type
+    provider, message_type = replica_of(job).provider, message.metadata.message_type
     answers = {number: answer_one(provider, message_type, content) for number, content in split(requests).items()}
     return Message(merge(answers), reply_to=message)
 
@@ -130,17 +125,17 @@ def _start(message: Message, context: Context) -> Message:
     if job.experiment.runtime.exchange == "relay":
         reply = _store_of(kind, job, own).start(kind.kind, job, own.index, _folder(job, own), message.content)
         return Message(reply, reply_to=message)
-    from sim.exchange.direct import provider_call
+    replica, session = replica_of(job), kind(job, own.index)
 
-    ask_provider, session = provider_call(job.run), kind(job, own.index)
-
-    def call(message_type: str, content: RecordDict) -> RecordDict:
-        # In a simulation, the only place with direct calls, the ServerApp's run folder is everybody's.
-        own_run = message_type == PUBLISHED
-        return answer_published(job.run, content) if own_run else ask_provider(message_type, content)
+    def answer(request: Request) -> Answer:
+        # In a simulation, the only place with direct exchange, the ServerApp's run folder is everybody's.
+        return published(job.run, request) if isinstance(request, Published) else replica.answer(request)
 
     session.begin(message.content)
-    return Message(run_direct(session, call), reply_to=message)
+    try:
+        return Message(run_direct(session, answer), reply_to=message)
+    finally:
+        replica.keep_account()
 
 
 def _resume(message: Message, context: Context) -> Message:

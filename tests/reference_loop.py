@@ -48,7 +48,7 @@ def train_reference(
     own_seed = derived_seed(experiment.seed, "user", user)
 
     torch.manual_seed(derived_seed(own_seed, "theta"))
-    h = compute.module(UNet(config.width, config.depth))
+    h = compute.module(UNet(config.width, config.depth, config.upsampling))
     phi = compute.module(Features(config.features)).eval()
     psi = Classifier(experiment.classifier.name, len(store.classes))
     psi.load_state_dict(psi_state)

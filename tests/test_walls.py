@@ -27,7 +27,7 @@ BREACHES = {
 MORE = {
     "a user's node that reads labels": (SIDES, "sim.nodes.user.sessions", "roles.common.labels"),
     "a user's node that imports the provider": (SIDES, "sim.nodes.user.sessions", "roles.provider.provider"),
-    "an exchange that imports the provider's node": (SIDES, "sim.exchange.direct", "sim.nodes.provider.serving"),
+    "an exchange that imports the provider's node": (SIDES, "sim.exchange.sessions", "sim.nodes.provider.serving"),
     "a phase that reads labels": (SIDES, "sim.phases.evaluation", "roles.common.labels"),
     "a run folder that reads labels": (SIDES, "sim.run.folder", "roles.common.labels"),
     "a user's node that imports Ray": (RAY, "sim.nodes.user.state", "ray"),

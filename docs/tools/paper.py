@@ -8,15 +8,16 @@ method that differ in seeds are repetitions: numbers are medians over them.
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 import torch
 from pages import DOCS, fill
 from paper_rows import ENDS, PHI, boxes_in, budget_of, method_of, rows_of, runs_in
-from paper_tables import attacks, holds, in_order, table_1
+from paper_tables import in_order, methods, networks
 
 from sim.report.figures.boxes import Box, draw_psnr_boxes
 from sim.report.figures.run import draw_table
@@ -44,23 +45,28 @@ def _check(rows: pd.DataFrame) -> None:
 
 
 def draw(folders: Sequence[Path], rows: pd.DataFrame, boxes: pd.DataFrame) -> None:
-    """Draw curves and boxes (Fig. 7) over all rows, and copy those strips of the given runs that the page shows."""
+    """Keep those pictures that the page shows: curves and boxes (Fig. 7) over all rows, strips of the given runs."""
     for (classifier, budget), own in rows.groupby(["classifier", "budget"]):
-        pictures = PICTURES / f"{classifier}-{budget}"
-        # Marks of networks are named by what sets them apart, those of other methods by their names.
-        others = own["protection"] != "network"
-        draw_table(pictures, own.assign(setting=own["method"].where(others, own.get("setting"))))
-        draw_psnr_boxes(pictures / "psnr", _boxes(own, boxes))
-    page = PAGE.read_text()
+        with TemporaryDirectory() as drawn:
+            # Marks of networks are named by what sets them apart, those of other methods by their names.
+            others = own["protection"] != "network"
+            draw_table(Path(drawn), own.assign(setting=own["method"].where(others, own.get("setting"))))
+            draw_psnr_boxes(Path(drawn) / "psnr", _boxes(own, boxes))
+            for picture in Path(drawn).glob("*.png"):
+                _keep_if_shown(picture, PICTURES / f"{classifier}-{budget}" / picture.name)
     for run in (run for folder in folders for run in runs_in(folder)):
         experiment = run.experiment()
         target = PICTURES / f"{experiment.classifier.name}-{budget_of(experiment)}"
         for picture in sorted((run.path / "figures").glob("strips-*.png")):
             of = picture.stem.removeprefix("strips-")
             shows = of if of.startswith("over-alpha") else method_of(experiment, Subject.named(of))
-            name = f"strips-{re.sub('[^a-z0-9._]+', '-', shows.lower())}.png"
-            if f"{target.name}/{name}" in page:
-                shutil.copyfile(picture, target / name)
+            _keep_if_shown(picture, target / f"strips-{re.sub('[^a-z0-9._]+', '-', shows.lower())}.png")
+
+
+def _keep_if_shown(picture: Path, target: Path) -> None:
+    if f"{target.parent.name}/{target.name}" in PAGE.read_text():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(picture, target)
 
 
 def _boxes(rows: pd.DataFrame, boxes: pd.DataFrame) -> list[Box]:
@@ -99,10 +105,9 @@ def main(folders: Sequence[Path]) -> None:
     # In full: rounded, a whisker that ends at its limit would lie beyond it.
     boxes.to_csv(BOXES, index=False)
     draw(folders, rows, boxes)
-    blocks = {"table-1": partial(table_1, rows)}
-    for (classifier, budget), own in rows.groupby(["classifier", "budget"]):
-        blocks |= {f"attacks-{classifier}-{budget}": partial(attacks, own)}
-        blocks |= {f"holds-{classifier}-{budget}": partial(holds, own)}
+    blocks = dict[str, Callable[[], str]]()
+    for budget, own in rows.groupby("budget"):
+        blocks |= {f"networks-{budget}": partial(networks, own), f"methods-{budget}": partial(methods, own)}
     for name in fill(PAGE, blocks):
         print(f"docs/tools/paper.py: {PAGE.name} has no place for {name}", file=sys.stderr)
 

@@ -28,6 +28,8 @@ BUDGETS = {"CPU": (16, 5), "full": (64, 200)}
 """Of table1.yaml and of table1_paper.yaml: width and epochs of h_theta."""
 CONTROL_METHOD = "control: blur"
 PHI = "phi_weights"
+SINCE: dict[str, Any] = {"labels": True, "upsampling": "nearest"}
+"""Keys that configs have had since the first rows were kept, with what those rows had: so they change no digest."""
 
 
 def runs_in(folder: Path) -> list[RunFolder]:
@@ -129,7 +131,17 @@ def _data(experiment: Experiment) -> dict[str, Any]:
 
 
 def _digest(what: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(_as_before(what), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _as_before(value: Any) -> Any:
+    """Return a value of a config as the first rows had it, without what :data:`SINCE` adds to it."""
+    match value:
+        case dict():
+            return {key: _as_before(own) for key, own in value.items() if key not in SINCE or SINCE[key] != own}
+        case list() | tuple():
+            return [_as_before(own) for own in value]
+    return value
 
 
 def budget_of(experiment: Experiment) -> str:
@@ -164,7 +176,7 @@ def _recipe(experiment: Experiment, subject: Subject) -> str:
         return ""
     width, epochs = BUDGETS[budget_of(experiment)]
     usual = UserConfig(width=width, training=Recipe(epochs=epochs))
-    apart = _changes(config, usual, {"width", "depth", "crop_padding", "flip"})
+    apart = _changes(config, usual, {"width", "depth", "upsampling", "crop_padding", "flip"})
     apart |= _changes(config.training, usual.training)
     if isinstance(config.protection, GanConfig):
         apart |= _changes(config.protection, GanConfig(kind="gan"))

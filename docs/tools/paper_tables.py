@@ -1,11 +1,12 @@
 """The tables of PAPER.md, written from the rows that :mod:`paper_rows` collects."""
 
+from collections.abc import Iterator, Sequence
+
 import pandas as pd
-from paper_rows import BUDGETS, CONTROL_METHOD
 
 from sim.report.columns import attacks_in, title_of
 from sim.report.summary import control_in_words, control_of
-from sim.report.table import GUESSES, HIDDEN, HIDDEN_DB, SEEN_SSIM, best_of, guess_of
+from sim.report.table import HIDDEN, HIDDEN_DB, SEEN_SSIM, best_of, guess_of
 from sim.report.text import markdown, psnr_and_ssim, with_range
 
 CLASSIFIERS = {"resnet20": "ResNet-20", "vgg16_bn": "VGG16-BN"}
@@ -34,31 +35,84 @@ def in_order(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.loc[order].reset_index(drop=True)
 
 
-def table_1(rows: pd.DataFrame) -> str:
-    """Return accuracies beside the paper's, and each gap to plain images in the same run beside the paper's gap.
+def networks(rows: pd.DataFrame) -> str:
+    """Return, network by network, what it costs and shows, the most that can be had of it, and if both claims hold.
 
-    Networks of another width or training than their budget's have no place in it.
+    Args:
+        rows: of one budget.
     """
-    rows = rows[rows["recipe"].fillna("") == ""]
-    budgets = [budget for budget in BUDGETS if budget in set(rows["budget"])]
-    header, lines = ["method"], list[list[str]]()
-    for name in CLASSIFIERS.values():
-        header += [f"{name}: paper", "gap"]
-        for budget in budgets:
-            header += [f"ours, {budget}", "gap", "n"]
-    for method in rows[rows["method"] != CONTROL_METHOD]["method"].drop_duplicates():
-        known = next((paper for name, paper in TABLE_1.items() if _is_row(method, name)), None)
-        cells = [method]
-        for column, classifier in enumerate(CLASSIFIERS):
-            if known is None:
-                cells += ["-", "-"]
-            else:
-                cells += [f"{known[column]:.2f}", f"{known[column] - TABLE_1['plain'][column]:+.2f}"]
-            for budget in budgets:
-                own = rows[(rows["method"] == method) & (rows["classifier"] == classifier) & (rows["budget"] == budget)]
-                cells += _measured(own)
-        lines.append(cells)
-    return markdown(pd.DataFrame(lines, columns=header))
+    own = rows[rows["protection"] == "network"]
+    if own.empty:
+        return "No network has been run yet."
+    own = own.dropna(axis="columns", how="all")
+    names = attacks_in(own)
+    loss, most_ssim = HIDDEN
+    lines, holding, controls = list[list[str]](), list[str](), list[str]()
+    for title, all_of_one, of_one in _by_classifier(rows, own):
+        control = control_of(all_of_one)
+        controls.append(f"{title}: {control_in_words(all_of_one)}")
+        for method, group in of_one.groupby("method", sort=False):
+            gap = 100 * (group["accuracy"] - group["plain_accuracy"]).median()
+            psnr, ssim = ((best_of(group, measure) - guess_of(group, measure)).median() for measure in ("psnr", "ssim"))
+            recovered = group[[f"{name}_recovered" for name in names]].max(axis=1).median()
+            both = gap >= -loss and psnr < HIDDEN_DB and ssim < most_ssim and recovered < MOST_RECOVERED
+            # An inverse network that has not attacked a row cannot vouch for it.
+            tried = control is not None and control[3] and group[f"itn_{control[0]}_ssim"].notna().all()
+            said = ("yes" if tried else "attack too weak") if both else "no"
+            cells = [*_measured(title, str(method), group, names), f"{psnr:+.1f}/{ssim:+.2f}", _moved_in_words(group)]
+            lines.append([*cells, _verdict(group), said])
+            holding += [f"{title}, {method}"] if said == "yes" else []
+    found = f"Both claims hold at {len(holding)} of {len(lines)} settings{': ' if holding else ''}{'; '.join(holding)}."
+    header = [*_header(names), "to be had - guess", "moved back", "verdict", "both hold"]
+    return "\n".join([found, *controls, "", markdown(pd.DataFrame(lines, columns=header))])
+
+
+def methods(rows: pd.DataFrame) -> str:
+    """Return what all that is no network of the paper's costs, shows and gives back: keys, plain and blurred images.
+
+    Args:
+        rows: of one budget.
+    """
+    # Blurred images have no protection of a name.
+    own = rows[~rows["protection"].isin(["network"])].dropna(axis="columns", how="all")
+    names = attacks_in(own)
+    lines = [
+        [*_measured(title, str(method), group, names), _verdict(group)]
+        for title, _, of_one in _by_classifier(rows, own)
+        for method, group in of_one.groupby("method", sort=False)
+    ]
+    return markdown(pd.DataFrame(lines, columns=[*_header(names), "verdict"]))
+
+
+def _by_classifier(rows: pd.DataFrame, own: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
+    """Yield each classifier's title, all its rows and those of its rows that are the table's own."""
+    for classifier, title in CLASSIFIERS.items():
+        of_one = own[own["classifier"] == classifier]
+        if not of_one.empty:
+            yield title, rows[rows["classifier"] == classifier], of_one
+
+
+def _header(attacks: Sequence[str]) -> list[str]:
+    titles = map(title_of, attacks)
+    return ["psi", "method", "n", "paper, 200 epochs", "accuracy", "to plain", "protected", *titles]
+
+
+def _measured(title: str, method: str, group: pd.DataFrame, attacks: Sequence[str]) -> list[str]:
+    """Return what :func:`_header` names, of all repetitions of a method."""
+    medians = group.median(numeric_only=True)
+    accuracy, gap = 100 * group["accuracy"], 100 * (group["accuracy"] - group["plain_accuracy"])
+    cells = [title, method.removeprefix("proposed, "), str(len(group)), _in_paper(method, title)]
+    cells += [with_range(accuracy, ".2f"), with_range(gap, "+.2f"), psnr_and_ssim(medians, "protected")]
+    return cells + [psnr_and_ssim(medians, name) + _shares(medians, name) for name in attacks]
+
+
+def _in_paper(method: str, title: str) -> str:
+    """Return the accuracy that Table I has of a method, with its gap to plain images."""
+    known = next((paper for name, paper in TABLE_1.items() if _is_row(method, name)), None)
+    if known is None:
+        return "-"
+    column = list(CLASSIFIERS.values()).index(title)
+    return f"{known[column]:.2f} ({known[column] - TABLE_1['plain'][column]:+.2f})"
 
 
 def _is_row(method: str, name: str) -> bool:
@@ -67,52 +121,8 @@ def _is_row(method: str, name: str) -> bool:
     return rest in ("", ", relu1_2", ", relu2_2") or (name == "pixel-based" and method.startswith(name))
 
 
-def _measured(rows: pd.DataFrame) -> list[str]:
-    if rows.empty:
-        return ["-", "-", "0"]
-    accuracy, gap = 100 * rows["accuracy"], 100 * (rows["accuracy"] - rows["plain_accuracy"])
-    return [with_range(accuracy, ".2f"), with_range(gap, "+.2f"), str(len(rows))]
-
-
-def attacks(rows: pd.DataFrame) -> str:
-    """Return what each protection hides and each attack gets back, of one classifier and budget."""
-    own = rows.dropna(axis="columns", how="all")
-    names, lines = attacks_in(own), list[list[str]]()
-    header = ["method", "accuracy", "protected", "class mean", "mean image", *map(title_of, names), "verdict"]
-    for method, group in own.groupby("method", sort=False):
-        medians = group.median(numeric_only=True)
-        cells = [str(method), f"{100 * medians['accuracy']:.1f}"]
-        cells += [psnr_and_ssim(medians, name) for name in ("protected", *GUESSES)]
-        cells += [psnr_and_ssim(medians, name) + _shares(medians, name) for name in names]
-        lines.append([*cells, ", ".join(dict.fromkeys(group["verdict"]))])
-    return f"{control_in_words(rows)}\n\n{markdown(pd.DataFrame(lines, columns=header))}"
-
-
-def holds(rows: pd.DataFrame) -> str:
-    """Return, network by network, what it costs and the most that can be had of it, and at which both claims hold."""
-    own = rows[rows["protection"] == "network"]
-    if own.empty:
-        return "No network has been run yet."
-    own = own.dropna(axis="columns", how="all")
-    names = attacks_in(own)
-    control = control_of(rows)
-    loss, most_ssim = HIDDEN
-    lines, holding = list[list[str]](), list[str]()
-    for method, group in own.groupby("method", sort=False):
-        gap = 100 * (group["accuracy"] - group["plain_accuracy"]).median()
-        psnr, ssim = ((best_of(group, measure) - guess_of(group, measure)).median() for measure in ("psnr", "ssim"))
-        recovered = group[[f"{name}_recovered" for name in names]].max(axis=1).median()
-        both = gap >= -loss and psnr < HIDDEN_DB and ssim < most_ssim and recovered < MOST_RECOVERED
-        # An inverse network that has not attacked a row cannot vouch for it.
-        tried = control is not None and control[3] and group[f"itn_{control[0]}_ssim"].notna().all()
-        said = ("yes" if tried else "attack too weak") if both else "no"
-        cells = [str(method), f"{gap:+.2f}", f"{psnr:+.1f}", f"{ssim:+.2f}", f"{100 * recovered:.1f}"]
-        lines.append([*cells, _moved_in_words(group), said])
-        holding += [str(method)] if said == "yes" else []
-    found = f"Both hold at {len(holding)} of {len(lines)} settings{': ' if holding else ''}{'; '.join(holding)}."
-    header = ["method", "accuracy - plain (points)", "PSNR to be had - guess (dB)", "SSIM", "images recovered (%)"]
-    header += ["SSIM of pictures, moved (rows, columns)", "both hold"]
-    return f"{found} {control_in_words(rows)}\n\n{markdown(pd.DataFrame(lines, columns=header))}"
+def _verdict(group: pd.DataFrame) -> str:
+    return ", ".join(dict.fromkeys(group["verdict"]))
 
 
 def _moved_in_words(rows: pd.DataFrame) -> str:

@@ -1,21 +1,40 @@
 """Augmentation of whole batches of bitmaps (Section IV-A: random crop and horizontal flip)."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror each of ``(N, C, H, W)`` left to right with probability 1/2; ``N`` numbers are drawn, on the CPU."""
-    flipped = torch.rand(images.shape[0], generator=generator) < 0.5
+class Augmentation(NamedTuple):
+    """What is drawn at random to augment ``N`` images, on the CPU."""
+
+    shifts: Tensor
+    """The first row and column of each crop's window, int64 ``(2, N)``, from 0 to twice the padding."""
+    flipped: Tensor
+    """Which images are mirrored left to right, bool ``(N,)``."""
+
+    @staticmethod
+    def draw(count: int, padding: int, generator: torch.Generator, *, flip: bool) -> "Augmentation":
+        """Draw for ``count`` images: ``2 N`` numbers, none without padding, then ``N``, none without ``flip``."""
+        size = (2, count)
+        shifts = torch.randint(2 * padding + 1, size, generator=generator) if padding else torch.zeros(size).long()
+        return Augmentation(shifts, draw_flips(count, generator) if flip else torch.zeros(count, dtype=torch.bool))
+
+    def of(self, images: Tensor, padding: int) -> Tensor:
+        """Crop and mirror ``(N, C, H, W)``, on whichever device it is."""
+        return mirror(crop(images, padding, self.shifts) if padding else images, self.flipped)
+
+
+def draw_flips(count: int, generator: torch.Generator) -> Tensor:
+    """Draw which of ``count`` images are mirrored, each with probability 1/2: bool ``(count,)``, on the CPU."""
+    return torch.rand(count, generator=generator) < 0.5
+
+
+def mirror(images: Tensor, flipped: Tensor) -> Tensor:
+    """Mirror left to right those of ``(N, C, H, W)`` that are ``flipped``, bool ``(N,)``."""
     return torch.where(flipped.to(images.device).view(-1, 1, 1, 1), images.flip(3), images)
-
-
-def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    """Do as :func:`crop` with random shifts; ``2 N`` numbers are drawn, on the CPU, and none without padding."""
-    if padding == 0:
-        return images
-    return crop(images, padding, torch.randint(2 * padding + 1, (2, len(images)), generator=generator))
 
 
 def crop(images: Tensor, padding: int, shifts: Tensor) -> Tensor:
@@ -37,5 +56,4 @@ def crop(images: Tensor, padding: int, shifts: Tensor) -> Tensor:
 
 def augment(images: Tensor, padding: int, generator: torch.Generator, *, flip: bool) -> Tensor:
     """Crop at random, then mirror at random where ``flip``: what the paper trains classifiers and h_theta with."""
-    cropped = random_crop(images, padding, generator)
-    return random_flip(cropped, generator) if flip else cropped
+    return Augmentation.draw(len(images), padding, generator, flip=flip).of(images, padding)

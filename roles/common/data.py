@@ -5,6 +5,7 @@ import json
 import shutil
 import tempfile
 import warnings
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,24 @@ class ImageStore:
         self.counts: dict[str, int] = meta["counts"]
         self.side: int = meta["side"]
 
-    def images(self, split: Split) -> Tensor:
-        """Return the images of a split, uint8 ``(N, 3, H, W)``, mapped from disk and not to be written to."""
+    def images(self, split: Split, device: torch.device | None = None) -> Tensor:
+        """Return the images of a split, uint8 ``(N, 3, H, W)``, not to be written to.
+
+        They are mapped from disk or, for a GPU, put there once in a process.
+        """
+        if device is not None and device.type != "cpu":
+            return _on_gpu(self.folder, split, device)
         if split not in self._open:
             with warnings.catch_warnings():
                 # The map is read-only, and so is every use of it.
                 warnings.filterwarnings("ignore", "The given NumPy array is not writable")
                 self._open[split] = torch.from_numpy(np.load(self.folder / f"{split}.images.npy", mmap_mode="r"))
         return self._open[split]
+
+
+@lru_cache(maxsize=3)
+def _on_gpu(folder: Path, split: Split, device: torch.device) -> Tensor:
+    return ImageStore(folder).images(split).to(device)
 
 
 def prepare(config: DataConfig, cache: Path) -> ImageStore:

@@ -4,7 +4,8 @@ A party's work is a generator that yields requests and is sent answers. **One st
 the same first request again**: whoever runs it may drop it at any yield, keep the state, and go on elsewhere.
 
 Protected images are float32 ``(N, 3, H, W)`` in [0, 1], bitmaps uint8 ``(N, 3, H, W)``; ``ids`` are their positions in
-the train set or, in validation, in the validation set, int64 ``(N,)``.
+the train set or, in validation, in the validation set, int64 ``(N,)``, on the CPU. Images and gradients are wherever
+their party computes.
 """
 
 import math
@@ -15,6 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from roles.common.compute import Number
 from roles.common.images import all_finite
 from roles.common.weights import State
 
@@ -86,8 +88,8 @@ class Gradient:
     """dL_class/dx_hat for the batch mean of L_class (Eq. 5), float32 like x_hat; the loss; how many were correct."""
 
     gradient: Tensor
-    loss: float
-    correct: int
+    loss: Number
+    correct: Number
 
 
 class Losses(_Protected):
@@ -98,8 +100,8 @@ class Losses(_Protected):
 class LossValues:
     """The mean loss of the images of a request, and how many were classified correctly."""
 
-    loss: float
-    correct: int
+    loss: Number
+    correct: Number
 
 
 class FitClassifier(_ForOwnClassifier):
@@ -158,12 +160,13 @@ def expect(answer: Answer, kind: type[AnswerT]) -> AnswerT:
     """Return ``answer`` if it is of the kind that was asked for.
 
     Raises:
-        ExchangeError: it is of another kind, or its loss is not finite.
+        ExchangeError: it is of another kind, or its loss is not finite (on a GPU, whoever reads it sees that).
     """
     if not isinstance(answer, kind):
         raise ExchangeError(f"the provider answered with {type(answer).__name__}, expected {kind.__name__}")
-    if isinstance(answer, Gradient | LossValues) and not math.isfinite(answer.loss):
-        raise ExchangeError(f"the provider answered with a loss of {answer.loss}, expected a finite one")
+    loss = answer.loss if isinstance(answer, Gradient | LossValues) else 0.0
+    if isinstance(loss, float) and not math.isfinite(loss):
+        raise ExchangeError(f"the provider answered with a loss of {loss}, expected a finite one")
     return answer
 
 
@@ -171,14 +174,15 @@ def checked_gradient(answer: Answer, like: Tensor) -> Gradient:
     """Return ``answer`` if it is a usable gradient for the batch ``like``.
 
     Raises:
-        ExchangeError: wrong kind, shape or dtype, or values that are not finite.
+        ExchangeError: wrong kind, shape or dtype, or values that are not finite (not looked at on a GPU: the next loss
+            is not finite then).
     """
     gradient = expect(answer, Gradient)
     value = gradient.gradient
     if value.shape != like.shape or value.dtype != torch.float32:
         expected = f"expected torch.float32 {tuple(like.shape)}"
         raise ExchangeError(f"gradient is {value.dtype} {tuple(value.shape)}, {expected}")
-    if not all_finite(value):
+    if not value.is_cuda and not all_finite(value):
         raise ExchangeError("gradient holds values that are not finite")
     return gradient
 

@@ -1,43 +1,28 @@
-"""How a network is fitted to images: a single step, and a training that keeps the epoch with the best validation."""
+"""How a network is fitted: one step, and a training that keeps the epoch with the best validation."""
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from roles.common.batches import Batches
-from roles.common.compute import Compute
+from roles.common.compute import Compute, Number
 from roles.common.config.recipe import Recipe, set_lr
-from roles.common.images import to_unit
 from roles.common.weights import State, cpu_state
 
-Progress = Callable[[int, int, float], None]
+Progress = Callable[[int, int, Number], None]
 """Called after every step with the steps done, their total, and the loss of the step."""
 
 
-def fit_step(
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    lr: float,
-    images: Tensor,
-    targets: Tensor,
-    loss: Callable[[Tensor, Tensor], Tensor],
-    compute: Compute,
-) -> tuple[Tensor, Tensor]:
-    """Take one step down the gradient of ``loss(network(images), targets)``; return outputs and loss before it.
-
-    ``images`` are uint8 ``(N, 3, H, W)``, in [0, 1] for the network; ``targets`` lie on the device of ``compute``.
-    """
-    set_lr(optimiser, lr)
-    with compute.autocast():
-        outputs = network(compute.batch(to_unit(images)))
-    value = loss(outputs, targets)
+def descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> Tensor:
+    """Take one step down the gradient of ``loss``; return the loss before it, without its graph."""
     optimiser.zero_grad(set_to_none=True)
-    value.backward()  # type: ignore[no-untyped-call]
+    loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
-    return outputs.detach(), value.detach()
+    return loss.detach()
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +40,11 @@ def fit(
     network: nn.Module,
     recipe: Recipe,
     batches: Batches,
-    step: Callable[[int, Tensor, float], Tensor],
+    draw: Callable[[int, Tensor], tuple[Tensor, ...]],
+    loss_of: Callable[..., Tensor],
     validate: Callable[[], Mapping[str, float]],
     progress: Progress,
+    compute: Compute,
     *,
     name: str,
     rate: str,
@@ -65,7 +52,8 @@ def fit(
     """Train ``network`` by a recipe, and leave it in evaluation mode with the weights that are returned.
 
     Args:
-        step: from its 0-based number, the ids of its images and the learning rate to its loss.
+        draw: from the 0-based number of a step and the ids of its images to what its loss is computed from, on the CPU.
+        loss_of: from that to the loss; on a GPU it is recorded (graphs.py).
         validate: columns of the curve for the network as it is after an epoch, ``validation_loss`` among them.
         name: what errors call the training.
         rate: the key of its learning rate, for errors.
@@ -79,18 +67,26 @@ def fit(
             raise ValueError(f"{name} diverged: loss {loss} at step {number}; lower {rate}")
         return loss
 
+    def update(*inputs: Tensor) -> tuple[Tensor]:
+        return (descend(optimiser, loss_of(*inputs)),)
+
+    optimiser, step = recipe.optimiser_for(network), compute.captured(update)
     total = recipe.total_steps(batches.per_epoch)
     curve: list[dict[str, float]] = []
-    state, selected, best, summed = State(), 0, math.inf, 0.0
+    state, selected, best, summed = State(), 0, math.inf, cast(Number, 0.0)
     for number in range(total):
         network.train()
-        value = finite(step(number, batches.ids_at(number), recipe.lr_at(number, total)).item())
-        summed += value
+        set_lr(optimiser, recipe.lr_at(number, total))
+        value = compute.number(step(*draw(number, batches.ids_at(number)))[0])
+        summed = summed + value
         progress(number + 1, total, value)
-        if (number + 1) % batches.per_epoch and number + 1 < total:
+        ends = (number + 1) % batches.per_epoch == 0 or number + 1 == total
+        if ends or compute.reads(number):
+            finite(float(summed))
+        if not ends:
             continue
         steps = number % batches.per_epoch + 1
-        curve.append({"epoch": len(curve) + 1, "step": number + 1, "train_loss": summed / steps, **validate()})
+        curve.append({"epoch": len(curve) + 1, "step": number + 1, "train_loss": float(summed) / steps, **validate()})
         validation, summed = finite(curve[-1]["validation_loss"]), 0.0
         if validation < best:
             state, selected, best = cpu_state(network), len(curve), validation

@@ -1,5 +1,7 @@
 """Bitmaps and the unit interval: the two forms an image takes here."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -23,8 +25,15 @@ def to_bitmap(images: Tensor) -> Tensor:
 
 def normalise(images: Tensor) -> Tensor:
     """Subtract ImageNet's mean from ``(N, 3, H, W)`` in [0, 1] and divide by its deviation, for psi and for phi."""
-    moments = torch.tensor([IMAGENET_MEAN, IMAGENET_STD], device=images.device, dtype=images.dtype)
-    return (images - moments[0].view(1, 3, 1, 1)) / moments[1].view(1, 3, 1, 1)
+    mean, deviation = _moments(images.device, images.dtype)
+    return (images - mean) / deviation
+
+
+@cache
+def _moments(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    # Made once: what is copied from the host cannot be recorded (graphs.py).
+    moments = torch.tensor([IMAGENET_MEAN, IMAGENET_STD], device=device, dtype=dtype)
+    return moments[0].view(1, 3, 1, 1), moments[1].view(1, 3, 1, 1)
 
 
 def all_finite(values: Tensor) -> bool:

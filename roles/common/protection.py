@@ -60,6 +60,6 @@ def network_of(config: UserConfig, user: int, theta: State, compute: Compute) ->
     """
     if not config.trains_network:
         return None
-    h = UNet(config.width, config.depth)
+    h = UNet(config.width, config.depth, config.upsampling)
     load_into(h, theta, f"published theta of user {user}")
     return compute.module(h)

@@ -41,7 +41,13 @@ def digest(state: Mapping[str, Tensor]) -> str:
 
 def save(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write ``state`` so that ``path`` holds either the old file or the whole new one."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    tensors, places = State(), set[int]()
+    for name, value in state.items():
+        tensor = value.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        # safetensors writes no two tensors that share memory.
+        tensors[name] = tensor.clone() if place in places else tensor
+        places.add(place)
     with replacing(path) as partial:
         # safetensors 0.8 writes a broken header for no tensors and empty metadata.
         safetensors.torch.save_file(tensors, partial, dict(metadata) if metadata else None)
@@ -97,6 +103,10 @@ def restore_training(
     load_into(module, groups[group], source)
     entries = {int(index): entry for index, entry in groups_of(groups["optimiser"]).items()}
     optimiser.load_state_dict({**optimiser.state_dict(), "state": entries})
+    for parameter, entry in optimiser.state.items():
+        for name, value in entry.items():
+            if value.shape == parameter.shape:  # in the parameter's layout, as fused optimisers need it
+                entry[name] = torch.empty_like(parameter).copy_(value)
 
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

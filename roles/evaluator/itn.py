@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from roles.common.augment import random_flip
+from roles.common.augment import draw_flips, mirror
 from roles.common.batches import Batches
-from roles.common.compute import Compute
+from roles.common.compute import Compute, Number
 from roles.common.config.attack import ItnConfig
-from roles.common.fitting import Progress, fit, fit_step
+from roles.common.fitting import Progress, fit
 from roles.common.images import to_unit
 from roles.common.seeds import derived_seed, generator
 from roles.common.unet import UNet
@@ -30,18 +30,18 @@ class Pairs(NamedTuple):
     validation_plain: Tensor
 
 
-def paired_flip(protected: Tensor, plain: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mirror each pair of ``(N, 3, H, W)`` with probability 1/2, both images or neither; ``N`` numbers are drawn."""
-    protected, plain = random_flip(torch.cat([protected, plain], dim=1), generator).chunk(2, dim=1)
+def paired_flip(protected: Tensor, plain: Tensor, flipped: Tensor) -> tuple[Tensor, Tensor]:
+    """Mirror those pairs of ``(N, 3, H, W)`` that are ``flipped``, bool ``(N,)``: both images or neither."""
+    protected, plain = mirror(torch.cat([protected, plain], dim=1), flipped).chunk(2, dim=1)
     return protected, plain
 
 
-def instead(protected: Tensor, plain: Tensor, mirrored: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Take, with probability 1/2, the mirror image of each plain one, and what that is protected to: ``mirrored``.
+def instead(protected: Tensor, plain: Tensor, mirrored: Tensor, flipped: Tensor) -> tuple[Tensor, Tensor]:
+    """Take, where ``flipped``, bool ``(N,)``, the mirror image of a plain one, and what that is protected to.
 
-    All are ``(N, 3, H, W)``, and ``N`` numbers are drawn.
+    All others are ``(N, 3, H, W)``; ``mirrored`` are the protected mirror images.
     """
-    chosen = (torch.rand(len(plain), generator=generator) < 0.5).to(plain.device).view(-1, 1, 1, 1)
+    chosen = flipped.to(plain.device).view(-1, 1, 1, 1)
     return torch.where(chosen, mirrored, protected), torch.where(chosen, plain.flip(3), plain)
 
 
@@ -71,35 +71,41 @@ def train_itn(
         ValueError: the loss is not finite any more, or H or W does not suit the network's depth.
     """
     torch.manual_seed(derived_seed(seed, "itn", config.name))
-    itn = compute.module(UNet(config.width, config.depth))
-    optimiser = config.training.optimiser_for(itn)
+    itn = compute.module(UNet(config.width, config.depth, config.upsampling))
     order = derived_seed(seed, "itn", config.name, "order")
     batches = Batches(torch.arange(len(pairs.plain)), config.training.batch_size, order)
     objective = F.mse_loss if config.loss == "mse" else F.l1_loss
+    protected, plain = pairs.protected.to(compute.device), pairs.plain.to(compute.device)
+    mirrored = mirrored if mirrored is None else mirrored.to(compute.device)
 
-    def step(number: int, ids: Tensor, lr: float) -> Tensor:
-        inputs, targets = pairs.protected[ids], pairs.plain[ids]
-        stream = generator(seed, "itn", config.name, "flip", number)
-        if flip and mirrored is None:
-            inputs, targets = paired_flip(inputs, targets, stream)
-        elif flip and mirrored is not None:
-            inputs, targets = instead(inputs, targets, mirrored[ids], stream)
-        return fit_step(itn, optimiser, lr, inputs, compute.batch(to_unit(targets)), objective, compute)[1]
+    def draw(number: int, ids: Tensor) -> tuple[Tensor, ...]:
+        return (ids, draw_flips(len(ids), generator(seed, "itn", config.name, "flip", number))) if flip else (ids,)
+
+    def loss_of(ids: Tensor, *flipped: Tensor) -> Tensor:
+        inputs, targets = protected[ids], plain[ids]
+        if flipped and mirrored is None:
+            inputs, targets = paired_flip(inputs, targets, *flipped)
+        elif flipped and mirrored is not None:
+            inputs, targets = instead(inputs, targets, mirrored[ids], *flipped)
+        with compute.autocast():
+            estimates = itn(compute.batch(to_unit(inputs)))
+        return objective(estimates, compute.batch(to_unit(targets)))
 
     def validate() -> dict[str, float]:
         return {"validation_loss": _mse(itn, pairs.validation_protected, pairs.validation_plain, compute)}
 
-    name = f"inverse network {config.name!r}"
-    fitted = fit(itn, config.training, batches, step, validate, progress, name=name, rate="its training.lr")
+    names = {"name": f"inverse network {config.name!r}", "rate": "its training.lr"}
+    fitted = fit(itn, config.training, batches, draw, loss_of, validate, progress, compute, **names)
     return itn, fitted.curve
 
 
 def _mse(itn: UNet, protected: Tensor, plain: Tensor, compute: Compute) -> float:
     itn.eval()
-    summed = 0.0
+    summed: Number = 0.0
     pairs = zip(torch.split(protected, _VALIDATION_BATCH), torch.split(plain, _VALIDATION_BATCH), strict=True)
     with torch.no_grad(), compute.autocast():
         for inputs, targets in pairs:
             estimates = itn(compute.batch(to_unit(inputs)))
-            summed += F.mse_loss(estimates, compute.batch(to_unit(targets)), reduction="sum").item()
-    return summed / plain.numel()
+            errors = F.mse_loss(estimates, compute.batch(to_unit(targets)), reduction="sum")
+            summed = summed + compute.number(errors)
+    return float(summed) / plain.numel()

@@ -4,11 +4,11 @@ Images are ``(N, 3, H, W)``, uint8 or float32 in [0, 1]; an estimate and its pla
 ``ValueError`` says so where they differ in shape.
 """
 
-import itertools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from roles.common.images import to_unit
 
@@ -16,7 +16,9 @@ PSNR_CAP = 100.0
 """PSNR in dB of identical images, whose true value is infinite: so that means and tables stay finite."""
 
 _BATCH = 500
-_MOST_MOVED, _MOST_IMAGES, _LEAST_GAIN = 3, 32, 0.05
+_RADIUS, _SIGMA = 5, 1.5
+_C1, _C2 = 0.01**2, 0.03**2
+_MOST_MOVED, _MOST_IMAGES, _MOVED_AT_ONCE, _LEAST_GAIN = 3, 32, 4, 0.05
 _ALEXNET_SIDE = 31
 """Smallest side in pixels that AlexNet's second pooling leaves anything of."""
 
@@ -52,15 +54,7 @@ def ssim(estimate: Tensor, plain: Tensor) -> Tensor:
     >>> [round(ssim(black + value, black).item(), 4) for value in (0, 255)]
     [1.0, 0.0001]
     """
-    # Imported here: it takes seconds, and a node's process that does not measure should not wait for it.
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
-    def measure(a: Tensor, b: Tensor) -> Tensor:
-        scores = structural_similarity_index_measure(a, b, reduction="none", data_range=1.0)
-        assert isinstance(scores, Tensor)  # a tuple only where the full image is asked for as well
-        return scores
-
-    return _batched(measure, estimate, plain)
+    return _batched(_similarity, estimate, plain)
 
 
 def moved_ssim(protected: Tensor, plain: Tensor) -> tuple[float, int, int]:
@@ -78,21 +72,16 @@ def moved_ssim(protected: Tensor, plain: Tensor) -> tuple[float, int, int]:
         smaller sides; and how far the protected images lie down and to the right of the plain ones, in pixels: as
         suits best, or 0 and 0 where that gains less than 0.05 on the images as they are.
     """
-    protected, plain = protected[:_MOST_IMAGES], plain[:_MOST_IMAGES]
+    protected, plain = (_as_unit(images[:_MOST_IMAGES]) for images in (protected, plain))
     reach = min(_MOST_MOVED, min(plain.shape[2:]) // 8)
-    height, width = (side - 2 * reach for side in plain.shape[2:])
-
-    def window(images: Tensor, down: int, right: int) -> Tensor:
-        return images[:, :, reach + down :, reach + right :][:, :, :height, :width]
-
-    ways = list(itertools.product(range(-reach, reach + 1), repeat=2))
-    windows = torch.cat([window(protected, down, right) for down, right in ways])
-    alike = ssim(windows, window(plain, 0, 0).repeat(len(ways), 1, 1, 1)).view(len(ways), -1).median(1).values
-    best, still = int(alike.argmax()), ways.index((0, 0))
+    # A few at once: the windows of many images are too much for a CPU's cache, and of large ones for its memory.
+    parts = zip(torch.split(protected, _MOVED_AT_ONCE), torch.split(plain, _MOVED_AT_ONCE), strict=True)
+    alike = torch.cat([_moved_similarity(*part, reach) for part in parts]).median(0).values.flatten()
+    best, still = int(alike.argmax()), len(alike) // 2
     if alike[best] - alike[still] < _LEAST_GAIN:
         best = still
-    down, right = ways[best]
-    return alike[best].item(), down, right
+    down, right = divmod(best, 2 * reach + 1)
+    return alike[best].item(), down - reach, right - reach
 
 
 class Lpips:
@@ -125,8 +114,74 @@ class Lpips:
             return _batched(lambda a, b: self._net(a, b, normalize=True).flatten(), estimate, plain)
 
 
+def _similarity(x: Tensor, y: Tensor) -> Tensor:
+    down, across = (_local_mean_matrix(side).to(x) for side in x.shape[2:])
+    x, y = x - 0.5, y - 0.5
+    return _similarity_map(*(_product(down, images, across) for images in (x, y, x * x, y * y, x * y))).mean((1, 2, 3))
+
+
+def _moved_similarity(x: Tensor, y: Tensor, reach: int) -> Tensor:
+    """Return the SSIM of each window of x with the middle of y, ``(N, ways down, ways right)``.
+
+    Windows share rows and columns of x, so that its local means are had for all in one product; those of y are the
+    same for all. Only those of x y are each window's own.
+
+    Args:
+        x, y: float32 ``(N, 3, H, W)`` in [0, 1].
+        reach: how far a window lies from the middle at most, in pixels, and the margin that it leaves.
+    """
+    ways, (height, width) = 2 * reach + 1, (side - 2 * reach for side in y.shape[2:])
+    down, across = _local_mean_matrix(height).to(x), _local_mean_matrix(width).to(x)
+    x, y = x - 0.5, y[:, :, None, None, reach : reach + height, reach : reach + width] - 0.5
+    all_down, all_across = (
+        torch.cat([F.pad(matrix, (start, 2 * reach - start)) for start in range(ways)]) for matrix in (down, across)
+    )
+
+    def in_windows(images: Tensor) -> Tensor:
+        means = _product(all_down, images, all_across)
+        return means.reshape(-1, 3, ways, height, ways, width).transpose(3, 4)
+
+    def in_place(images: Tensor) -> Tensor:
+        return _product(down, images, across)
+
+    cross = x.unfold(2, height, 1).unfold(3, width, 1) * y
+    similarity = _similarity_map(in_windows(x), in_place(y), in_windows(x * x), in_place(y * y), in_place(cross))
+    return similarity.mean((1, 4, 5))
+
+
+def _similarity_map(m_x: Tensor, m_y: Tensor, m_xx: Tensor, m_yy: Tensor, m_xy: Tensor) -> Tensor:
+    """Return the SSIM at each pixel, from the local means of x, y, x^2, y^2 and x y, where 0 is mid-grey.
+
+    Variances are small differences of these: about mid-grey, less is lost to rounding than about black.
+    """
+    variance_x = torch.addcmul(m_xx, m_x, m_x, value=-1).clamp_(min=0)
+    variance_y = torch.addcmul(m_yy, m_y, m_y, value=-1).clamp_(min=0)
+    covariance = torch.addcmul(m_xy, m_x, m_y, value=-1)
+    m_x, m_y = m_x + 0.5, m_y + 0.5
+    above = (m_x * (2 * m_y)).add_(_C1).mul_(covariance.mul_(2).add_(_C2))
+    below = torch.addcmul(m_y.square() + _C1, m_x, m_x).mul_(variance_x + (variance_y + _C2))
+    return above.div_(below)
+
+
+def _product(left: Tensor, images: Tensor, right: Tensor) -> Tensor:
+    """Return ``left @ image @ right.T`` of each image ``(..., H, W)``."""
+    return torch.einsum("ai,...ij,bj->...ab", left, images, right)
+
+
+def _local_mean_matrix(side: int) -> Tensor:
+    """Return what a column of ``side`` pixels is multiplied by for its means under a Gaussian, borders reflected."""
+    distances = torch.arange(-_RADIUS, _RADIUS + 1, dtype=torch.float64)
+    weights = torch.exp(-(distances / _SIGMA).square() / 2)
+    reflected = F.pad(torch.eye(side, dtype=torch.float64)[None], (_RADIUS, _RADIUS), mode="reflect")[0]
+    return (reflected.unfold(1, len(weights), 1) @ (weights / weights.sum())).T
+
+
 def _batched(measure: Callable[[Tensor, Tensor], Tensor], estimate: Tensor, plain: Tensor) -> Tensor:
     if estimate.shape != plain.shape:
         raise ValueError(f"estimates are {tuple(estimate.shape)}, but the plain images {tuple(plain.shape)}")
     pairs = zip(torch.split(estimate, _BATCH), torch.split(plain, _BATCH), strict=True)
-    return torch.cat([measure(*(to_unit(x) if x.dtype == torch.uint8 else x for x in pair)) for pair in pairs])
+    return torch.cat([measure(*map(_as_unit, pair)) for pair in pairs])
+
+
+def _as_unit(images: Tensor) -> Tensor:
+    return to_unit(images) if images.dtype == torch.uint8 else images

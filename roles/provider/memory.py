@@ -33,7 +33,7 @@ class Memory:
             write_atomically(path, bytes(self._capacity * self._entry.itemsize))
         ring = self._open(path)
         places = np.arange(request.asked, request.asked + len(request.ids))[last] % self._capacity
-        ring["image"][places] = to_bitmap(request.protected[last]).numpy()
+        ring["image"][places] = to_bitmap(request.protected[last]).cpu().numpy()
         ring["id"][places] = request.ids[last].numpy()
         ring["used"][places] = True
 

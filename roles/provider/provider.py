@@ -57,6 +57,7 @@ class Provider:
         self._assignment, self._validation = assignment, validation
         self._labels = load_labels(store.folder, "train")
         self._validation_labels = load_labels(store.folder, "validation")
+        self._descent = compute.captured(self._descend)
 
     def digest(self) -> str:
         """Return the SHA-256 of psi's weights: it never changes."""
@@ -99,23 +100,27 @@ class Provider:
         labels = self._labels_of(request.protected, request.ids, self._labels)
         if self._memory is not None:
             self._memory.note(request)
-        return exchange.Gradient(*self._descent(request.protected, labels.to(self._compute.device)))
+        gradient, loss, correct = self._descent(request.protected, labels)
+        # What a recording gives lasts until it is replayed: the sums of an epoch are made of copies.
+        return exchange.Gradient(gradient, self._compute.number(loss), self._compute.number(correct))
 
-    def _descent(self, protected: Tensor, labels: Tensor) -> tuple[Tensor, float, int]:
-        """Return dL_class/dx_hat on the CPU, L_class, and how many images psi classifies correctly."""
+    def _descend(self, protected: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return dL_class/dx_hat, L_class, and how many images psi classifies correctly."""
         protected = self._compute.batch(protected).detach().requires_grad_()
         with self._compute.autocast():
             logits = self._psi(protected)
         loss = F.cross_entropy(logits, labels)
         (gradient,) = torch.autograd.grad(loss, protected)
-        return gradient.float().cpu().contiguous(), loss.item(), int((logits.argmax(1) == labels).sum())
+        correct = (logits.argmax(1) == labels).sum()
+        return gradient.float().contiguous(), _if_in_range(protected, loss.detach()), correct
 
     def _losses(self, request: exchange.Losses) -> exchange.LossValues:
-        labels = self._labels_of(request.protected, request.ids, self._validation_labels).to(self._compute.device)
+        labels = self._labels_of(request.protected, request.ids, self._validation_labels)
+        labels = labels.to(self._compute.device, non_blocking=True)
         with torch.no_grad(), self._compute.autocast():
             logits = self._psi(self._compute.batch(request.protected))
-        correct = int((logits.argmax(1) == labels).sum())
-        return exchange.LossValues(F.cross_entropy(logits, labels).item(), correct)
+        loss = _if_in_range(request.protected, F.cross_entropy(logits, labels))
+        return exchange.LossValues(self._compute.number(loss), self._compute.number((logits.argmax(1) == labels).sum()))
 
     def _classify(self, request: exchange.Classify) -> exchange.Predictions:
         self._check_images(request.images, torch.uint8)
@@ -132,11 +137,8 @@ class Provider:
         if images.dtype != dtype or images.dim() != 4 or tuple(images.shape[1:]) != shape or len(images) == 0:
             expected = f"{dtype} (N, {', '.join(map(str, shape))}) with N > 0"
             raise ExchangeError(f"images are {images.dtype} {tuple(images.shape)}, expected {expected}")
-        if images.is_floating_point():
-            lowest, highest = images.aminmax()
-            # A comparison with NaN is false, so this catches values that are not finite as well.
-            if not bool((lowest >= 0) & (highest <= 1)):
-                raise ExchangeError("protected images must hold finite values in [0, 1]")
+        if images.is_floating_point() and not images.is_cuda and not bool(_in_range(images)):
+            raise ExchangeError("protected images must hold finite values in [0, 1]")
 
     def _labels_of(self, images: Tensor, ids: Tensor, labels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the labels of the images with these ids, of one split's, if both make sense."""
@@ -147,6 +149,17 @@ class Provider:
         if len(unknown):
             raise ExchangeError(f"image id {unknown[0].item()} is unknown: ids are 0 to {len(labels) - 1}")
         return labels[ids]
+
+
+def _in_range(images: Tensor) -> Tensor:
+    lowest, highest = images.aminmax()
+    # A comparison with NaN is false, so this catches values that are not finite as well.
+    return (lowest >= 0) & (highest <= 1)
+
+
+def _if_in_range(images: Tensor, loss: Tensor) -> Tensor:
+    """Return ``loss`` or, where images on a GPU are not in [0, 1], NaN: nobody waits there to refuse the request."""
+    return torch.where(_in_range(images.detach()), loss, torch.nan) if images.is_cuda else loss
 
 
 def _frozen(name: ClassifierName, state: State, source: str, store: ImageStore, compute: Compute) -> Classifier:

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from roles.common.augment import augment
+from roles.common.augment import Augmentation
 from roles.common.batches import Batches
 from roles.common.compute import Compute
 from roles.common.config.classifier import ClassifierConfig
 from roles.common.config.data import Split
 from roles.common.data import ImageStore
-from roles.common.fitting import Fitted, Progress, fit, fit_step
+from roles.common.fitting import Fitted, Progress, fit
 from roles.common.images import to_unit
 from roles.common.labels import load_labels
 from roles.common.seeds import derived_seed, generator
@@ -42,23 +42,28 @@ def train_classifier(
     Raises:
         ValueError: the loss is not finite any more.
     """
-    images, labels = store.images("train"), load_labels(store.folder, "train")
+    images = store.images("train", compute.device)
+    labels = load_labels(store.folder, "train").to(compute.device)
     torch.manual_seed(derived_seed(config.seed, "psi"))  # initial weights and dropout
     classifier = compute.module(Classifier(config.name, len(store.classes)))
-    optimiser = config.training.optimiser_for(classifier)
     batches = Batches(torch.arange(len(images)), config.training.batch_size, derived_seed(config.seed, "psi", "order"))
 
-    def step(number: int, ids: Tensor, lr: float) -> Tensor:
+    def draw(number: int, ids: Tensor) -> tuple[Tensor, ...]:
         stream = generator(config.seed, "psi", "augment", number)
-        batch, targets = augment(images[ids], config.crop_padding, stream, flip=config.flip), labels[ids]
-        return fit_step(classifier, optimiser, lr, batch, targets.to(compute.device), F.cross_entropy, compute)[1]
+        return ids, *Augmentation.draw(len(ids), config.crop_padding, stream, flip=config.flip)
+
+    def loss_of(ids: Tensor, *drawn: Tensor) -> Tensor:
+        batch = Augmentation(*drawn).of(images[ids], config.crop_padding)
+        with compute.autocast():
+            logits = classifier(compute.batch(to_unit(batch)))
+        return F.cross_entropy(logits, labels[ids])
 
     def validate() -> dict[str, float]:
         loss, accuracy = _evaluate(classifier, store, "validation", compute)
         return {"validation_loss": loss, "validation_accuracy": accuracy}
 
     names = {"name": "training psi", "rate": "classifier.training.lr"}
-    fitted = fit(classifier, config.training, batches, step, validate, progress, **names)
+    fitted = fit(classifier, config.training, batches, draw, loss_of, validate, progress, compute, **names)
     _, accuracy = _evaluate(classifier, store, "test", compute)
     return TrainedClassifier(fitted.state, fitted.curve, fitted.selected_epoch, accuracy)
 

@@ -16,8 +16,10 @@ from roles.common import weights
 from roles.common.batches import batch_sizes
 from roles.common.compute import Compute
 from roles.common.config.classifier import ClassifierConfig
+from roles.common.config.recipe import set_lr
 from roles.common.exchange import FIT_IMAGES, ExchangeError, LossValues
-from roles.common.fitting import fit_step
+from roles.common.fitting import descend
+from roles.common.images import to_unit
 from roles.common.naming import user_name
 from roles.common.seeds import derived_seed
 from roles.provider.classifiers import Adaptation, Classifier
@@ -125,8 +127,11 @@ class UserClassifiers:
         for batch, wanted in zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True):
             if record.step == total:
                 break  # a training may end within an epoch
-            lr, wanted = recipe.lr_at(record.step, total), wanted.to(self._compute.device)
-            logits, loss = fit_step(own.network, own.optimiser, lr, batch, wanted, F.cross_entropy, self._compute)
+            set_lr(own.optimiser, recipe.lr_at(record.step, total))
+            wanted = wanted.to(self._compute.device)
+            with self._compute.autocast():
+                logits = own.network(self._compute.batch(to_unit(batch)))
+            loss = descend(own.optimiser, F.cross_entropy(logits, wanted))
             seen += len(batch)
             summed += loss.item() * len(batch)
             correct += int((logits.argmax(1) == wanted).sum())

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from roles.common.batches import Batches
+from roles.common.compute import Number
 from roles.common.config.user import UserConfig
 from roles.common.data import ImageStore
-from roles.common.exchange import ImageIds, TrainingImages, Work, expect
+from roles.common.exchange import ExchangeError, ImageIds, TrainingImages, Work, expect
 from roles.common.seeds import derived_seed
 from roles.common.weights import State, prefixed
 
@@ -31,24 +32,41 @@ class Traffic:
 
 @dataclass
 class Sums:
-    """Running sums over the images of an epoch or a validation pass."""
+    """Running sums over the images of an epoch or a validation pass; on a GPU they stay there until they are read."""
 
     images: int = 0
-    loss: float = 0.0
-    feature_loss: float = 0.0
-    correct: int = 0
+    loss: Number = 0.0
+    feature_loss: Number = 0.0
+    correct: Number = 0
+    passes_through: Number = math.nan
+    """How much of the plain images is left in the protected ones (passing.py); NaN where nobody has looked."""
 
-    def add(self, images: int, loss: float, correct: int, feature_loss: float = math.nan) -> None:
+    def add(self, images: int, loss: Number, correct: Number, feature_loss: Number = math.nan) -> None:
         """Add a batch with these mean losses; L_feat is NaN where nobody has computed it."""
         self.images += images
-        self.loss += loss * images
-        self.feature_loss += feature_loss * images
-        self.correct += correct
+        self.loss = self.loss + loss * images
+        self.feature_loss = self.feature_loss + feature_loss * images
+        self.correct = self.correct + correct
+
+    def numbers(self) -> dict[str, float]:
+        """Return the sums by name, read."""
+        correct = int(self.correct)
+        floats = {name: float(getattr(self, name)) for name in ("loss", "feature_loss", "passes_through")}
+        return {"images": self.images, "correct": correct, **floats}
 
     def columns(self, name: str) -> dict[str, float]:
-        """Return ``<name>_loss``, ``<name>_accuracy`` in [0, 1] and, where it is known, ``<name>_feature_loss``."""
-        means = {"loss": self.loss, "accuracy": self.correct, "feature_loss": self.feature_loss}
-        return {f"{name}_{key}": value / self.images for key, value in means.items() if not math.isnan(value)}
+        """Return the means as ``<name>_loss``, ``<name>_accuracy`` in [0, 1] and so on, of what is known.
+
+        Raises:
+            ExchangeError: the loss is not finite.
+        """
+        sums = self.numbers()
+        if not math.isfinite(sums["loss"]):
+            raise ExchangeError(f"the provider's losses have come to {sums['loss']}: expected finite ones")
+        summed = {"loss": sums["loss"], "accuracy": sums["correct"], "feature_loss": sums["feature_loss"]}
+        means = {key: value / self.images for key, value in summed.items()}
+        means["passes_through"] = sums["passes_through"]
+        return {f"{name}_{key}": value for key, value in means.items() if not math.isnan(value)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +115,7 @@ class UserTraining(ABC):
         return len(self._ids.train)
 
     @property
-    def loss(self) -> float:
+    def loss(self) -> Number:
         """L_class, averaged over the present epoch so far; NaN before its first answer."""
         return self._epoch.loss / self._epoch.images if self._epoch.images else math.nan
 
@@ -134,7 +152,7 @@ class UserTraining(ABC):
     def checkpoint(self) -> tuple[State, dict[str, Any]]:
         """Return tensors and JSON-able numbers from which :meth:`restore` goes on at the last whole step."""
         numbers = {"step": self.step, "curve": [dict(row) for row in self.curve]}
-        numbers |= {"epoch": asdict(self._epoch), "traffic": asdict(self.traffic)}
+        numbers |= {"epoch": self._epoch.numbers(), "traffic": asdict(self.traffic)}
         return prefixed("ids", vars(self._ids)) if self.images else {}, numbers
 
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:

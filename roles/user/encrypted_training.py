@@ -54,7 +54,7 @@ class EncryptedTraining(UserTraining):
             self._epoch.add(len(ids), answer.loss, answer.correct)
             return
         row = {"epoch": epoch, "step": self.step, **self._epoch.columns("train")}
-        row |= {"validation_loss": answer.loss, "validation_accuracy": answer.correct / len(ids)}
+        row |= {"validation_loss": float(answer.loss), "validation_accuracy": int(answer.correct) / len(ids)}
         self.curve.append(row)
         self._epoch = Sums()
 

@@ -98,9 +98,11 @@ class OwnLoss(ABC):
     """Weight of L_feat in the objective (Eq. 4) that validation measures."""
     selects: bool
     """Whether the epoch with the lowest objective is published; else the last one is."""
+    recorded: bool
+    """Whether :meth:`gradient` can be part of a recording (graphs.py): it is the same for every step."""
 
     @abstractmethod
-    def gradient(self, plain: Tensor, protected: Tensor, step: int) -> tuple[Tensor | None, float]:
+    def gradient(self, plain: Tensor, protected: Tensor, step: int) -> tuple[Tensor | None, Tensor]:
         """Return the gradient to add to dL_class/dx_hat, float32 or None for none, and L_feat or NaN.
 
         Args:
@@ -125,14 +127,15 @@ class FeatureLoss(OwnLoss):
     """The paper's: protected images are to differ from plain ones in what phi sees, -alpha L_feat (Eq. 4 and 6)."""
 
     selects = True
+    recorded = True
 
     def __init__(self, alpha: float, phi: Features, compute: Compute) -> None:
         self.alpha, self._phi, self._compute = alpha, phi, compute
 
-    def gradient(self, plain: Tensor, protected: Tensor, step: int) -> tuple[Tensor | None, float]:
+    def gradient(self, plain: Tensor, protected: Tensor, step: int) -> tuple[Tensor | None, Tensor]:
         """See :class:`OwnLoss`: -alpha dL_feat/dx_hat."""
         if self.alpha == 0:
-            return None, math.nan
+            return None, protected.new_full((), math.nan)
         leaf = protected.detach().requires_grad_()
         with torch.no_grad(), self._compute.autocast():
             phi_plain = self._phi(plain)
@@ -140,4 +143,4 @@ class FeatureLoss(OwnLoss):
             phi_protected = self._phi(leaf)
         loss = feature_loss(phi_protected, phi_plain)
         (gradient,) = torch.autograd.grad(loss, leaf)
-        return -self.alpha * gradient, loss.item()
+        return -self.alpha * gradient, loss.detach()

@@ -51,6 +51,8 @@ class Adversary(OwnLoss):
     alpha = 0.0
     # Two networks that train against each other have no objective to select by.
     selects = False
+    # Keys are drawn on the CPU, anew at every step.
+    recorded = False
 
     def __init__(self, config: GanConfig, phi: Features, seed: int, compute: Compute) -> None:
         self._config, self._phi, self._compute = config, phi, compute
@@ -59,7 +61,7 @@ class Adversary(OwnLoss):
         self._discriminator = compute.module(Discriminator())
         self._optimiser = torch.optim.Adam(self._discriminator.parameters(), lr=config.lr, betas=(0.5, 0.999))
 
-    def gradient(self, plain: Tensor, protected: Tensor, step: int) -> tuple[Tensor | None, float]:
+    def gradient(self, plain: Tensor, protected: Tensor, step: int) -> tuple[Tensor | None, Tensor]:
         """See :class:`OwnLoss`: of the losses above, after a step of the discriminator."""
         numbers = step * _KEYS_A_STEP + torch.arange(len(plain))
         target = self._compute.batch(to_unit(self._encryption.protect(to_bitmap(plain.cpu()), numbers)))
@@ -76,7 +78,7 @@ class Adversary(OwnLoss):
             + self._config.pixel * F.mse_loss(leaf, target)
         )
         (gradient,) = torch.autograd.grad(loss, leaf)
-        return gradient.float(), math.nan
+        return gradient.float(), gradient.new_full((), math.nan)
 
     def _train(self, encrypted: Tensor, protected: Tensor) -> None:
         with self._compute.autocast():

@@ -2,19 +2,19 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from roles.common.augment import augment
+from roles.common.augment import Augmentation
 from roles.common.compute import Compute
 from roles.common.config.recipe import set_lr
 from roles.common.config.user import GanConfig, UserConfig
 from roles.common.data import ImageStore
 from roles.common.exchange import Losses, LossGradient, LossValues, Work, checked_gradient, expect
 from roles.common.images import all_finite, to_unit
+from roles.common.passing import passes_through
 from roles.common.seeds import derived_seed, generator
 from roles.common.unet import UNet
 from roles.common.weights import State, cpu_state, groups_of, load_into, prefixed, restore_training, training_state
@@ -23,6 +23,8 @@ from roles.user.features import FeatureLoss, OwnLoss, feature_loss, shared_featu
 from roles.user.gan import Adversary
 
 _VALIDATION_BATCH = 500
+_LOOKED_AT = 100
+"""Validation images that tell after each epoch how much passes through: enough for a median."""
 
 
 class TransformerTraining(UserTraining):
@@ -36,13 +38,13 @@ class TransformerTraining(UserTraining):
         super().__init__(config, user, seed, store, config.training.batch_size)
         self._compute = compute
         torch.manual_seed(derived_seed(self._seed, "theta"))
-        self._h = compute.module(UNet(config.width, config.depth))
+        self._h = compute.module(UNet(config.width, config.depth, config.upsampling))
         self._phi = compute.module(shared_features(config.features))
         self._own: OwnLoss = FeatureLoss(config.alpha, self._phi, compute)
         if isinstance(config.protection, GanConfig):
             self._own = Adversary(config.protection, self._phi, self._seed, compute)
         self._optimiser = config.training.optimiser_for(self._h)
-        self._buffers = self._copy_buffers()
+        self._set_out()
         self._validation: Sums | None = None
         """Where a validation pass is; None: there is none under way."""
         self._best: State = {}
@@ -74,7 +76,7 @@ class TransformerTraining(UserTraining):
         kept = self._buffers if own_statistics else {}
         load_into(self._h, {**theta, **kept}, f"theta sent to user {self._user}")
         self._optimiser = self._config.training.optimiser_for(self._h)
-        self._buffers = self._copy_buffers()
+        self._set_out()
 
     def reached(self, part: int, parts: int) -> bool:
         """See :class:`UserTraining`."""
@@ -91,7 +93,8 @@ class TransformerTraining(UserTraining):
         sums = self._validation = self._validation or Sums()
         yield from self._validate(sums)
         self._validation = None
-        return sums.loss / sums.images, sums.correct / sums.images, sums.images
+        means = sums.columns("validation")
+        return means["validation_loss"], means["validation_accuracy"], sums.images
 
     def _next(self) -> Work[None]:
         """Take a step, or end an epoch."""
@@ -105,55 +108,66 @@ class TransformerTraining(UserTraining):
             self._validation = Sums()
 
     def _train_step(self, ids: Tensor, lr: float) -> Work[None]:
-        plain, protected = self._protect(ids)
-        if not all_finite(protected):
-            raise ValueError(f"user {self._user} diverged at step {self.step}: lower user.training.lr")
+        stream, config = generator(self._seed, "augment", self.step), self._config
+        drawn = Augmentation.draw(len(ids), config.crop_padding, stream, flip=config.flip)
+        _, protected = self._halves.begin(ids, *drawn)
+        # On a GPU nobody waits for a look at them: psi's loss of such images is not finite either.
+        if not protected.is_cuda and not all_finite(protected):
+            raise self._diverged()
         epoch, position = divmod(self.step, self._batches.per_epoch)
         asked = epoch * self.images + position * self._batch_size
-        request = LossGradient(protected.detach().cpu().contiguous(), ids, self._user, asked)
-        answer = checked_gradient((yield request), protected)
-        distance = self._descend(plain, protected, answer.gradient, lr)
-        self._epoch.add(len(ids), answer.loss, answer.correct, distance)
+        answer = checked_gradient((yield LossGradient(protected.detach(), ids, self._user, asked)), protected)
+        set_lr(self._optimiser, lr)
+        (distance,) = self._halves.finish(answer.gradient)
+        self._epoch.add(len(ids), answer.loss, answer.correct, self._compute.number(distance))
         self.step += 1
-        self._buffers = self._copy_buffers()
+        if self._compute.reads(self.step) and math.isnan(float(self._epoch.loss)):
+            raise self._diverged()
 
-    def _protect(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+    def _diverged(self) -> ValueError:
+        return ValueError(f"user {self._user} diverged at step {self.step}: lower user.training.lr")
+
+    def _protect(self, ids: Tensor, *drawn: Tensor) -> tuple[Tensor, Tensor]:
         """Return plain images, augmented, and what h_theta makes of them, with its graph."""
         self._h.train()
         # BN's running statistics move in the forward pass: a step taken up again in this process starts from the same.
         with torch.no_grad():
             for name, value in self._h.named_buffers():
                 value.copy_(self._buffers[name])
-        stream = generator(self._seed, "augment", self.step)
-        batch = augment(self._store.images("train")[ids], self._config.crop_padding, stream, flip=self._config.flip)
-        plain = self._compute.batch(to_unit(batch))
+        images = self._store.images("train", self._compute.device)[ids]
+        plain = self._compute.batch(to_unit(Augmentation(*drawn).of(images, self._config.crop_padding)))
         with self._compute.autocast():
             return plain, self._h(plain)
 
-    def _descend(self, plain: Tensor, protected: Tensor, gradient: Tensor, lr: float) -> float:
+    def _descend(self, plain: Tensor, protected: Tensor, gradient: Tensor) -> tuple[Tensor]:
         """Take a step down the gradient of L_trans, given that of L_class; return L_feat, or NaN."""
-        gradient = gradient.to(self._compute.device)
         # Eq. 4: dL_trans/dx_hat = dL_class/dx_hat - alpha * dL_feat/dx_hat, the second term the user's own.
         own, distance = self._own.gradient(plain, protected.detach(), self.step)
         if own is not None:
             gradient = gradient + own
-        set_lr(self._optimiser, lr)
         self._optimiser.zero_grad(set_to_none=True)
         protected.backward(gradient)  # type: ignore[no-untyped-call]
         self._optimiser.step()
-        return distance
+        with torch.no_grad():
+            for name, value in self._h.named_buffers():
+                self._buffers[name].copy_(value)
+        return (distance,)
 
     def _validate(self, sums: Sums) -> Work[None]:
         self._h.eval()
         ids = self._ids.validation
         while sums.images < len(ids):
             batch = ids[sums.images : sums.images + _VALIDATION_BATCH]
-            plain = self._compute.batch(to_unit(self._store.images("validation")[batch]))
+            images = self._store.images("validation", self._compute.device)[batch]
+            plain = self._compute.batch(to_unit(images))
             with torch.no_grad(), self._compute.autocast():
                 protected = self._h(plain)
-                distance = feature_loss(self._phi(protected), self._phi(plain)).item()
-            answer = expect((yield Losses(protected.cpu().contiguous(), batch)), LossValues)
-            sums.add(len(batch), answer.loss, answer.correct, distance)
+                distance = feature_loss(self._phi(protected), self._phi(plain))
+            if sums.images == 0:
+                few = (protected[:_LOOKED_AT], plain[:_LOOKED_AT])
+                sums.passes_through = self._compute.number(passes_through(*few)[0])
+            answer = expect((yield Losses(protected, batch)), LossValues)
+            sums.add(len(batch), answer.loss, answer.correct, self._compute.number(distance))
 
     def _close_epoch(self, validation: Sums, lr: float) -> None:
         row = {"epoch": len(self.curve) + 1, "step": self.step, "lr": lr}
@@ -165,16 +179,18 @@ class TransformerTraining(UserTraining):
         if objective < best or not self._own.selects:
             self.selected_epoch, self._best = len(self.curve), self.theta()
 
-    def _copy_buffers(self) -> State:
-        return {name: value.detach().clone() for name, value in self._h.named_buffers()}
+    def _set_out(self) -> None:
+        """Go on from what h_theta and its optimiser are now."""
+        self._buffers = {name: value.detach().clone() for name, value in self._h.named_buffers()}
+        self._halves = self._compute.in_two(self._protect, self._descend, recorded=self._own.recorded)
 
     def checkpoint(self) -> tuple[State, dict[str, Any]]:
         """See :class:`UserTraining`."""
         tensors, numbers = super().checkpoint()
         tensors |= training_state("theta", self._h, self._optimiser)
-        tensors |= prefixed("theta", {name: value.cpu().contiguous() for name, value in self._buffers.items()})
+        tensors |= prefixed("theta", {name: value.to("cpu", copy=True) for name, value in self._buffers.items()})
         tensors |= prefixed("best", self._best) | prefixed("own", self._own.checkpoint())
-        validation = self._validation and asdict(self._validation)
+        validation = self._validation and self._validation.numbers()
         return tensors, numbers | {"validation": validation, "best_epoch": self.selected_epoch}
 
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
@@ -182,7 +198,8 @@ class TransformerTraining(UserTraining):
         restore_training("theta", self._h, self._optimiser, tensors, f"checkpoint of user {self._user}")
         super().restore(tensors, numbers)
         groups = groups_of(tensors)
-        self._buffers, self._best, self.selected_epoch = self._copy_buffers(), groups["best"], numbers["best_epoch"]
+        self._best, self.selected_epoch = groups["best"], numbers["best_epoch"]
+        self._set_out()
         self._validation = numbers["validation"] and Sums(**numbers["validation"])
         self._own.restore(groups["own"])
 

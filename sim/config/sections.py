@@ -110,7 +110,8 @@ class RuntimeConfig(Frozen):
     """
 
     exchange: Literal["direct", "relay"] = "direct"
-    """How gradients travel: ``direct`` through a Ray actor (simulation only), ``relay`` through the Flower Grid."""
+    """How gradients travel: ``direct`` within a worker, which has a replica of the provider (only in a simulation);
+    ``relay`` through the Flower Grid."""
     evaluators: Annotated[int, Field(ge=0)] = 2
     """Evaluator nodes, each attacking one published transformer at a time; 0: the provider's node evaluates."""
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
@@ -119,6 +120,8 @@ class RuntimeConfig(Frozen):
     """PyTorch threads of each worker."""
     gpu_fraction: Annotated[float, Field(ge=0, le=1)] = 0
     """Share of a GPU for each worker; 0: workers see none."""
+    cuda_graphs: bool = True
+    """Whether the steps of a training are recorded on a GPU and replayed; without, they are several times slower."""
     precision: Precision | Literal["auto"] = "auto"
     """``fp32``, ``bf16`` autocast, or ``auto``: bf16 where the hardware has it."""
 

@@ -7,7 +7,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from sim.exchange.client import Client, NotSent
 from sim.exchange.load import ProviderLoad
-from sim.exchange.messages import JOB, MessageError, encode_refusal, merge, split
+from sim.exchange.messages import JOB, MessageError, content_size, encode_refusal, merge, split
 from sim.exchange.scheduler import Conversation
 from sim.exchange.suspension import Suspension
 
@@ -59,7 +59,7 @@ class Batcher:
             return
         self._batch = batch
         for asked in batch:
-            self._load.count(asked.suspension.request)
+            self._load.count(*content_size(asked.suspension.request))
 
     def received(self, reply: Message) -> Answered:
         """Yield the requests that were under way, with what the provider's reply says to each."""

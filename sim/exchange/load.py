@@ -4,10 +4,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from flwr.app import RecordDict
-
-from sim.exchange.messages import content_bytes, content_images
-
 MOST_ROWS = 5000
 
 
@@ -27,9 +23,8 @@ class ProviderLoad:
         self._counts: dict[int, list[int]] = {}
         self.add(rows)
 
-    def count(self, request: RecordDict) -> None:
-        """Count an encoded request."""
-        images, size = content_images(request), content_bytes(request)
+    def count(self, images: int, size: int) -> None:
+        """Count a request with so many images and bytes."""
         with self._lock:
             self._add(int(self._clock()), [1, images, size])
 

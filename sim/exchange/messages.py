@@ -30,10 +30,12 @@ numbers, or one line of text where a request could not be answered. No message t
 What is asked of the ServerApp is a request like the others, answered from the run folder.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
@@ -101,7 +103,7 @@ PROVIDER_TYPES = tuple(name for name in REQUEST_TYPES if name != PUBLISHED)
 
 def encode_tensors(tensors: Mapping[str, Tensor]) -> ArrayRecord:
     """Encode named tensors."""
-    return ArrayRecord({name: Array(value.detach().cpu().numpy()) for name, value in tensors.items()})
+    return ArrayRecord({name: Array(value.detach().cpu().contiguous().numpy()) for name, value in tensors.items()})
 
 
 def decode_tensors(record: ArrayRecord) -> State:
@@ -176,7 +178,8 @@ def _encode_fields(message: Request | Answer, kind: str, schema: _Schema) -> Rec
     values = {field.name: getattr(message, field.name) for field in fields(message)}
     tensors = {name: values[name] for name, form in schema.items() if isinstance(form, _Shape)}
     named = {name: encode_tensors(values[name]) for name, form in schema.items() if form is dict}
-    numbers = {name: values[name] for name in schema if name not in tensors and name not in named}
+    # A loss that was computed on a GPU may be a tensor still.
+    numbers = {name: form(values[name]) for name, form in schema.items() if form in (int, float)}
     return RecordDict({ARRAYS: encode_tensors(tensors), ANSWER: ConfigRecord({"kind": kind, **numbers}), **named})
 
 
@@ -204,15 +207,21 @@ def _decode_field(content: RecordDict, kind: str, name: str, form: _Shape | type
     return found
 
 
-def content_bytes(content: RecordDict) -> int:
-    """Return the size of the arrays of a message: what the wire carries, but for some hundred bytes of headers."""
-    return sum(len(array.data) for record in content.array_records.values() for array in record.values())
+def content_size(content: RecordDict) -> tuple[int, int]:
+    """Return the images and the bytes of the arrays of a message: what the wire carries, but for headers."""
+    arrays = [array for record in content.array_records.values() for array in record.values()]
+    images = sum(array.shape[0] for array in arrays if len(array.shape) == _IMAGES.dimensions)
+    return images, sum(math.prod(array.shape) * np.dtype(array.dtype).itemsize for array in arrays)
 
 
-def content_images(content: RecordDict) -> int:
-    """Return the number of images in an encoded request; 0 where it asks without any."""
-    arrays = (array for record in content.array_records.values() for array in record.values())
-    return sum(array.shape[0] for array in arrays if len(array.shape) == _IMAGES.dimensions)
+def size_of(message: Request | Answer) -> tuple[int, int]:
+    """Return the :func:`content_size` that a request or an answer has once it is encoded."""
+    values = [getattr(message, field.name) for field in fields(message)]
+    # A loss may be a tensor without dimensions; the wire carries it as a number.
+    tensors = [value for value in values if isinstance(value, Tensor) and value.dim()]
+    tensors += [tensor for value in values if isinstance(value, dict) for tensor in value.values()]
+    images = sum(len(tensor) for tensor in tensors if tensor.dim() == _IMAGES.dimensions)
+    return images, sum(tensor.nbytes for tensor in tensors)
 
 
 # ---- many requests in one message --------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
-from torch import Tensor
 
+from roles.common.weights import State
 from roles.evaluator.results import AttackResult, Findings, Measured
 from sim.config.errors import one_line
 from sim.exchange.messages import ARRAYS, METRICS, MessageError, decode_tensors, encode_tensors
@@ -51,18 +51,8 @@ def decode_load(record: MetricRecord) -> list[dict[str, int]]:
 
 def encode_attack(result: AttackResult) -> RecordDict:
     """Encode everything that an evaluator found out about one published protection."""
-    tensors: dict[str, Tensor] = {}
-    accuracies = MetricRecord()
-    for name, measured in _measured(result).items():
-        tensors[f"{name}/psnr"] = measured.psnr
-        tensors[f"{name}/ssim"] = measured.ssim
-        if measured.lpips is not None:
-            tensors[f"{name}/lpips"] = measured.lpips
-        if measured.accuracy is not None:
-            accuracies[name] = measured.accuracy
-    tensors |= {f"picture/{name}": images for name, images in result.pictures.items()}
-    curves = {f"curve/{name}": encode_curve(curve) for name, curve in result.curves.items()}
-    return RecordDict({ARRAYS: encode_tensors(tensors), METRICS: accuracies, **curves})
+    tensors, numbers = taken_apart(result)
+    return RecordDict({ARRAYS: encode_tensors(tensors), **numbers})
 
 
 def decode_attack(content: RecordDict) -> AttackResult:
@@ -73,8 +63,32 @@ def decode_attack(content: RecordDict) -> AttackResult:
     """
     if ARRAYS not in content.array_records or METRICS not in content.metric_records:
         raise MessageError("the evaluator's reply carries no measures")
-    tensors = decode_tensors(content.array_records[ARRAYS])
-    accuracies = content.metric_records[METRICS]
+    return put_together(decode_tensors(content.array_records[ARRAYS]), content.metric_records)
+
+
+def taken_apart(result: AttackResult) -> tuple[State, dict[str, MetricRecord]]:
+    """Return the tensors and the numbers that the result of an attack is sent and kept as."""
+    tensors: State = {}
+    accuracies = MetricRecord()
+    for name, measured in _measured(result).items():
+        tensors[f"{name}/psnr"] = measured.psnr
+        tensors[f"{name}/ssim"] = measured.ssim
+        if measured.lpips is not None:
+            tensors[f"{name}/lpips"] = measured.lpips
+        if measured.accuracy is not None:
+            accuracies[name] = measured.accuracy
+    tensors |= {f"picture/{name}": images for name, images in result.pictures.items()}
+    curves = {f"curve/{name}": encode_curve(curve) for name, curve in result.curves.items()}
+    return tensors, {METRICS: accuracies, **curves}
+
+
+def put_together(tensors: State, numbers: Mapping[str, MetricRecord]) -> AttackResult:
+    """Undo :func:`taken_apart`.
+
+    Raises:
+        MessageError: a measure is missing.
+    """
+    accuracies = numbers[METRICS]
     names = [name.removesuffix("/psnr") for name in tensors if name.endswith("/psnr")]
     needed = ["protected/psnr", *(f"{name}/ssim" for name in names)]
     if missing := [name for name in needed if name not in tensors]:
@@ -94,7 +108,7 @@ def decode_attack(content: RecordDict) -> AttackResult:
         baselines=_group(measured, "baseline/"),
         curves={
             name.removeprefix("curve/"): decode_curve(record)
-            for name, record in content.metric_records.items()
+            for name, record in numbers.items()
             if name.startswith("curve/")
         },
         pictures={n.removeprefix("picture/"): t for n, t in tensors.items() if n.startswith("picture/")},

@@ -1,7 +1,7 @@
 """The bridge from a party's work (a generator that asks) to Flower's messages (a handler that returns).
 
-Direct: the work runs to its end inside one message, each request answered by a call. Relayed: the handler returns at
-each request, and the session waits in a :class:`SessionStore` until the answer arrives.
+Direct: the work runs to its end inside one message, each request answered in the same process. Relayed: the handler
+returns at each request, and the session waits in a :class:`SessionStore` until the answer arrives.
 """
 
 import json
@@ -17,11 +17,8 @@ from flwr.app import RecordDict
 from roles.common.exchange import Answer, Request, Work, drive
 from roles.common.weights import State, load, save
 from sim.exchange.job import Job
-from sim.exchange.messages import MessageError, content_bytes, decode_answer, encode_request
+from sim.exchange.messages import MessageError, content_size, decode_answer, encode_request, size_of
 from sim.exchange.suspension import Suspension, Ticket
-
-Call = Callable[[str, RecordDict], RecordDict]
-"""From the message type and the content of a request to the content of its answer."""
 
 
 class Session(ABC):
@@ -72,20 +69,15 @@ Sessions = Mapping[str, type[Session]]
 """The registry: by kind."""
 
 
-def run_direct(session: Session, call: Call) -> RecordDict:
-    """Run a session to its end, with ``call`` reaching whoever answers.
+def run_direct(session: Session, answer: Callable[[Request], Answer]) -> RecordDict:
+    """Run a session to its end in this process; what ``answer`` raises ends it."""
 
-    Raises:
-        ExchangeError: the provider refused a request.
-    """
+    def accounted(request: Request) -> Answer:
+        reply = answer(request)
+        session.account(request, size_of(request)[1], size_of(reply)[1])
+        return reply
 
-    def answer(request: Request) -> Answer:
-        message_type, content = encode_request(request)
-        reply = call(message_type, content)
-        session.account(request, content_bytes(content), content_bytes(reply))
-        return decode_answer(reply)
-
-    return drive(session.work(), answer)
+    return drive(session.work(), accounted)
 
 
 @dataclass(frozen=True)
@@ -149,7 +141,7 @@ class SessionStore:
             raise MessageError(f"session {ticket.session} waits for {known}, this is answer {ticket.number}")
         self._waiting.pop(path, None)
         session, work = waiting.session, waiting.work
-        session.account(waiting.request, waiting.sent_bytes, content_bytes(answer))
+        session.account(waiting.request, waiting.sent_bytes, content_size(answer)[1])
         decoded = decode_answer(answer)
         return self._until_request(path, session, work, lambda: work.send(decoded), ticket.number + 1)
 
@@ -175,7 +167,7 @@ class SessionStore:
             # A session holds a network and what its backward pass needs: one that others took further takes up room.
             self._waiting = {other: it for other, it in self._waiting.items() if it.written == _written(other)}
             written = _written(path)
-        self._waiting[path] = _Waiting(number, session, work, request, content_bytes(content), written)
+        self._waiting[path] = _Waiting(number, session, work, request, content_size(content)[1], written)
         return Suspension(message_type, Ticket(session.name, number), content).encode()
 
     def _read(self, ticket: Ticket, job: Job, index: int, path: Path) -> _Waiting | None:
@@ -187,7 +179,7 @@ class SessionStore:
         session.restore(tensors, numbers["state"])
         work = session.work()
         request = next(work)
-        return _Waiting(numbers["ticket"], session, work, request, content_bytes(encode_request(request)[1]))
+        return _Waiting(numbers["ticket"], session, work, request, size_of(request)[1])
 
 
 def _file(folder: Path, name: str) -> Path:

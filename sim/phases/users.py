@@ -139,5 +139,5 @@ def _initial_theta(experiment: Experiment) -> ArrayRecord:
     """Return what an averaging strategy starts from."""
     torch.manual_seed(derived_seed(experiment.seed, "theta"))
     config = experiment.user_config(0)
-    theta = cpu_state(UNet(config.width, config.depth))
+    theta = cpu_state(UNet(config.width, config.depth, config.upsampling))
     return encode_tensors(theta if experiment.strategy.batch_norm == "shared" else without_statistics(theta))

@@ -6,6 +6,7 @@ import pandas as pd
 
 from sim.config.experiment import Experiment
 from sim.report.columns import attack_column, attacks_in, title_of
+from sim.report.rest import moving_users
 from sim.report.statistics import bootstrapped_median_interval
 from sim.report.table import controls_of, measured_users, moved_users, users_of, verdict_counts
 from sim.report.text import markdown, percent, psnr_and_ssim, templates, with_interval, with_range
@@ -34,7 +35,7 @@ def findings(table: pd.DataFrame, experiment: Experiment) -> list[str]:
 def said(macro: str, *about: object) -> str:
     """Return what a macro of ``templates/words.md`` says."""
     environment = templates("sim.report")
-    of_tables = (attack_ssims, control_of, measured_users, moved_users, users_of, verdict_counts)
+    of_tables = (attack_ssims, control_of, measured_users, moved_users, moving_users, users_of, verdict_counts)
     asked = (*of_tables, Subject, bootstrapped_median_interval, hardware, with_interval, with_range)
     environment.globals |= {it.__name__: it for it in asked} | {"most_shown": _MOST_SHOWN}
     return str(getattr(environment.get_template("words.md").module, macro)(*about)).strip()

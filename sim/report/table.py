@@ -10,6 +10,7 @@ from roles.evaluator.measures import moved_ssim
 from roles.evaluator.results import AttackResult
 from sim.config.experiment import Experiment
 from sim.report.columns import CIPHER_TITLES, attack_column, attacks_in, possible_columns
+from sim.report.rest import at_the_end
 from sim.report.statistics import median_interval, share_interval
 from sim.run.folder import RunFolder
 from sim.run.subject import CONTROL, Subject
@@ -62,6 +63,8 @@ def table_of(run: RunFolder, experiment: Experiment) -> pd.DataFrame:
         measures: dict[str, object] = {}
         if published is not None:
             row |= {name.replace("-", "_"): int(value) for name, value in published.facts.items()}
+            if config.trains_network:
+                row |= at_the_end(published.curve, int(published.facts["selected-epoch"]))
             measures = measures_of(subject)
             if experiment.strategy.averages:
                 del row["selected_epoch"]  # what is published is the last average

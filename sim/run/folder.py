@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from flwr.app import ArrayRecord, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, MetricRecord
 from torch import Tensor
 
 from roles.common.files import write_atomically
@@ -20,8 +20,8 @@ from roles.evaluator.results import AttackResult, Findings
 from sim.config.errors import ConfigError
 from sim.config.experiment import Experiment
 from sim.config.files import load_experiment
-from sim.exchange.messages import ARRAYS, decode_tensors, encode_tensors
-from sim.exchange.payloads import decode_attack, encode_attack
+from sim.exchange.messages import decode_tensors, encode_tensors
+from sim.exchange.payloads import put_together, taken_apart
 from sim.run.environment import environment
 from sim.run.machine import node_folder
 from sim.run.progress import Status
@@ -192,10 +192,9 @@ class RunFolder:
 
     def keep_attack(self, subject: Subject, result: AttackResult) -> None:
         """Keep everything an evaluator found out about ``subject``."""
-        content = encode_attack(result)
-        numbers = {name: dict(record) for name, record in content.metric_records.items()}
-        tensors = decode_tensors(content.array_records[ARRAYS])
-        save(self.attack_path(subject), tensors, {"metrics": json.dumps(numbers)})
+        tensors, numbers = taken_apart(result)
+        metrics = json.dumps({name: dict(record) for name, record in numbers.items()})
+        save(self.attack_path(subject), tensors, {"metrics": metrics})
 
     def attack(self, subject: Subject) -> AttackResult | None:
         """Return what an evaluator found out about ``subject``, or None."""
@@ -203,7 +202,7 @@ class RunFolder:
             return None
         tensors, metadata = load(self.attack_path(subject))
         numbers = {name: MetricRecord(record) for name, record in json.loads(metadata["metrics"]).items()}
-        return decode_attack(RecordDict({ARRAYS: encode_tensors(tensors), **numbers}))
+        return put_together(tensors, numbers)
 
     def keep_findings(self, study: str, part: str, published: Sequence[int], findings: Findings) -> None:
         """Keep what a part of a study has found, and among which users."""

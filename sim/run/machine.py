@@ -23,7 +23,8 @@ def compute_of(experiment: Experiment) -> Compute:
     precision = experiment.runtime.precision
     if precision == "auto":
         raise MessageError("runtime.precision is still auto: the experiment was not resolved")
-    return Compute(precision, None if experiment.runtime.gpu_fraction else "cpu")
+    device = None if experiment.runtime.gpu_fraction else "cpu"
+    return Compute(precision, device, graphs=experiment.runtime.cuda_graphs)
 
 
 def settle() -> None:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from statistics import fmean
 
+from roles.common.compute import Number
 from roles.common.files import write_atomically
 
 _INTERVAL_S = 0.5
@@ -63,17 +64,17 @@ _written = dict[tuple[Path, str], float]()
 _steps = Counter[tuple[Path, str]]()
 
 
-def report_step(run: Path, phase: str, label: str, done: int, total: int, loss: float) -> None:
+def report_step(run: Path, phase: str, label: str, done: int, total: int, loss: Number) -> None:
     """Note that this process has done one more step; any thread may, and it is written at most twice a second.
 
-    Args: as in :class:`WorkerProgress`; a loss that there is none of yet is NaN.
+    Args: as in :class:`WorkerProgress`; a loss that there is none of yet is NaN, and one on a GPU is read when written.
     """
     with _lock:
         _steps[run, phase] += 1
         now = time.time()
         if now - _written.get((run, phase), 0.0) >= _INTERVAL_S:
             _written[run, phase] = now
-            progress = WorkerProgress(label, phase, done, total, _steps[run, phase], loss, now)
+            progress = WorkerProgress(label, phase, done, total, _steps[run, phase], float(loss), now)
             path = run / "progress" / f"worker-{os.getpid()}-{phase}.json"
             write_atomically(path, json.dumps(asdict(progress)))
 

@@ -9,11 +9,16 @@ from sim.exchange.messages import PUBLISHED, decode_request, encode_answer, enco
 from sim.run.folder import RunFolder
 
 
-def answer_published(path: Path, content: RecordDict) -> RecordDict:
-    """Answer an encoded request for a theta that was published in the run ``path``, or say in one line why not."""
+def published(run: Path, request: Published) -> Theta:
+    """Return the theta that a user has published in a run; a ValueError where it has not."""
+    return Theta(RunFolder(run).theta(request.user))
+
+
+def answer_published(run: Path, content: RecordDict) -> RecordDict:
+    """Answer an encoded request for a theta that was published in a run, or say in one line why not."""
     try:
         request = decode_request(PUBLISHED, content)
         assert isinstance(request, Published)
-        return encode_answer(Theta(RunFolder(path).theta(request.user)))
+        return encode_answer(published(run, request))
     except ValueError as error:
         return encode_refusal(error)

@@ -1,26 +1,26 @@
 """What the exchange costs: the same users trained five ways, in alternation, with medians and spread.
 
 limit   one plain PyTorch process a core, each training its share of the users in turn, psi in the same process
-direct  veilsim, gradients through the provider's Ray actor
+direct  veilsim, each worker with a replica of the provider
 relay   veilsim, gradients through the Flower Grid
 naive   Flower as it is first written: a blocking send_and_receive a hop, a user's state in its Context
 whole   one plain PyTorch process on all cores
 
-Run by ``veilsim bench exchange``.
+Run by ``veilsim bench exchange``; ``device.py`` has what it does on a GPU.
 """
 
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from roles.common.hardware import available_cpus
 from roles.common.weights import digest
@@ -31,6 +31,8 @@ from sim.nodes.provider.classifier import trained_classifier
 from sim.run.environment import environment
 from sim.run.folder import RunFolder
 from sim.run.launch import simulation, simulation_environment
+from tests.bench.device import WAYS as DEVICE_WAYS
+from tests.bench.device import bench_device
 from tests.bench.processes import (
     BenchFailed,
     PrecisionName,
@@ -39,6 +41,7 @@ from tests.bench.processes import (
     run_command,
     wait_for_phase,
 )
+from tests.bench.results import Result, table_of
 
 WAYS = ("limit", "direct", "relay", "naive", "whole")
 _BENCH = Path(__file__).parent
@@ -60,20 +63,6 @@ POINTS = {
     "width16": Point(width=16, depth=5, batch=128),
     "wide": Point(width=64, depth=5, batch=128),
 }
-
-
-@dataclass(frozen=True)
-class Result:
-    """One way, once."""
-
-    steps_per_s: float
-    cpu_s_per_step: float
-    bytes_per_step: float = 0.0
-    request_p50_ms: float | None = None
-    request_p95_ms: float | None = None
-    peak_mb: dict[str, float] | None = None
-    digests: dict[str, str] | None = None
-    """Of each user's published theta."""
 
 
 def experiment_of(point: Point, users: int, steps: int, exchange: str, precision: str) -> Experiment:
@@ -200,19 +189,81 @@ def _psi_of(experiment: Experiment, base: Path) -> Path:
     return path
 
 
+class DeviceName(StrEnum):
+    """Where users train."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
 def bench(
-    points: Annotated[str, typer.Option(help=f"Which of {', '.join(POINTS)}, comma-separated.")] = "width16",
-    ways: Annotated[str, typer.Option(help=f"Which of {', '.join(WAYS)}, comma-separated.")] = ",".join(WAYS),
-    repeats: Annotated[int, typer.Option(min=1, help="How often each way is run, in alternation.")] = 5,
-    users: Annotated[int, typer.Option(min=1, help="How many users.")] = 8,
-    steps: Annotated[int, typer.Option(min=1, help="Of each user.")] = 40,
+    device: Annotated[DeviceName, typer.Option(help="What is said of a GPU below is for cuda.")] = DeviceName.CPU,
+    points: Annotated[str, typer.Option(help=f"CPU: which of {', '.join(POINTS)}, comma-separated.")] = "width16",
+    widths: Annotated[str, typer.Option(help="GPU: of U-Nets, by default 16,32,64; on a CPU, a rehearsal of it.")] = "",
+    ways: Annotated[
+        str, typer.Option(help=f"CPU: {', '.join(WAYS)}; GPU: {', '.join(DEVICE_WAYS)}; by default all.")
+    ] = "",
+    repeats: Annotated[int, typer.Option(min=1, help="CPU: how often each way is run, in alternation.")] = 5,
+    users: Annotated[str, typer.Option(help="How many, by default 8; on a GPU 1,4,8.")] = "",
+    steps: Annotated[int | None, typer.Option(min=1, help="Of each user, by default 40; on a GPU 200.")] = None,
     precision: PrecisionOption = PrecisionName.AUTO,
+    data: Annotated[
+        str, typer.Option(help="GPU: of veilsim's users, by default uoft-cs/cifar10; on a CPU digits.")
+    ] = "",
+    mps: Annotated[
+        bool | None, typer.Option(help="GPU: whether by a Multi-Process Service of its own; by default both.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=0, help="GPU: after which nothing more is begun.")] = 4,
     out: Annotated[Path | None, typer.Option(help="JSON file for everything measured.")] = None,
 ) -> None:
+    """Train the same users in every way, and compare.
+
+    On a GPU, the default measures plain loops (graphs) at all widths and numbers of users, which is the limit, and
+    what takes a start of veilsim at fewer: direct at the least and the greatest width with the fewest and the most
+    users, relay at the least of both. Loops without graphs, on streams or stacked, psi and an inverse network are
+    measured at a point or two each; and once more without MPS, graphs of several users at the least and the greatest
+    width. Batches are of 128 images of 32x32 pixels, phi is relu2_2 with random weights, U-Nets have transposed
+    convolutions, and a rate is of steps after graphs are captured.
+    """
+    on_gpu = device == DeviceName.CUDA
+    if not on_gpu and not widths:
+        _bench_cpu(
+            points, ways or ",".join(WAYS), repeats, _numbers(users or "8", "--users")[0], steps or 40, precision, out
+        )
+        return
+    _check_names(ways, DEVICE_WAYS)
+    bench_device(
+        device.value,
+        ways.split(",") if ways else DEVICE_WAYS,
+        _numbers(widths or "16,32,64", "--widths"),
+        _numbers(users or "1,4,8", "--users"),
+        use_mps=mps,
+        data=data or ("uoft-cs/cifar10" if on_gpu else "digits"),
+        steps=steps or 200,
+        precision=precision.value,
+        minutes=minutes,
+        out=out,
+    )
+
+
+def _check_names(chosen: str, known: Iterable[str]) -> None:
+    if unknown := [name for name in chosen.split(",") if chosen and name not in known]:
+        raise ConfigError(f"bench exchange: {unknown[0]!r}: must be one of {', '.join(known)}")
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    numbers = [int(number) for number in text.split(",") if number.isdecimal() and int(number)]
+    if len(numbers) < len(text.split(",")):
+        raise ConfigError(f"bench exchange: {option} {text!r}: must be numbers from 1, with commas")
+    return numbers
+
+
+def _bench_cpu(
+    points: str, ways: str, repeats: int, users: int, steps: int, precision: PrecisionName, out: Path | None
+) -> None:
     """Train the same users in every way, in alternation, and compare."""
-    for chosen, known in ((points, POINTS), (ways, WAYS)):
-        if unknown := [name for name in chosen.split(",") if name not in known]:
-            raise ConfigError(f"bench exchange: {unknown[0]!r}: must be one of {', '.join(known)}")
+    _check_names(points, POINTS)
+    _check_names(ways, WAYS)
     console = Console()
     report: dict[str, Any] = {"environment": environment(), "users": users, "steps": steps, "points": {}}
     for point in points.split(","):
@@ -238,49 +289,6 @@ def bench(
         console.print(table_of(point, results))
         if out is not None:
             out.write_text(json.dumps(report, indent=1))
-
-
-def table_of(point: str, results: dict[str, list[Result]]) -> Table:
-    """Return medians, the spread of the throughput, and its ratio to the limit."""
-    table = Table(title=f"{point}: medians of {len(next(iter(results.values())))}")
-    for column in (
-        "",
-        "steps/s",
-        "spread",
-        "of limit",
-        "CPU s/step",
-        "kB/step",
-        "request p50/p95 ms",
-        "peak MB",
-        "theta",
-    ):
-        table.add_column(column, justify="left" if column in ("", "peak MB", "theta") else "right")
-    limit = statistics.median(r.steps_per_s for r in results["limit"]) if "limit" in results else None
-    expected = results["limit"][0].digests if "limit" in results else None
-    for way, found in results.items():
-        rates = [result.steps_per_s for result in found]
-        median, first = statistics.median(rates), found[0]
-        timed = first.request_p50_ms is not None
-        peaks: dict[str, float] = {}
-        for result in found:
-            for kind, value in (result.peak_mb or {}).items():
-                peaks[kind] = max(peaks.get(kind, 0.0), value)
-        same = "-" if first.digests is None or expected is None else "same" if first.digests == expected else "differs"
-        table.add_row(
-            way,
-            f"{median:.2f}",
-            f"{min(rates):.2f}-{max(rates):.2f}",
-            "-" if limit is None else f"{median / limit:.2f}",
-            f"{statistics.median(result.cpu_s_per_step for result in found):.3f}",
-            f"{statistics.median(result.bytes_per_step for result in found) / 1000:.0f}",
-            f"{statistics.median(r.request_p50_ms or 0 for r in found):.0f}/"
-            f"{statistics.median(r.request_p95_ms or 0 for r in found):.0f}"
-            if timed
-            else "-",
-            ", ".join(f"{kind} {value:.0f}" for kind, value in sorted(peaks.items())),
-            same,
-        )
-    return table
 
 
 if __name__ == "__main__":

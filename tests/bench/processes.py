@@ -1,5 +1,7 @@
 """What benchmarks share: CPU seconds and memory of a run's processes (Linux's /proc), its phases, a command line."""
 
+import math
+import signal
 import sys
 import threading
 import time
@@ -33,7 +35,6 @@ _INTERVAL_S = 2
 _PHASES = ("starting", "classifier", "users", "attacks", "report", "complete")
 _KINDS = {
     "ClientAppActor": "worker",
-    "_ProviderActor": "provider",
     "flwr-simulation": "driver",
     "flower-superlink": "superlink",
     "raylet": "ray",
@@ -112,13 +113,16 @@ class BenchFailed(RuntimeError):
     """A benchmark that cannot go on; the message is one line."""
 
 
-def wait_for_phase(run: Path, phase: str) -> None:
+def wait_for_phase(run: Path, phase: str, timeout_s: float = math.inf) -> None:
     """Wait until a run has come to a phase or past it.
 
     Raises:
-        BenchFailed: the run failed.
+        BenchFailed: the run failed, or takes too long.
     """
+    deadline = time.monotonic() + timeout_s
     while True:
+        if time.monotonic() > deadline:
+            raise BenchFailed(f"the run has not come to its {phase} in {timeout_s:.0f} s")
         status = Status.read(run)
         if status.phase == "failed" or simulation_failed(run):
             raise BenchFailed(f"the run failed: {status.error or 'its simulation raised an exception'}")
@@ -131,6 +135,8 @@ def run_command(command: Callable[..., None]) -> None:
     """Run a benchmark's command line; what goes wrong is one line and exit code 1."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(command)
+    # As any other end: what was started is ended.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         app()
     except (BenchFailed, ConfigError) as error:

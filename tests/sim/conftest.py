@@ -24,7 +24,7 @@ def fresh_process() -> Iterator[None]:
     """No test sees what another left in the memory of this process."""
     yield
     sim.client_app._store.forget()
-    sim.nodes.provider.serving._providers.clear()
+    sim.nodes.provider.serving._replicas.clear()
 
 
 @pytest.fixture

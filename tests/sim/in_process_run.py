@@ -41,7 +41,7 @@ def run_in(
         options: others of it.
     """
     sim.client_app._store.forget()
-    sim.nodes.provider.serving._providers.clear()
+    sim.nodes.provider.serving._replicas.clear()
     run = RunFolder(folder)
     if not (folder / "config.yaml").exists():
         run = RunFolder.create(folder, experiment)

@@ -1,4 +1,4 @@
-"""A session of user 0, by direct calls or by a message for every request."""
+"""A session of user 0, answered in this process or by a message for every request."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +13,7 @@ from sim.exchange.job import Job, job_content
 from sim.exchange.messages import ARRAYS, decode_tensors, encode_tensors
 from sim.exchange.sessions import SessionStore, run_direct
 from sim.exchange.suspension import REQUEST, Ticket
+from sim.nodes.provider.replica import Replica
 from sim.nodes.provider.serving import answer_one
 from sim.nodes.user.state import new_training
 
@@ -69,7 +70,7 @@ def relayed(
 def direct(job: Job, provider: Provider, kind: str = "train", content: RecordDict | None = None) -> RecordDict:
     session = SESSIONS[kind](job, 0)
     session.begin(content or theta_message(job))
-    return run_direct(session, lambda message_type, content: answer_one(provider, message_type, content))
+    return run_direct(session, Replica(provider, job.run).answer)
 
 
 def in_a_folder_of_its_own(job: Job, name: str) -> Job:

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from roles.common.config.base import Frozen
 from roles.common.config.recipe import Recipe
+from roles.common.unet import Upsampling
 
 _TAKEN_NAMES = ("plain", "protected")
 
@@ -20,6 +21,8 @@ class ItnConfig(Frozen):
     """Channels of the U-Net's first level."""
     depth: Annotated[int, Field(ge=2, le=6)] = 5
     """Levels of the U-Net; images need sides divisible by 2**(depth - 1)."""
+    upsampling: Upsampling = "nearest"
+    """How the U-Net goes up: ``nearest`` neighbour and a 3x3 convolution, or a 2x2 ``transposed`` convolution."""
     loss: Literal["mse", "l1"] = "mse"
     mirrors: Literal["pair", "image"] = "pair"
     """What augmentation mirrors where ``attack.flip`` lets it: ``pair``, a protected image together with its plain one,

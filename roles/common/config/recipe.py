@@ -59,15 +59,20 @@ class Recipe(Frozen):
         return self.lr * min(progress / self.warmup, (1 - progress) / (1 - self.warmup))
 
     def optimiser_for(self, module: nn.Module) -> torch.optim.Optimizer:
-        """Return the optimiser over the parameters of ``module``."""
+        """Return the optimiser over the parameters of ``module``; on a GPU, one whose steps can be recorded."""
+        parameters = list(module.parameters())
+        device, decay = parameters[0].device, self.weight_decay
+        lr = torch.tensor(self.lr, device=device) if device.type == "cuda" else self.lr
+        fused = True if device.type == "cuda" else None
         if self.optimiser == "adam":
-            return torch.optim.Adam(module.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        return torch.optim.SGD(
-            module.parameters(), self.lr, self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov
-        )
+            return torch.optim.Adam(parameters, lr, weight_decay=decay, fused=fused, capturable=bool(fused))
+        return torch.optim.SGD(parameters, lr, self.momentum, weight_decay=decay, nesterov=self.nesterov, fused=fused)
 
 
 def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate of every parameter group."""
     for group in optimiser.param_groups:
-        group["lr"] = lr
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr

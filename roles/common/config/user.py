@@ -8,6 +8,7 @@ from pydantic import Field
 from roles.common.config.base import Frozen
 from roles.common.config.recipe import Recipe
 from roles.common.seeds import derived_seed
+from roles.common.unet import Upsampling
 
 FeatureLayer = Literal["relu1_2", "relu2_2"]
 
@@ -101,6 +102,8 @@ class UserConfig(Frozen):
     """Channels of the U-Net's first level."""
     depth: Annotated[int, Field(ge=2, le=6)] = 5
     """Levels of the U-Net; images need sides divisible by 2**(depth - 1)."""
+    upsampling: Upsampling = "nearest"
+    """How the U-Net goes up: ``nearest`` neighbour and a 3x3 convolution, or a 2x2 ``transposed`` convolution."""
     features: FeaturesConfig = FeaturesConfig()
     training: Recipe = Recipe(epochs=200)
     crop_padding: Annotated[int, Field(ge=0)] = 4

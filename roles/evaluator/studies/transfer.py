@@ -39,7 +39,7 @@ class Transfer(Study):
         if "itn" not in groups_of(state):
             protect = context.protection(attacker, (yield from context.theta_of(attacker)))
             state.update(prefixed("itn", cpu_state(context.inverse_network(attacker, protect))))
-        itn = UNet(context.itn.width, context.itn.depth)
+        itn = UNet(context.itn.width, context.itn.depth, context.itn.upsampling)
         load_into(itn, groups_of(state)["itn"], f"inverse network against user {attacker}")
         itn = compute.module(itn)
         plain, ids = context.test_images(self.images)

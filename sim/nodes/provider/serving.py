@@ -8,6 +8,7 @@ from roles.common.config.user import PixelConfig, TanakaConfig
 from roles.common.data import ImageStore
 from roles.common.labels import load_labels
 from roles.common.seeds import generator
+from roles.common.weights import load, save
 from roles.provider.memory import Memory
 from roles.provider.provider import Provider
 from roles.provider.user_classifiers import UserClassifiers
@@ -15,21 +16,29 @@ from sim.config.experiment import Experiment
 from sim.exchange.job import Job
 from sim.exchange.messages import decode_request, encode_answer, encode_refusal
 from sim.nodes.provider.classifier import kept_classifiers
+from sim.nodes.provider.replica import Replica
 from sim.run.machine import compute_of, node_folder, store_of
 
 
 def assign_images(job: Job) -> list[Tensor]:
-    """Return each user's X', as positions in the train set, int64.
+    """Return each user's X', as positions in the train set, int64; the first to ask decides for the whole run.
 
     Raises:
         ConfigError: the partition cannot be made.
     """
-    # Imported here: flwr-datasets takes seconds, and only the provider's process needs it.
-    from sim.nodes.provider.partition import partition_images
+    experiment, path = job.experiment, node_folder(job.run, "provider") / "assignment.safetensors"
+    if not path.is_file():
+        # Imported here: flwr-datasets takes seconds, which a worker that finds the file is spared.
+        from sim.nodes.provider.partition import partition_images
 
-    experiment = job.experiment
-    labels = load_labels(store_of(experiment).folder, "train")
-    return partition_images(labels, experiment.users, experiment.user_count, experiment.seed)
+        labels = load_labels(store_of(experiment).folder, "train")
+        parts = partition_images(labels, experiment.users, experiment.user_count, experiment.seed)
+        # Where all users have all images, these are kept once.
+        distinct = parts[:1] if all(part is parts[0] for part in parts) else parts
+        save(path, {"ids": torch.cat(distinct), "sizes": torch.tensor([len(part) for part in distinct])})
+    kept = load(path)[0]
+    parts = list(torch.split(kept["ids"], kept["sizes"].tolist()))
+    return parts * experiment.user_count if len(parts) == 1 else parts
 
 
 def validation_ids(experiment: Experiment, store: ImageStore) -> Tensor:
@@ -71,16 +80,16 @@ def build_provider(job: Job) -> Provider:
     )
 
 
-_providers: dict[str, Provider] = {}
+_replicas: dict[str, Replica] = {}
 
 
-def provider_of(job: Job) -> Provider:
+def replica_of(job: Job) -> Replica:
     """Return this process's provider for the run of ``job``; psi is frozen, so one is as good as another."""
     key = f"{job.run}|{job.experiment.model_dump_json()}"
-    if key not in _providers:
-        _providers.clear()
-        _providers[key] = build_provider(job)
-    return _providers[key]
+    if key not in _replicas:
+        _replicas.clear()
+        _replicas[key] = Replica(build_provider(job), job.run)
+    return _replicas[key]
 
 
 def answer_one(provider: Provider, message_type: str, content: RecordDict) -> RecordDict:

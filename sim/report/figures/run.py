@@ -21,6 +21,7 @@ from sim.run.subject import CONTROL, Subject
 PANELS = [
     Panel("train_loss", "L_class, training"),
     Panel("validation_feature_loss", "L_feat, validation", log=True),
+    Panel("validation_passes_through", "of the plain image left, validation"),
     Panel("validation_objective", "objective (Eq. 4), validation"),
     Panel("validation_accuracy", "accuracy, validation"),
 ]
@@ -54,6 +55,8 @@ def draw_run(run: RunFolder, experiment: Experiment, table: pd.DataFrame, shown:
         config = configs[subject.user % len(configs)]
         if subject != CONTROL and config.protection.kind == "network":
             name = f"{config.features.layer}-width-{config.width}"
+            if len({other.upsampling for other in configs}) > 1:
+                name += f"-{config.upsampling}"
             if len({other.training.epochs for other in configs}) > 1:
                 name += f"-epochs-{config.training.epochs:g}"
             over_alpha[name].setdefault(config.alpha, result)

@@ -24,8 +24,8 @@ from roles.common.weights import digest
 from roles.user.features import Features, feature_loss
 from sim.config.files import load_experiment
 from sim.exchange.job import Job
-from sim.exchange.messages import content_bytes, decode_answer, decode_tensors, encode_request, encode_tensors
-from sim.nodes.provider.serving import answer_one, assign_images, provider_of
+from sim.exchange.messages import content_size, decode_answer, decode_tensors, encode_request, encode_tensors
+from sim.nodes.provider.serving import answer_one, assign_images, replica_of
 from sim.run.machine import compute_of, store_of
 from sim.run.ownership import watch_owner
 from sim.run.progress import Status
@@ -56,7 +56,7 @@ def main(grid: Grid, context: Context) -> None:
         of = {question.metadata.message_id: node for question, node in zip(questions, users, strict=True)}
         answers = {of[reply.metadata.reply_to_message_id]: reply.content for reply in replies}
         list(grid.send_and_receive([_message(run, node, "query.step", step, answers[node]) for node in users]))
-        carried += sum(map(content_bytes, asked.values())) + sum(map(content_bytes, answers.values()))
+        carried += sum(content_size(each)[1] for each in (*asked.values(), *answers.values()))
     result = {"seconds": time.time() - began, "steps": steps * len(users), "bytes": carried, "digests": {}}
     replies = grid.send_and_receive([_message(run, node, "query.theta") for node in users])
     for reply in replies:
@@ -79,7 +79,7 @@ def who(message: Message, context: Context) -> Message:
 
 @client.query("warm")
 def warm(message: Message, context: Context) -> Message:
-    provider_of(_job(message))
+    replica_of(_job(message))
     return Message(RecordDict(), reply_to=message)
 
 
@@ -95,7 +95,7 @@ def forward(message: Message, context: Context) -> Message:
 @client.query("gradient")
 def gradient(message: Message, context: Context) -> Message:
     content = RecordDict({key: record for key, record in message.content.items() if key != "job"})
-    return Message(answer_one(provider_of(_job(message)), "query.loss_gradient", content), reply_to=message)
+    return Message(answer_one(replica_of(_job(message)).provider, "query.loss_gradient", content), reply_to=message)
 
 
 @client.query("step")

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from roles.common.augment import augment, random_crop, random_flip
+from roles.common.augment import Augmentation, augment, crop, draw_flips, mirror
 
 shapes = st.tuples(st.integers(1, 6), st.integers(1, 3), st.integers(1, 5), st.integers(1, 5))
 seeds = st.integers(0, 1000)
@@ -12,6 +12,14 @@ seeds = st.integers(0, 1000)
 
 def stream(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    return mirror(images, draw_flips(len(images), generator))
+
+
+def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
+    return augment(images, padding, generator, flip=False)
 
 
 def pictures(shape: tuple[int, ...], seed: int) -> Tensor:
@@ -72,6 +80,13 @@ def test_the_same_generator_gives_the_same_images(shape: tuple[int, ...], paddin
     once, again = (augment(images, padding, stream(seed), flip=flip) for _ in range(2))
     assert torch.equal(once, again)
     assert torch.equal(images, kept)
+
+
+def test_what_is_drawn_can_be_applied_later() -> None:
+    images = pictures((8, 3, 6, 6), 1)
+    drawn = Augmentation.draw(8, 2, stream(5), flip=True)
+    assert torch.equal(drawn.of(images, 2), augment(images, 2, stream(5), flip=True))
+    assert torch.equal(drawn.of(images, 2), mirror(crop(images, 2, drawn.shifts), drawn.flipped))
 
 
 def test_augmentation_is_crop_then_flip_and_flip_can_be_off() -> None:

@@ -147,3 +147,11 @@ def test_a_state_on_the_cpu_is_a_copy() -> None:
         layer.weight += 1
     assert state["weight"].item() != layer.weight.item()
     assert not state["weight"].requires_grad
+
+
+def test_tensors_that_share_memory_are_kept_as_well(tmp_path: Path) -> None:
+    whole = torch.arange(6.0)
+    state = {"whole": whole, "again": whole, "part": whole[2:4], "empty": whole[:0]}
+    save(tmp_path / "shared.safetensors", state)
+    loaded, _ = load(tmp_path / "shared.safetensors")
+    assert {name: value.tolist() for name, value in loaded.items()} == {k: v.tolist() for k, v in state.items()}

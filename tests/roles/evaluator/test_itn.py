@@ -4,6 +4,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from roles.common.augment import draw_flips
 from roles.common.compute import Compute
 from roles.common.config.attack import AttackConfig, ItnConfig
 from roles.common.config.recipe import Recipe
@@ -68,7 +69,7 @@ def test_training_depends_on_seed_and_name_alone(store: ImageStore, compute: Com
 
 def test_both_images_of_a_pair_are_mirrored_or_neither() -> None:
     plain = torch.randint(256, (40, 3, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    protected, flipped = paired_flip(255 - plain, plain, torch.Generator().manual_seed(0))
+    protected, flipped = paired_flip(255 - plain, plain, draw_flips(40, torch.Generator().manual_seed(0)))
     assert torch.equal(protected, 255 - flipped)
     mirrored = (flipped == plain.flip(3)).all(dim=(1, 2, 3))
     assert torch.equal(flipped[~mirrored], plain[~mirrored])
@@ -77,9 +78,8 @@ def test_both_images_of_a_pair_are_mirrored_or_neither() -> None:
 
 def test_in_place_of_a_protected_image_comes_its_mirror_image_protected_with_the_mirrored_plain_one() -> None:
     plain = torch.randint(256, (40, 3, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    protected, taken = instead(
-        left_inverted(plain), plain, left_inverted(plain.flip(3)), torch.Generator().manual_seed(0)
-    )
+    flips = draw_flips(40, torch.Generator().manual_seed(0))
+    protected, taken = instead(left_inverted(plain), plain, left_inverted(plain.flip(3)), flips)
     assert torch.equal(protected, left_inverted(taken))
     mirrored = (taken == plain.flip(3)).all(dim=(1, 2, 3))
     assert torch.equal(taken[~mirrored], plain[~mirrored])

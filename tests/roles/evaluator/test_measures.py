@@ -1,3 +1,4 @@
+import itertools
 import urllib.error
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from roles.evaluator.measures import PSNR_CAP, Lpips, moved_ssim, psnr, ssim
 
@@ -57,6 +59,54 @@ def test_small_images_are_moved_by_an_eighth_of_their_side(side: int) -> None:
     reach = side // 8
     assert moved_ssim(torch.roll(plain, (reach, -reach), (2, 3)), plain) == (pytest.approx(1), reach, -reach)
     assert moved_ssim(torch.roll(plain, reach + 1, 2), plain)[0] < 0.5
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    count=st.integers(1, 5),
+    height=st.integers(8, 33),
+    width=st.integers(8, 33),
+    down=st.integers(-3, 3),
+    right=st.integers(-3, 3),
+    share=st.floats(0, 1),
+    coarse=st.booleans(),
+    seed=st.integers(0, 999),
+)
+def test_the_best_move_and_its_ssim_are_those_of_comparing_window_by_window(
+    count: int, height: int, width: int, down: int, right: int, share: float, coarse: bool, seed: int
+) -> None:
+    grid = (4, 5) if coarse else (height, width)
+    images = F.interpolate(noise(seed, 2 * count, 3, *grid), (height, width), mode="bilinear")
+    plain, other = torch.split(images.mul(255).to(torch.uint8), count)
+    protected = (share * torch.roll(plain, (down, right), (2, 3)) + (1 - share) * other).to(torch.uint8)
+
+    reach = min(3, min(height, width) // 8)
+    sides = height - 2 * reach, width - 2 * reach
+    middle = plain[:, :, reach:, reach:][:, :, : sides[0], : sides[1]]
+    alike = {}
+    for way in itertools.product(range(-reach, reach + 1), repeat=2):
+        window = protected[:, :, reach + way[0] :, reach + way[1] :][:, :, : sides[0], : sides[1]]
+        of_each = structural_similarity_index_measure(
+            window.double() / 255, middle.double() / 255, reduction="none", data_range=1.0
+        )
+        alike[way] = torch.as_tensor(of_each).median().item()
+
+    found, *found_way = moved_ssim(protected, plain)
+    best = max(alike.values())
+    assert found == pytest.approx(alike[tuple(found_way)], abs=1e-5)
+    if found_way == [0, 0]:
+        assert best - found < 0.05 + 1e-5
+    else:
+        assert found == pytest.approx(best, abs=1e-5)
+        assert found - alike[0, 0] > 0.05 - 1e-5
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 8, 8), (7, 3, 32, 32), (2, 3, 6, 40)])
+def test_ssim_is_that_of_torchmetrics(shape: tuple[int, ...]) -> None:
+    plain = noise(6, *shape)
+    estimate = (plain + noise(7, *shape)) / 2
+    expected = structural_similarity_index_measure(estimate.double(), plain.double(), reduction="none", data_range=1.0)
+    assert torch.allclose(ssim(estimate, plain).double(), torch.as_tensor(expected), atol=1e-6)
 
 
 def test_one_grey_level_in_one_pixel_stays_below_the_cap() -> None:

@@ -89,7 +89,6 @@ def test_requests_are_bitmaps_of_the_users_images_and_validation_comes_once_an_e
     for request in provider.requests:
         if isinstance(request, LossGradient | Losses):
             assert request.protected.dtype == torch.float32
-            assert request.protected.is_contiguous()
             assert not request.protected.requires_grad
             assert bool(((request.protected >= 0) & (request.protected <= 1)).all())
     assert (training.step, training.total_steps, training.images) == (9, 9, 10)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from roles.common.exchange import Classify, LossGradient, TrainingImages
 from sim.exchange.load import MOST_ROWS, ProviderLoad
-from sim.exchange.messages import encode_request
+from sim.exchange.messages import size_of
 from sim.exchange.payloads import decode_load, encode_curve
 
 SECONDS = 1_700_000_000
@@ -27,12 +27,12 @@ def totals(rows: Iterable[dict[str, int]]) -> tuple[int, ...]:
 def test_requests_are_counted_by_the_second_with_their_images_and_bytes() -> None:
     times = iter([SECONDS + 0.1, SECONDS + 0.9, SECONDS + 3.5])
     load = ProviderLoad(clock=lambda: next(times))
-    load.count(encode_request(TrainingImages(3))[1])
-    load.count(encode_request(LossGradient(torch.zeros(5, 3, 4, 4), torch.arange(5), 0, 0))[1])
-    load.count(encode_request(Classify(torch.zeros(2, 3, 4, 4, dtype=torch.uint8)))[1])
-    # 48 values an image, of 4 bytes, and ids of 8; bitmaps of 1. Each array has a header of 128 bytes.
+    load.count(*size_of(TrainingImages(3)))
+    load.count(*size_of(LossGradient(torch.zeros(5, 3, 4, 4), torch.arange(5), 0, 0)))
+    load.count(*size_of(Classify(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))))
+    # 48 values an image, of 4 bytes, and ids of 8; bitmaps of 1.
     assert [(r["second"], r["requests"], r["images"]) for r in load.rows()] == [(SECONDS, 2, 5), (SECONDS + 3, 1, 2)]
-    assert [r["bytes"] for r in load.rows()] == [5 * 48 * 4 + 5 * 8 + 2 * 128, 2 * 48 + 128]
+    assert [r["bytes"] for r in load.rows()] == [5 * 48 * 4 + 5 * 8, 2 * 48]
 
 
 def test_what_was_counted_before_stays_and_is_added_to() -> None:
@@ -44,11 +44,11 @@ def test_what_was_counted_before_stays_and_is_added_to() -> None:
 
 
 def test_requests_from_many_threads_are_all_counted() -> None:
-    load, request = ProviderLoad(), encode_request(TrainingImages(0))[1]
+    load = ProviderLoad()
 
     def ask() -> None:
         for _ in range(500):
-            load.count(request)
+            load.count(1, 10)
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:

@@ -32,13 +32,14 @@ from sim.exchange import messages
 from sim.exchange.messages import (
     ANSWER,
     ARRAYS,
-    content_bytes,
+    content_size,
     decode_answer,
     decode_request,
     encode_answer,
     encode_refusal,
     encode_request,
     merge,
+    size_of,
     split,
 )
 from tests.sim.exchange.wire import FINITE, PIXELS, assert_same, one_line, tensors
@@ -94,11 +95,30 @@ def test_requests_of_many_users_travel_in_one_message(requests: dict[int, Reques
         assert_same(request, decode_request(encoded[number][0], parts[number]))
 
 
-def test_the_size_of_a_content_is_that_of_its_arrays() -> None:
-    # numpy's format: a header of 128 bytes, then 2 * 3 * 4 * 5 floats of 4 bytes and 2 indices of 8.
-    _, content = encode_request(LossGradient(torch.zeros(2, 3, 4, 5), torch.zeros(2, dtype=torch.int64), 0, 0))
-    assert content_bytes(content) == (128 + 480) + (128 + 16)
-    assert content_bytes(encode_answer(LossValues(1.0, 2))) == 0
+def test_the_size_of_a_message_is_that_of_its_arrays() -> None:
+    # 2 * 3 * 4 * 5 floats of 4 bytes and 2 indices of 8.
+    assert size_of(LossGradient(torch.zeros(2, 3, 4, 5), torch.zeros(2, dtype=torch.int64), 0, 0)) == (2, 480 + 16)
+    assert size_of(LossValues(1.0, 2)) == (0, 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(REQUESTS)
+def test_a_request_has_the_same_size_on_the_wire_and_in_one_process(request: Request) -> None:
+    assert content_size(encode_request(request)[1]) == size_of(request)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ANSWERS)
+def test_an_answer_has_the_same_size_on_the_wire_and_in_one_process(answer: Answer) -> None:
+    assert content_size(encode_answer(answer)) == size_of(answer)
+
+
+def test_a_loss_that_is_a_tensor_arrives_as_a_number() -> None:
+    answer = Gradient(torch.zeros(1, 3, 4, 4), torch.tensor(0.5).double(), torch.tensor(3))
+    arrived = decode_answer(encode_answer(answer))
+    assert isinstance(arrived, Gradient)
+    assert (arrived.loss, arrived.correct) == (0.5, 3)
+    assert size_of(answer) == size_of(arrived)
 
 
 def gradient_request() -> RecordDict:

@@ -11,7 +11,7 @@ from sim.exchange.messages import ARRAYS, METRICS, decode_tensors
 from sim.exchange.relay import Relay, RelayGrid
 from sim.exchange.sessions import run_direct
 from sim.exchange.suspension import REQUEST
-from sim.nodes.provider.serving import answer_one, build_provider
+from sim.nodes.provider.serving import build_provider
 from sim.nodes.user.sessions import TrainSession, publication
 from tests.sim.in_memory_grid import PROVIDER, USERS, InMemoryGrid
 from tests.sim.relaying import messages_to, nodes_of, relay_over
@@ -58,13 +58,13 @@ def test_users_train_to_the_end_with_one_message_in_flight_at_each_node(job: Job
     assert nodes_of(replies) == [201, 202]
     assert [reply.content.metric_records[METRICS]["num-examples"] for reply in replies] == [24, 36]
     assert grid.most_in_flight == {PROVIDER: 1, 201: 1, 202: 1}
-    # The same as if the provider had been a call away.
+    # The same as if the provider had been in the process of the user.
     provider = build_provider(job)
     for user, reply in enumerate(replies):
         alone = replace(job, run=job.run.parent / "direct")
         session = TrainSession(alone, user)
         session.begin(job_content(alone))
-        content = run_direct(session, lambda kind, content: answer_one(provider, kind, content))
+        content = run_direct(session, provider.answer)
         assert reply.content.metric_records == content.metric_records
         one, other = publication(job, user), publication(alone, user)
         assert_identical(decode_tensors(one.array_records[ARRAYS]), decode_tensors(other.array_records[ARRAYS]))

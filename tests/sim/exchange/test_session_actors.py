@@ -62,7 +62,7 @@ def test_users_whose_sessions_wait_in_one_actor_and_train_at_once_end_as_each_wo
     for user in (0, 1):
         session = TrainSession(alone, user)
         session.begin(job_content(alone))
-        run_direct(session, lambda message_type, content: answer_one(provider, message_type, content))
+        run_direct(session, provider.answer)
     with ThreadPoolExecutor() as pool:
         replies = list(pool.map(lambda user: train_in(actor, together, user, provider), (0, 1)))
     assert [reply.metric_records[METRICS]["num-examples"] for reply in replies] == [24, 36]
@@ -73,10 +73,12 @@ def test_users_whose_sessions_wait_in_one_actor_and_train_at_once_end_as_each_wo
 
 
 def test_an_actor_writes_nothing_between_the_ends_of_rounds(job: Job, provider: Provider, actor: SessionActor) -> None:
+    before = set((job.run / "state").rglob("*"))
     reply = start(actor, job, 0)
     for _ in range(3):
         reply = resume(actor, job, 0, *ask(reply, provider))
-    assert not list((job.run / "state").rglob("*"))
+    assert set((job.run / "state").rglob("*")) == before
+    assert not node_folder(job.run, user_name(0)).exists()
 
 
 def test_a_refusal_by_the_provider_reaches_the_user_with_its_reason(

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from sim.client_app import SESSIONS
 from sim.exchange.job import Job, job_content
 from sim.exchange.messages import METRICS, MessageError, encode_refusal
 from sim.exchange.payloads import decode_curve
-from sim.exchange.sessions import SessionStore, run_direct
+from sim.exchange.sessions import SessionStore
 from sim.nodes.provider.serving import answer_one
 from sim.nodes.user.sessions import TrainSession, publication
 from sim.nodes.user.state import new_training
@@ -28,7 +29,6 @@ from tests.sim.session import (
     relayed,
     resume,
     start,
-    theta_message,
     theta_of,
     waiting,
 )
@@ -68,9 +68,9 @@ def test_traffic_is_what_the_messages_hold(job: Job, provider: Provider) -> None
     assert facts["steps"] == STEPS
     assert facts["queries"] == STEPS + EPOCHS
     assert facts["queried-images"] == STEPS * 12 + EPOCHS * 20
-    # Each array has a header of 128 bytes: x_hat and ids there, the gradient (of training batches alone) back.
-    assert facts["sent-bytes"] == (STEPS * 12 + EPOCHS * 20) * (image + 8) + (STEPS + EPOCHS) * 2 * 128
-    assert facts["received-bytes"] == STEPS * (12 * image + 128)
+    # x_hat and ids there, the gradient (of training batches alone) back.
+    assert facts["sent-bytes"] == (STEPS * 12 + EPOCHS * 20) * (image + 8)
+    assert facts["received-bytes"] == STEPS * 12 * image
 
 
 def test_a_session_goes_on_with_what_this_process_still_has(job: Job, provider: Provider) -> None:
@@ -141,16 +141,17 @@ def test_a_session_file_that_is_damaged_is_named(job: Job, provider: Provider, s
 
 
 @pytest.mark.parametrize("way", ["direct", "relayed"])
-def test_a_refusal_by_the_provider_reaches_the_user_with_its_reason(job: Job, store: SessionStore, way: str) -> None:
-    refusal = encode_refusal(ValueError("user 0 is unknown"))
+def test_a_refusal_by_the_provider_reaches_the_user_with_its_reason(
+    job: Job, provider: Provider, store: SessionStore, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = ValueError("user 0 is unknown")
+    monkeypatch.setattr(provider, "answer", Mock(side_effect=reason))
 
     def go() -> None:
         if way == "direct":
-            session = TrainSession(job, 0)
-            session.begin(theta_message(job))
-            run_direct(session, lambda message_type, content: refusal)
+            direct(job, provider)
         else:
-            resume(store, job, question(start(store, job))[1], refusal)
+            resume(store, job, question(start(store, job))[1], encode_refusal(reason))
 
     with pytest.raises(ExchangeError, match=r"^the provider refused: user 0 is unknown$"):
         go()

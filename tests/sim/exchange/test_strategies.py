@@ -17,7 +17,7 @@ from sim.config.sections import StrategyConfig
 from sim.exchange.job import Job, encode_job, job_content
 from sim.exchange.messages import ARRAYS, JOB, METRICS, decode_tensors, encode_tensors
 from sim.exchange.sessions import run_direct
-from sim.nodes.provider.serving import answer_one, build_provider
+from sim.nodes.provider.serving import build_provider
 from sim.nodes.user.sessions import TrainSession, publication
 from sim.nodes.user.state import new_training
 from strategies import Independent
@@ -134,7 +134,7 @@ def test_independent_leaves_every_user_with_a_theta_of_its_own(job: Job, grid: I
         alone = replace(with_rounds(job, 1), run=tmp_path / "alone", server_round=1)
         session = TrainSession(alone, user)
         session.begin(job_content(alone))
-        run_direct(session, lambda kind, content: answer_one(provider, kind, content))
+        run_direct(session, provider.answer)
         assert_identical(theta, decode_tensors(publication(alone, user).array_records[ARRAYS]))
 
 

@@ -30,6 +30,18 @@ def test_scalars_and_integers_among_weights_stay_what_they_are() -> None:
     assert torch.equal(decoded["weight"], torch.ones(2, 2))
 
 
+@pytest.mark.parametrize(
+    "value",
+    [torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last), torch.rand(3, 4).t(), torch.rand(6, 4)[::2]],
+    ids=["channels last", "transposed", "every other row"],
+)
+def test_a_tensor_arrives_contiguous_however_it_lay_in_memory(value: Tensor) -> None:
+    assert not value.is_contiguous()
+    arrived = decode_tensors(encode_tensors({"protected": value}))["protected"]
+    assert arrived.is_contiguous()
+    assert torch.equal(arrived, value)
+
+
 def npy(header: str) -> bytes:
     line = header.encode() + b"\n"
     return b"\x93NUMPY\x01\x00" + len(line).to_bytes(2, "little") + line

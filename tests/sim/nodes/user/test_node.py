@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from flwr.app import RecordDict
 
+from roles.common.exchange import Answer, Request
 from roles.common.naming import user_name
 from sim.client_app import SESSIONS
 from sim.config.places import cache_folder
@@ -33,7 +33,7 @@ def test_a_user_trains_validates_and_tests_on_a_machine_without_psi_and_without_
             content[ARRAYS] = publication(elsewhere, 0).array_records[ARRAYS]
         session = SESSIONS[kind](elsewhere, 0)
         session.begin(content)
-        reply = run_direct(session, lambda message_type, content: answer_one(provider, message_type, content))
+        reply = run_direct(session, provider.answer)
         assert METRICS in reply or ARRAYS in reply
 
 
@@ -42,9 +42,12 @@ def test_what_a_user_writes_lies_in_a_folder_of_its_own(job: Job, way: str) -> N
     provider, own = build_provider(job), node_folder(job.run, user_name(0))
     before, written = set(job.run.rglob("*")), set[Path]()
 
-    def answered(message_type: str, content: RecordDict) -> RecordDict:
+    def look() -> None:
         written.update(path for path in set(job.run.rglob("*")) - before if path.is_file())
-        return answer_one(provider, message_type, content)
+
+    def answered(request: Request) -> Answer:
+        look()
+        return provider.answer(request)
 
     if way == "direct":
         session = SESSIONS["train"](job, 0)
@@ -56,7 +59,8 @@ def test_what_a_user_writes_lies_in_a_folder_of_its_own(job: Job, way: str) -> N
         while REQUEST in reply.config_records:
             ticket, request = decode_resume(reply)
             message_type = str(reply.config_records[REQUEST]["type"])
-            reply = store.resume(ticket, job, 0, own, answered(message_type, request))
+            look()
+            reply = store.resume(ticket, job, 0, own, answer_one(provider, message_type, request))
         assert own / "waiting" / "train.safetensors" in written
     assert {own, job.run / "progress"} >= {path.parent for path in written if path.parent.name != "waiting"}
     assert {own} >= {path.parent.parent for path in written if path.parent.name == "waiting"}

@@ -7,13 +7,13 @@ import torch
 from flwr.app import RecordDict
 
 import roles.user.training
+from roles.common.exchange import Answer, Request
 from roles.common.unet import UNet
 from roles.common.weights import cpu_state
 from roles.provider.provider import Provider
 from sim.exchange.job import Job, job_content
 from sim.exchange.messages import ARRAYS, METRICS
 from sim.exchange.sessions import SessionStore, run_direct
-from sim.nodes.provider.serving import answer_one
 from sim.nodes.user.sessions import TrainSession, publication
 from sim.nodes.user.state import UserState, new_training
 from tests.sim.session import EPOCHS, STEPS, direct, in_a_folder_of_its_own, relayed, theta_message, theta_of
@@ -45,16 +45,16 @@ def test_a_user_on_its_own_goes_through_all_rounds_and_on_from_the_last_one_it_h
     def attempt(limit: int) -> tuple[RecordDict, int]:
         asked = 0
 
-        def call(message_type: str, content: RecordDict) -> RecordDict:
+        def answer(request: Request) -> Answer:
             nonlocal asked
             asked += 1
             if asked > limit:
                 raise KilledError
-            return answer_one(provider, message_type, content)
+            return provider.answer(request)
 
         session = TrainSession(split, 0)
         session.begin(job_content(split))
-        return run_direct(session, call), asked
+        return run_direct(session, answer), asked
 
     # Images, and two epochs of two steps and a validation each: 7 requests.
     if killed_after < 7:

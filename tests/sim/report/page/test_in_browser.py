@@ -2,9 +2,9 @@
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
+from selenium.webdriver.support.wait import WebDriverWait
 
 from sim.report.page.write import write_page
 from tests.sim import made_up_run
@@ -22,6 +23,7 @@ DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="needs chromium and chromedriver on PATH")
 
 USERS = 1000
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +54,25 @@ def thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def page(browser: Chrome, thousand: Path) -> Iterator[Chrome]:
     """The page, freshly opened; whatever a test does with it, the browser must have nothing to complain about."""
-    browser.get(thousand.as_uri())
+    visit(browser, thousand)
     yield browser
     assert browser.get_log("browser") == []
+
+
+def wait_for(browser: Chrome, condition: Callable[[Chrome], T]) -> T:
+    """Wait until ``condition`` returns something true, and return that."""
+    return WebDriverWait(browser, timeout=30, poll_frequency=0.05).until(condition)
+
+
+def visit(browser: Chrome, file: Path) -> None:
+    """Open a page and wait until it has been loaded.
+
+    ``get`` alone may return when loading has just begun: from a second page on, where the browser drops the last one
+    before chromedriver looks whether anything is still loading.
+    """
+    browser.execute_script("window.isLast = true")
+    browser.get(file.as_uri())
+    wait_for(browser, lambda it: it.execute_script("return !window.isLast && document.readyState === 'complete'"))
 
 
 def rows(page: Chrome) -> list[str]:
@@ -76,7 +94,7 @@ def test_a_thousand_users_fit_into_15_megabytes_and_open_within_3_seconds(browse
     seconds: list[float] = []
     for _ in range(3):  # the machine may have other work
         start = time.perf_counter()
-        browser.get(thousand.as_uri())
+        visit(browser, thousand)
         assert len(rows(browser)) == USERS + 1
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 3
@@ -116,12 +134,12 @@ def test_rows_are_filtered_by_text_and_by_verdict(page: Chrome) -> None:
 def strip_of(page: Chrome, name: str) -> list[str]:
     """Wait until the images of ``name`` are shown, and return what is said of them."""
     script = "return [...document.querySelectorAll('[data-strip] canvas')].map((tile) => tile.title)"
-    for _ in range(100):
-        said: list[str] = page.execute_script(script)
-        if said and f" of {name}:" in said[-1]:
-            return said
-        time.sleep(0.05)
-    pytest.fail(f"no images of {name}: {said}")
+
+    def said(page: Chrome) -> list[str]:
+        words: list[str] = page.execute_script(script)
+        return words if words and f" of {name}:" in words[-1] else []
+
+    return wait_for(page, said)
 
 
 def test_a_row_or_the_list_chooses_whose_images_are_shown(page: Chrome) -> None:
@@ -156,10 +174,7 @@ def test_a_user_without_pictures_is_told_to_have_none(page: Chrome) -> None:
 
 def test_a_cell_of_the_heat_map_says_its_value(page: Chrome) -> None:
     page.execute_script("document.querySelector('.study').scrollIntoView({behavior: 'instant'})")
-    for _ in range(100):
-        if cells := page.find_elements(By.CSS_SELECTOR, "[data-heat] rect"):
-            break
-        time.sleep(0.05)
+    cells = wait_for(page, lambda it: it.find_elements(By.CSS_SELECTOR, "[data-heat] rect"))
     assert len(cells) == 10_000
     page.execute_script("arguments[0].dispatchEvent(new PointerEvent('pointerover', {bubbles: true}))", cells[101])
     said = page.find_element(By.CSS_SELECTOR, "[data-readout]").text
@@ -183,14 +198,11 @@ def test_a_phone_needs_no_scrolling_sideways_but_within_tables(page: Chrome) -> 
 
 def test_several_runs_are_opened_from_their_comparison(browser: Chrome, tmp_path: Path) -> None:
     paths = [made_up_run.make(tmp_path / name, made_up_run.experiment_of(3)).path for name in ("first", "second")]
-    browser.get(write_page(paths, tmp_path / "both.html").as_uri())
+    visit(browser, write_page(paths, tmp_path / "both.html"))
     details = browser.find_elements(By.CSS_SELECTOR, "details.run")
     assert [each.get_attribute("open") for each in details] == [None, None]
     press(browser, browser.find_element(By.XPATH, "//div[@data-comparison]//button[text()='second']"))
     assert details[1].get_attribute("open") == "true"
-    for _ in range(100):
-        if len(names := details[1].find_elements(By.CSS_SELECTOR, "[data-users] tbody tr")) == 4:
-            break
-        time.sleep(0.05)
-    assert len(names) == 4
+    users = wait_for(browser, lambda _: details[1].find_elements(By.CSS_SELECTOR, "[data-users] tbody tr"))
+    assert len(users) == 4
     assert browser.get_log("browser") == []
