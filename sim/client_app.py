@@ -93,13 +93,13 @@ def train_psi(message: Message, context: Context) -> Message:
 def psi_digest(message: Message, context: Context) -> Message:
     """Say what psi's weights hash to, as proof that training users has not changed them, and what was asked of it.
 
-    Of several replicas, one that holds another psi than this one speaks for all. What was relayed, the relay has seen.
+    Replicas that hold different weights are all named. What was relayed, the relay has seen.
     """
     job, _ = _job_for(message, context, "provider")
     digest = replica_of(job).provider.digest()
     digests, load = ledger_of(job.run)
-    changed = min(digests - {digest}, default=digest)
-    content = RecordDict({"psi": ConfigRecord({"digest": changed}), LOAD: encode_curve(load.rows())})
+    held = " ".join(sorted(digests | {digest}))
+    content = RecordDict({"psi": ConfigRecord({"digest": held}), LOAD: encode_curve(load.rows())})
     return Message(content, reply_to=message)
 
 

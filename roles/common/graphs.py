@@ -5,8 +5,9 @@ On a CPU, what is here calls the functions as they are. What may be recorded has
 """
 
 import gc
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 
 import torch
@@ -18,6 +19,10 @@ _Shapes = tuple[torch.Size, ...]
 
 _EAGER_CALLS = 3
 """How often a function is called before it is recorded: libraries and optimisers set themselves up in first calls."""
+_MOST_RECORDINGS = 4
+"""Of one function: each keeps memory of its own, and last batches of users come in many sizes."""
+_turn = threading.RLock()
+"""One stream serves all threads of a process, and while one of them records nobody else may use it."""
 
 
 @cache
@@ -39,14 +44,16 @@ class _Recording:
         gc.collect()
         self._inputs = [value.to(device).clone() for value in inputs]
         self._graph = torch.cuda.CUDAGraph()
-        # Other threads of a worker may go on meanwhile: they have no part in this.
-        with torch.cuda.graph(self._graph, stream=_side_stream(device), capture_error_mode="thread_local"):
+        # Threads that have nothing to do with steps may use the GPU meanwhile.
+        graph = torch.cuda.graph(self._graph, stream=_side_stream(device), capture_error_mode="thread_local")
+        with _turn, graph:
             self.outputs = function(*given, *self._inputs)
 
     def replay(self, inputs: Tensors) -> Tensors:
-        for own, value in zip(self._inputs, inputs, strict=True):
-            own.copy_(value, non_blocking=True)
-        self._graph.replay()
+        with _turn:
+            for own, value in zip(self._inputs, inputs, strict=True):
+                own.copy_(value, non_blocking=True)
+            self._graph.replay()
         return self.outputs
 
 
@@ -67,7 +74,7 @@ class Captured:
     def __call__(self, *inputs: Tensor) -> Tensors:
         """Return what the function does; on a GPU, until the next call."""
         shapes = _shapes(inputs)
-        if not (self._recorded and _is_due(self._calls, shapes, self._device)):
+        if not (self._recorded and _is_due(self._calls, shapes, self._recordings, self._device)):
             return _eagerly(self._function, (), inputs, self._device)
         if shapes not in self._recordings:
             self._recordings[shapes] = _Recording(self._function, (), inputs, self._device)
@@ -96,7 +103,7 @@ class StepInTwo:
         # What autograd remembers of the step before is not to live on while this one is recorded.
         self._begun, self._outputs = None, ()
         shapes = _shapes(inputs)
-        if not (self._recorded and _is_due(self._calls, shapes, self._device)):
+        if not (self._recorded and _is_due(self._calls, shapes, self._recordings, self._device)):
             self._outputs = _eagerly(self._first, (), inputs, self._device)
             return self._outputs
         if shapes not in self._recordings:
@@ -119,19 +126,23 @@ def _shapes(inputs: Tensors) -> _Shapes:
     return tuple(value.shape for value in inputs)
 
 
-def _is_due(calls: Counter[_Shapes], shapes: _Shapes, device: torch.device) -> bool:
+def _is_due(
+    calls: Counter[_Shapes], shapes: _Shapes, recordings: Mapping[_Shapes, object], device: torch.device
+) -> bool:
     """Count a call, and return whether it is one for a recording."""
     calls[shapes] += 1
-    return device.type == "cuda" and calls[shapes] > _EAGER_CALLS
+    has_room = shapes in recordings or len(recordings) < _MOST_RECORDINGS
+    return device.type == "cuda" and calls[shapes] > _EAGER_CALLS and has_room
 
 
 def _eagerly(function: Function, given: Tensors, inputs: Tensors, device: torch.device) -> Tensors:
     if device.type != "cuda":
         return function(*given, *inputs)
     side, current = _side_stream(device), torch.cuda.current_stream(device)
-    moved = [value.to(device, non_blocking=True) for value in inputs]
-    side.wait_stream(current)
-    with torch.cuda.stream(side):
-        outputs = function(*given, *moved)
-    current.wait_stream(side)
+    with _turn:
+        moved = [value.to(device, non_blocking=True) for value in inputs]
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
+            outputs = function(*given, *moved)
+        current.wait_stream(side)
     return outputs

@@ -8,7 +8,7 @@ _LEAST_SHARE = 1e-6
 """Of an image's variance: a window that has less of it is flat but for rounding."""
 
 
-def passes_through(protected: Tensor, plain: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def passes_through(protected: Tensor, plain: Tensor) -> Tensor:
     """Return how much of plain images is left in protected ones, as a correlation that forgives a small move.
 
     L_feat (Eq. 4), PSNR and SSIM compare pixel by pixel: by each of them an image that is moved by one pixel, or its
@@ -19,11 +19,10 @@ def passes_through(protected: Tensor, plain: Tensor) -> tuple[Tensor, Tensor, Te
         plain: like ``protected``.
 
     Returns:
-        tensors without dimensions: the largest value, over moves by up to 3 pixels each way (an eighth of smaller
-        sides), of the median over images of the absolute value of the Pearson correlation of grey values (means over
-        channels), in [0, 1]; and by how many pixels protected images then lie below plain ones, and to the right. For
-        all moves the same pixels of the plain images count, those without a margin as wide as images may be moved. An
-        image of one colour correlates with nothing: 0.
+        a tensor without dimensions, in [0, 1]: the largest value, over moves by up to 3 pixels each way (an eighth of
+        smaller sides), of the median over images of the absolute value of the Pearson correlation of grey values (means
+        over channels). For all moves the same pixels of the plain images count, those without a margin as wide as
+        images may be moved. An image of one colour correlates with nothing: 0.
     """
     reach = min(_MOST_MOVED, min(plain.shape[2:]) // 8)
     height, width = (side - 2 * reach for side in plain.shape[2:])
@@ -41,8 +40,8 @@ def passes_through(protected: Tensor, plain: Tensor) -> tuple[Tensor, Tensor, Te
     least = _LEAST_SHARE * x.square().sum((1, 2), keepdim=True)
     scale = squares.maximum(least) * y.square().sum((1, 2), keepdim=True)
     correlations = products / scale.sqrt().clamp_min(torch.finfo(scale.dtype).tiny)
-    alike, place = correlations.abs().flatten(1).median(0).values.max(0)
-    return alike.clamp(max=1), place // ways - reach, place % ways - reach
+    alike: Tensor = correlations.abs().flatten(1).median(0).values.max().clamp(max=1)
+    return alike
 
 
 def _centred(grey: Tensor) -> Tensor:

@@ -121,7 +121,11 @@ class TransformerTraining(UserTraining):
         (distance,) = self._halves.finish(answer.gradient)
         self._epoch.add(len(ids), answer.loss, answer.correct, self._compute.number(distance))
         self.step += 1
-        if self._compute.reads(self.step) and math.isnan(float(self._epoch.loss)):
+        if self._compute.reads(self.step):
+            self._look()
+
+    def _look(self) -> None:
+        if not math.isfinite(float(self._epoch.loss)):
             raise self._diverged()
 
     def _diverged(self) -> ValueError:
@@ -165,11 +169,12 @@ class TransformerTraining(UserTraining):
                 distance = feature_loss(self._phi(protected), self._phi(plain))
             if sums.images == 0:
                 few = (protected[:_LOOKED_AT], plain[:_LOOKED_AT])
-                sums.passes_through = self._compute.number(passes_through(*few)[0])
+                sums.passes_through = self._compute.number(passes_through(*few))
             answer = expect((yield Losses(protected, batch)), LossValues)
             sums.add(len(batch), answer.loss, answer.correct, self._compute.number(distance))
 
     def _close_epoch(self, validation: Sums, lr: float) -> None:
+        self._look()
         row = {"epoch": len(self.curve) + 1, "step": self.step, "lr": lr}
         row |= self._epoch.columns("train") | validation.columns("validation")
         objective = row["validation_loss"] - self._own.alpha * row["validation_feature_loss"]

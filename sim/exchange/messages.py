@@ -30,12 +30,10 @@ numbers, or one line of text where a request could not be answered. No message t
 What is asked of the ServerApp is a request like the others, answered from the run folder.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
@@ -211,7 +209,12 @@ def content_size(content: RecordDict) -> tuple[int, int]:
     """Return the images and the bytes of the arrays of a message: what the wire carries, but for headers."""
     arrays = [array for record in content.array_records.values() for array in record.values()]
     images = sum(array.shape[0] for array in arrays if len(array.shape) == _IMAGES.dimensions)
-    return images, sum(math.prod(array.shape) * np.dtype(array.dtype).itemsize for array in arrays)
+    return images, sum(len(array.data) - _header_size(array.data) for array in arrays)
+
+
+def _header_size(data: bytes) -> int:
+    """Return how long the header of an array in numpy's format is; of anything else, which is refused later, 0."""
+    return 10 + int.from_bytes(data[8:10], "little") if data.startswith(b"\x93NUMPY") else 0
 
 
 def size_of(message: Request | Answer) -> tuple[int, int]:

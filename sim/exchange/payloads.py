@@ -61,7 +61,7 @@ def decode_attack(content: RecordDict) -> AttackResult:
     Raises:
         MessageError: the reply is not an attack's.
     """
-    if ARRAYS not in content.array_records or METRICS not in content.metric_records:
+    if ARRAYS not in content.array_records:
         raise MessageError("the evaluator's reply carries no measures")
     return put_together(decode_tensors(content.array_records[ARRAYS]), content.metric_records)
 
@@ -88,6 +88,8 @@ def put_together(tensors: State, numbers: Mapping[str, MetricRecord]) -> AttackR
     Raises:
         MessageError: a measure is missing.
     """
+    if METRICS not in numbers:
+        raise MessageError("the evaluator's reply carries no measures")
     accuracies = numbers[METRICS]
     names = [name.removesuffix("/psnr") for name in tensors if name.endswith("/psnr")]
     needed = ["protected/psnr", *(f"{name}/ssim" for name in names)]

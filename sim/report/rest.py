@@ -11,9 +11,10 @@ _RESTS = {"late_accuracy": 0.05, "late_passes_through": 0.1}
 def at_the_end(curve: Sequence[dict[str, float]], selected_epoch: int) -> dict[str, float]:
     """Return columns of a table on how the training of an h_theta ended.
 
-    ``passes_through`` is that of the selected epoch (of 0, of the last). ``late_accuracy`` and ``late_passes_through``
-    are by how much accuracy, in [0, 1], and what passes through have changed on validation images since two thirds of
-    the epochs, or since the first; a training of one epoch has not got them.
+    ``passes_through`` is that of the selected epoch or, where that is 0 and there is none, of the last.
+    ``late_accuracy`` and ``late_passes_through`` are by how much accuracy, in [0, 1], and what passes through have
+    changed on validation images since two thirds of the epochs (of two epochs, since the first). A training of one
+    epoch has not got them.
     """
     ends = {} if not curve else {"passes_through": curve[selected_epoch - 1].get("validation_passes_through")}
     if len(curve) > 1:
@@ -25,7 +26,7 @@ def at_the_end(curve: Sequence[dict[str, float]], selected_epoch: int) -> dict[s
 
 
 def moving_users(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of users whose h_theta was still moving: one that trained for one epoch has shown nothing else.
+    """Return the rows of users whose h_theta was still moving, whoever trained for a single epoch among them.
 
     Rows of runs that were made before their curves said what passes through are judged by accuracy alone.
     """

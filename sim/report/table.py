@@ -67,7 +67,9 @@ def table_of(run: RunFolder, experiment: Experiment) -> pd.DataFrame:
                 row |= at_the_end(published.curve, int(published.facts["selected-epoch"]))
             measures = measures_of(subject)
             if experiment.strategy.averages:
-                del row["selected_epoch"]  # what is published is the last average
+                # What is published is the last average, which no user has validated by itself.
+                del row["selected_epoch"]
+                row.pop("passes_through", None)
         failure = "" if measures else run.failure(user_name(user)) or run.failure(subject.name)
         rows.append(row | measures | {"failure": failure})
     if measures_of(CONTROL):

@@ -121,7 +121,7 @@ class RunFolder:
         self._keep("provider/load.json", rows, indent=None)
 
     def load(self) -> list[dict[str, int]]:
-        """Return what was asked of the provider; of a killed attempt seconds are missing, in direct exchange all."""
+        """Return what was asked of the provider; what a killed attempt was asked last is missing."""
         return self._kept("provider/load.json", [])
 
     def keep_round(self, number: int, arrays: ArrayRecord, measured: dict[str, float]) -> None:

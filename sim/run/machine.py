@@ -33,5 +33,8 @@ def settle() -> None:
 
 
 def node_folder(run: Path, name: str) -> Path:
-    """Return where a node keeps its state: no other node opens a file in it. ``name`` is such as ``user-0000``."""
+    """Return where the node ``name``, such as ``user-0000``, keeps its state: no other opens a file in it.
+
+    The provider's is open to its replicas, which are in the workers.
+    """
     return run / "state" / name

@@ -80,7 +80,7 @@ def kept_classifiers(job: Job) -> list[State]:
 
 
 def _folder(job: Job) -> Path:
-    """Return where a run keeps classifiers: no other node opens a file in it."""
+    """Return where a run keeps classifiers: only the provider and its replicas open a file in it."""
     return job.run / "provider"
 
 

@@ -1,4 +1,4 @@
-"""The provider at the service of others: built once in a process, and asked by encoded requests."""
+"""The provider at the service of others: built once in a process, and asked as a replica, or by encoded requests."""
 
 import torch
 from flwr.app import RecordDict

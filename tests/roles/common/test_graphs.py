@@ -71,6 +71,16 @@ def test_inputs_of_other_shapes_are_counted_and_recorded_on_their_own(gpu: MadeU
     assert double.total.item() == 2 * sum(range(10)) + sum(range(1, 10, 2))
 
 
+def test_of_many_shapes_a_few_are_recorded_and_the_others_are_called_every_time(gpu: MadeUpGpu) -> None:
+    double = Doubling()
+    step = Captured(double, CUDA, recorded=True)
+    for _ in range(EAGER + 3):
+        for count in range(1, 7):
+            assert step(torch.ones(count))[0].tolist() == [2] * count
+    assert double.called == {count: EAGER + (1 if count <= 4 else 3) for count in range(1, 7)}
+    assert double.total.item() == (EAGER + 3) * sum(range(1, 7))
+
+
 def test_outputs_last_until_the_next_replay(gpu: MadeUpGpu) -> None:
     step = Captured(Doubling(), CUDA, recorded=True)
     for number in range(EAGER):

@@ -170,7 +170,15 @@ def test_the_provider_reports_the_psi_of_a_replica_that_holds_another(job: Job) 
     assert reported() == replica_of(job).provider.digest() == replicas[0].provider.digest()
     spoil(replicas[1])
     replicas[1].keep_account()
-    assert reported() == replicas[1].provider.digest() != replicas[0].provider.digest()
+    digests = [replica.provider.digest() for replica in replicas]
+    assert reported() == " ".join(sorted(digests))
+    replicas[1].provider = replicas[0].provider
+    replicas[1].keep_account()
+    assert reported() == digests[0]
+    # The one that is asked to report may itself be the one that has changed.
+    spoil(replica_of(job))
+    replica_of(job).keep_account()
+    assert set(reported().split()) == {digests[0], replica_of(job).provider.digest()} != {digests[0]}
 
 
 # ---- whole runs --------------------------------------------------------------------------------------------------
