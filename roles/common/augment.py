@@ -11,20 +11,21 @@ class Augmentation(NamedTuple):
     """What is drawn at random to augment ``N`` images, on the CPU."""
 
     shifts: Tensor
-    """The first row and column of each crop's window, int64 ``(2, N)``, from 0 to twice the padding."""
+    """The first row and column of each crop's window, int64 ``(2, N)``, from 0 to twice the padding; else empty."""
     flipped: Tensor
-    """Which images are mirrored left to right, bool ``(N,)``."""
+    """Which images are mirrored left to right, bool ``(N,)``; empty where none may be."""
 
     @staticmethod
     def draw(count: int, padding: int, generator: torch.Generator, *, flip: bool) -> "Augmentation":
         """Draw for ``count`` images: ``2 N`` numbers, none without padding, then ``N``, none without ``flip``."""
-        size = (2, count)
-        shifts = torch.randint(2 * padding + 1, size, generator=generator) if padding else torch.zeros(size).long()
-        return Augmentation(shifts, draw_flips(count, generator) if flip else torch.zeros(count, dtype=torch.bool))
+        # What is not drawn is an empty tensor: a recorded step takes tensors (graphs.py).
+        shifts = torch.randint(2 * padding + 1, (2, count if padding else 0), generator=generator)
+        return Augmentation(shifts, draw_flips(count if flip else 0, generator))
 
     def of(self, images: Tensor, padding: int) -> Tensor:
         """Crop and mirror ``(N, C, H, W)``, on whichever device it is."""
-        return mirror(crop(images, padding, self.shifts) if padding else images, self.flipped)
+        cropped = crop(images, padding, self.shifts) if padding else images
+        return mirror(cropped, self.flipped) if len(self.flipped) else cropped
 
 
 def draw_flips(count: int, generator: torch.Generator) -> Tensor:
@@ -34,7 +35,12 @@ def draw_flips(count: int, generator: torch.Generator) -> Tensor:
 
 def mirror(images: Tensor, flipped: Tensor) -> Tensor:
     """Mirror left to right those of ``(N, C, H, W)`` that are ``flipped``, bool ``(N,)``."""
-    return torch.where(flipped.to(images.device).view(-1, 1, 1, 1), images.flip(3), images)
+    return where(flipped, images.flip(3), images)
+
+
+def where(chosen: Tensor, images: Tensor, others: Tensor) -> Tensor:
+    """Take ``images`` where they are ``chosen``, bool ``(N,)``, and ``others``, all ``(N, C, H, W)``, where not."""
+    return torch.where(chosen.to(images.device).view(-1, 1, 1, 1), images, others)
 
 
 def crop(images: Tensor, padding: int, shifts: Tensor) -> Tensor:

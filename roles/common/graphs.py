@@ -57,6 +57,19 @@ class _Recording:
         return self.outputs
 
 
+class _Calls:
+    """Counts the calls of a function by the shapes of its inputs."""
+
+    def __init__(self, device: torch.device, recorded: bool) -> None:
+        self._counts, self._may_be_recorded = Counter[_Shapes](), recorded and device.type == "cuda"
+
+    def are_due(self, shapes: _Shapes, recordings: Mapping[_Shapes, object]) -> bool:
+        """Count a call, and return whether it is one for a recording."""
+        self._counts[shapes] += 1
+        has_room = shapes in recordings or len(recordings) < _MOST_RECORDINGS
+        return self._may_be_recorded and self._counts[shapes] > _EAGER_CALLS and has_room
+
+
 class Captured:
     """A function of tensors that is replayed from its fourth call with inputs of the same shapes on.
 
@@ -67,14 +80,13 @@ class Captured:
     """
 
     def __init__(self, function: Function, device: torch.device, *, recorded: bool) -> None:
-        self._function, self._device, self._recorded = function, device, recorded
-        self._calls = Counter[_Shapes]()
+        self._function, self._device, self._calls = function, device, _Calls(device, recorded)
         self._recordings: dict[_Shapes, _Recording] = {}
 
     def __call__(self, *inputs: Tensor) -> Tensors:
         """Return what the function does; on a GPU, until the next call."""
         shapes = _shapes(inputs)
-        if not (self._recorded and _is_due(self._calls, shapes, self._recordings, self._device)):
+        if not self._calls.are_due(shapes, self._recordings):
             return _eagerly(self._function, (), inputs, self._device)
         if shapes not in self._recordings:
             self._recordings[shapes] = _Recording(self._function, (), inputs, self._device)
@@ -92,8 +104,8 @@ class StepInTwo:
     """
 
     def __init__(self, first: Function, second: Function, device: torch.device, *, recorded: bool) -> None:
-        self._first, self._second, self._device, self._recorded = first, second, device, recorded
-        self._calls = Counter[_Shapes]()
+        self._first, self._second, self._device = first, second, device
+        self._calls = _Calls(device, recorded)
         self._recordings: dict[_Shapes, tuple[_Recording, _Recording | None]] = {}
         self._begun: _Shapes | None = None
         self._outputs: Tensors = ()
@@ -103,7 +115,7 @@ class StepInTwo:
         # What autograd remembers of the step before is not to live on while this one is recorded.
         self._begun, self._outputs = None, ()
         shapes = _shapes(inputs)
-        if not (self._recorded and _is_due(self._calls, shapes, self._recordings, self._device)):
+        if not self._calls.are_due(shapes, self._recordings):
             self._outputs = _eagerly(self._first, (), inputs, self._device)
             return self._outputs
         if shapes not in self._recordings:
@@ -124,15 +136,6 @@ class StepInTwo:
 
 def _shapes(inputs: Tensors) -> _Shapes:
     return tuple(value.shape for value in inputs)
-
-
-def _is_due(
-    calls: Counter[_Shapes], shapes: _Shapes, recordings: Mapping[_Shapes, object], device: torch.device
-) -> bool:
-    """Count a call, and return whether it is one for a recording."""
-    calls[shapes] += 1
-    has_room = shapes in recordings or len(recordings) < _MOST_RECORDINGS
-    return device.type == "cuda" and calls[shapes] > _EAGER_CALLS and has_room
 
 
 def _eagerly(function: Function, given: Tensors, inputs: Tensors, device: torch.device) -> Tensors:

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-_MOST_MOVED = 3
 _LEAST_SHARE = 1e-6
 """Of an image's variance: a window that has less of it is flat but for rounding."""
 
@@ -24,7 +23,7 @@ def passes_through(protected: Tensor, plain: Tensor) -> Tensor:
         over channels). For all moves the same pixels of the plain images count, those without a margin as wide as
         images may be moved. An image of one colour correlates with nothing: 0.
     """
-    reach = min(_MOST_MOVED, min(plain.shape[2:]) // 8)
+    reach = farthest_move(plain)
     height, width = (side - 2 * reach for side in plain.shape[2:])
     x = _centred(protected.mean(1, dtype=torch.float32))
     y = _centred(plain.mean(1, dtype=torch.float32)[:, reach : reach + height, reach : reach + width])
@@ -42,6 +41,11 @@ def passes_through(protected: Tensor, plain: Tensor) -> Tensor:
     correlations = products / scale.sqrt().clamp_min(torch.finfo(scale.dtype).tiny)
     alike: Tensor = correlations.abs().flatten(1).median(0).values.max().clamp(max=1)
     return alike
+
+
+def farthest_move(images: Tensor) -> int:
+    """Return by how many pixels ``(N, C, H, W)`` may have been moved to be looked for: 3, or an eighth of a side."""
+    return min(3, min(images.shape[2:]) // 8)
 
 
 def _centred(grey: Tensor) -> Tensor:

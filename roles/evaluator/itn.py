@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from roles.common.augment import draw_flips, mirror
+from roles.common.augment import draw_flips, mirror, where
 from roles.common.batches import Batches
 from roles.common.compute import Compute, Number
 from roles.common.config.attack import ItnConfig
@@ -41,8 +41,7 @@ def instead(protected: Tensor, plain: Tensor, mirrored: Tensor, flipped: Tensor)
 
     All others are ``(N, 3, H, W)``; ``mirrored`` are the protected mirror images.
     """
-    chosen = flipped.to(plain.device).view(-1, 1, 1, 1)
-    return torch.where(chosen, mirrored, protected), torch.where(chosen, plain.flip(3), plain)
+    return where(flipped, mirrored, protected), mirror(plain, flipped)
 
 
 def train_itn(

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from roles.common.images import to_unit
+from roles.common.passing import farthest_move
 
 PSNR_CAP = 100.0
 """PSNR in dB of identical images, whose true value is infinite: so that means and tables stay finite."""
@@ -18,7 +19,7 @@ PSNR_CAP = 100.0
 _BATCH = 500
 _RADIUS, _SIGMA = 5, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
-_MOST_MOVED, _MOST_IMAGES, _MOVED_AT_ONCE, _LEAST_GAIN = 3, 32, 4, 0.05
+_MOST_IMAGES, _MOVED_AT_ONCE, _LEAST_GAIN = 32, 4, 0.05
 _ALEXNET_SIDE = 31
 """Smallest side in pixels that AlexNet's second pooling leaves anything of."""
 
@@ -73,7 +74,7 @@ def moved_ssim(protected: Tensor, plain: Tensor) -> tuple[float, int, int]:
         suits best, or 0 and 0 where that gains less than 0.05 on the images as they are.
     """
     protected, plain = (_as_unit(images[:_MOST_IMAGES]) for images in (protected, plain))
-    reach = min(_MOST_MOVED, min(plain.shape[2:]) // 8)
+    reach = farthest_move(plain)
     # A few at once: the windows of many images are too much for a CPU's cache, and of large ones for its memory.
     parts = zip(torch.split(protected, _MOVED_AT_ONCE), torch.split(plain, _MOVED_AT_ONCE), strict=True)
     alike = torch.cat([_moved_similarity(*part, reach) for part in parts]).median(0).values.flatten()

@@ -150,6 +150,11 @@ def encode_answer(answer: Answer) -> RecordDict:
     return _encode_fields(answer, name, _ANSWERS[name][1])
 
 
+def refused(reason: str) -> ExchangeError:
+    """Return what whoever asked is to raise where the provider has refused."""
+    return ExchangeError(f"the provider refused: {reason}")
+
+
 def encode_refusal(error: Exception) -> RecordDict:
     """Encode why a request could not be answered."""
     return RecordDict({ANSWER: ConfigRecord({"kind": "refusal", "reason": one_line(error)})})
@@ -165,7 +170,7 @@ def decode_answer(content: RecordDict) -> Answer:
     config = content.config_records.get(ANSWER, ConfigRecord())
     name = str(config.get("kind"))
     if name == "refusal":
-        raise ExchangeError(f"the provider refused: {config.get('reason')!s}")
+        raise refused(str(config.get("reason")))
     if name not in _ANSWERS:
         raise MessageError(f"unknown kind of answer {config.get('kind')!r}")
     kind, schema = _ANSWERS[name]

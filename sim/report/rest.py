@@ -30,8 +30,6 @@ def moving_users(table: pd.DataFrame) -> pd.DataFrame:
 
     Rows of runs that were made before their curves said what passes through are judged by accuracy alone.
     """
-    if "late_accuracy" not in table:
-        return table[:0] if "passes_through" not in table else table[table["passes_through"].notna()]
     changes = table.reindex(columns=list(_RESTS)).astype(float).abs()
     moved = (changes > pd.Series(_RESTS)).any(axis=1) | (changes["late_accuracy"].isna())
     return table[moved & table.reindex(columns=["late_accuracy", "passes_through"]).notna().any(axis=1)]

@@ -8,12 +8,12 @@ import json
 import uuid
 from pathlib import Path
 
-from roles.common.exchange import Answer, ExchangeError, Request
+from roles.common.exchange import Answer, Request
 from roles.common.files import write_atomically
 from roles.provider.provider import Provider
 from sim.config.errors import one_line
 from sim.exchange.load import ProviderLoad
-from sim.exchange.messages import size_of
+from sim.exchange.messages import refused, size_of
 from sim.run.machine import node_folder
 
 
@@ -38,7 +38,7 @@ class Replica:
         try:
             return self.provider.answer(request)
         except ValueError as error:
-            raise ExchangeError(f"the provider refused: {one_line(error)}") from error
+            raise refused(one_line(error)) from error
 
     def keep_account(self) -> None:
         """Write into the ledger what was asked so far, and the digest of psi as it is now."""
