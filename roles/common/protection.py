@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from typing import get_args
 
+import torch
 from torch import Tensor
 
 from roles.common.compute import Compute
 from roles.common.config.data import Split
 from roles.common.config.user import PixelConfig, TanakaConfig, UserConfig
 from roles.common.encryption import LearnableEncryption, PixelEncryption
+from roles.common.images import to_bitmap, to_unit
+from roles.common.seeds import generator
 from roles.common.transform import apply_network
 from roles.common.unet import UNet
 from roles.common.weights import State, load_into
@@ -42,14 +45,34 @@ def image_numbers(split: Split, positions: Tensor) -> Tensor:
 def protection_of(config: UserConfig, user: int, seed: int, theta: State, compute: Compute) -> Protect:
     """Return the protection of one user: by the ``theta`` that it has published, or a key that follows from ``seed``.
 
+    Noise, where its config asks for it, follows from ``seed`` as a key does.
+
     Raises:
         ValueError: theta does not fit the user's network.
     """
     if config.needs_classifier:
         encryption = encryption_of(config, user, seed)
         return lambda images, split, positions: encryption.protect(images, image_numbers(split, positions))
-    h = network_of(config, user, theta, compute)
-    return lambda images, split, positions: images if h is None else apply_network(h, images, compute)
+    h, secret = network_of(config, user, theta, compute), config.own_seed(user, seed, "noise")
+
+    def protect(images: Tensor, split: Split, positions: Tensor) -> Tensor:
+        protected = images if h is None else apply_network(h, images, compute)
+        return with_noise(protected, config.noise, secret, image_numbers(split, positions))
+
+    return protect
+
+
+def with_noise(images: Tensor, noise: float, secret: int, numbers: Tensor) -> Tensor:
+    """Return uint8 ``(N, 3, H, W)`` with Gaussian noise, of values in [0, 1] and clipped to them.
+
+    Args:
+        noise: its standard deviation; 0 for none.
+        secret: what noise follows from, together with which images they are, ``numbers``, int64 ``(N,)``.
+    """
+    if noise == 0:
+        return images
+    drawn = [torch.randn(images.shape[1:], generator=generator(secret, number)) for number in numbers.tolist()]
+    return torch.stack([to_bitmap((to_unit(x) + noise * n).clamp(0, 1)) for x, n in zip(images, drawn, strict=True)])
 
 
 def network_of(config: UserConfig, user: int, theta: State, compute: Compute) -> UNet | None:

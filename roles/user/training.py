@@ -10,7 +10,7 @@ from torch import Tensor
 from roles.common.augment import Augmentation
 from roles.common.compute import Compute
 from roles.common.config.recipe import set_lr
-from roles.common.config.user import GanConfig, UserConfig
+from roles.common.config.user import AdversarialConfig, GanConfig, UserConfig
 from roles.common.data import ImageStore
 from roles.common.exchange import Losses, LossGradient, LossValues, Work, checked_gradient, expect
 from roles.common.images import all_finite, to_unit
@@ -18,6 +18,7 @@ from roles.common.passing import passes_through
 from roles.common.seeds import derived_seed, generator
 from roles.common.unet import UNet
 from roles.common.weights import State, cpu_state, groups_of, load_into, prefixed, restore_training, training_state
+from roles.user.adversarial import InverseAdversary
 from roles.user.base import Sums, TrainingResult, UserTraining, result_of
 from roles.user.features import FeatureLoss, OwnLoss, feature_loss, shared_features
 from roles.user.gan import Adversary
@@ -43,6 +44,8 @@ class TransformerTraining(UserTraining):
         self._own: OwnLoss = FeatureLoss(config.alpha, self._phi, compute)
         if isinstance(config.protection, GanConfig):
             self._own = Adversary(config.protection, self._phi, self._seed, compute)
+        elif isinstance(config.protection, AdversarialConfig):
+            self._own = InverseAdversary(config.protection, config.width, config.depth, self._seed, compute)
         self._optimiser = config.training.optimiser_for(self._h)
         self._set_out()
         self._validation: Sums | None = None
@@ -109,7 +112,9 @@ class TransformerTraining(UserTraining):
 
     def _train_step(self, ids: Tensor, lr: float) -> Work[None]:
         stream, config = generator(self._seed, "augment", self.step), self._config
-        drawn = Augmentation.draw(len(ids), config.crop_padding, stream, flip=config.flip)
+        drawn: tuple[Tensor, ...] = Augmentation.draw(len(ids), config.crop_padding, stream, flip=config.flip)
+        if config.noise:
+            drawn += (self._noise(len(ids), self.step),)
         _, protected = self._halves.begin(ids, *drawn)
         # On a GPU nobody waits for a look at them: psi's loss of such images is not finite either.
         if not protected.is_cuda and not all_finite(protected):
@@ -139,9 +144,19 @@ class TransformerTraining(UserTraining):
             for name, value in self._h.named_buffers():
                 value.copy_(self._buffers[name])
         images = self._store.images("train", self._compute.device)[ids]
-        plain = self._compute.batch(to_unit(Augmentation(*drawn).of(images, self._config.crop_padding)))
+        count = len(Augmentation._fields)
+        augmented = Augmentation(*drawn[:count]).of(images, self._config.crop_padding)
+        plain = self._compute.batch(to_unit(augmented))
         with self._compute.autocast():
-            return plain, self._h(plain)
+            protected = self._h(plain)
+        return plain, self._with_noise(protected, *drawn[count:])
+
+    def _noise(self, count: int, *scope: str | int) -> Tensor:
+        side = self._store.side
+        return torch.randn(count, 3, side, side, generator=generator(self._seed, "noise", *scope))
+
+    def _with_noise(self, protected: Tensor, *noise: Tensor) -> Tensor:
+        return (protected + self._config.noise * noise[0].to(protected.device)).clamp(0, 1) if noise else protected
 
     def _descend(self, plain: Tensor, protected: Tensor, gradient: Tensor) -> tuple[Tensor]:
         """Take a step down the gradient of L_trans, given that of L_class; return L_feat, or NaN."""
@@ -165,7 +180,8 @@ class TransformerTraining(UserTraining):
             images = self._store.images("validation", self._compute.device)[batch]
             plain = self._compute.batch(to_unit(images))
             with torch.no_grad(), self._compute.autocast():
-                protected = self._h(plain)
+                noise = (self._noise(len(batch), "validation", sums.images),) if self._config.noise else ()
+                protected = self._with_noise(self._h(plain), *noise)
                 distance = feature_loss(self._phi(protected), self._phi(plain))
             if sums.images == 0:
                 few = (protected[:_LOOKED_AT], plain[:_LOOKED_AT])

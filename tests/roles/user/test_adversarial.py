@@ -1,0 +1,127 @@
+"""A user that trains against an inverse network of its own, and noise that only the user can draw."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from roles.common.compute import Compute
+from roles.common.config.user import AdversarialConfig, UserConfig
+from roles.common.data import ImageStore
+from roles.common.exchange import LossGradient, drive
+from roles.common.images import to_unit
+from roles.common.protection import protection_of
+from roles.user.adversarial import InverseAdversary
+from tests.roles.user.conftest import PlainProvider, StartTraining
+
+SIDE = 8
+
+
+def adversary(compute: Compute, seed: int = 0, **changes: float) -> InverseAdversary:
+    config = AdversarialConfig.model_validate({"kind": "adversarial"} | changes)
+    return InverseAdversary(config, width=4, depth=2, seed=seed, compute=compute)
+
+
+@pytest.fixture
+def plain(tiny: ImageStore) -> Tensor:
+    return to_unit(tiny.images("train")[:16])
+
+
+def gradient_of(rival: InverseAdversary, plain: Tensor, protected: Tensor) -> Tensor:
+    gradient, distance = rival.gradient(plain, protected, 0)
+    assert gradient is not None
+    assert math.isnan(distance)
+    return gradient
+
+
+def test_while_a_reconstruction_is_too_good_the_gradient_makes_it_worse(compute: Compute, plain: Tensor) -> None:
+    rival = adversary(compute, steps=200, lr=0.01, cap=1.0)
+    protected = 1 - plain
+    gradient = gradient_of(rival, plain, protected)
+    error = rival._error(protected, plain)
+    assert error < 0.05  # a negative is undone within 200 steps
+    # Down the gradient, as h_theta is to go: g errs by more.
+    assert rival._error(protected - 0.5 * gradient / gradient.abs().max(), plain) > error
+
+
+def test_from_the_cap_on_nothing_more_is_asked_for(compute: Compute, plain: Tensor) -> None:
+    assert gradient_of(adversary(compute, cap=1e-9), plain, 1 - plain).abs().max() == 0
+    assert gradient_of(adversary(compute, cap=1.0), plain, 1 - plain).abs().max() > 0
+
+
+def test_the_weight_is_that_of_the_gradient(compute: Compute, plain: Tensor) -> None:
+    once, twice = (gradient_of(adversary(compute, cap=1.0, weight=weight), plain, 1 - plain) for weight in (3, 6))
+    assert torch.allclose(2 * once, twice)
+
+
+def test_an_inverse_adversary_goes_on_from_its_state(compute: Compute, plain: Tensor) -> None:
+    whole, first, second = (adversary(compute, cap=1.0) for _ in range(3))
+    expected = [gradient_of(whole, plain, 1 - plain) for _ in range(4)]
+    for _ in range(2):
+        gradient_of(first, plain, 1 - plain)
+    second.restore(first.checkpoint())
+    for number in (2, 3):
+        assert torch.equal(gradient_of(second, plain, 1 - plain), expected[number])
+
+
+@pytest.mark.parametrize("changes", [{"protection": AdversarialConfig(kind="adversarial")}, {"noise": 0.3}])
+def test_a_training_dropped_at_every_request_ends_the_same(
+    start: StartTraining, provider: PlainProvider, changes: dict[str, object]
+) -> None:
+    whole = start(**changes)
+    drive(whole.run(1, 1), provider.answer)
+    session = start(**changes)
+    while not session.reached(1, 1):
+        tensors, numbers = session.checkpoint()
+        session = start(**changes)
+        session.restore(tensors, json.loads(json.dumps(numbers)))
+        work = session.run(1, 1)
+        answer = provider.answer(next(work))
+        try:
+            work.send(answer)
+        except StopIteration:
+            break
+    plain = start()
+    drive(plain.run(1, 1), provider.answer)
+    for name, value in whole.theta().items():
+        assert torch.equal(value, session.theta()[name])
+    assert not torch.equal(plain.theta()["head.weight"], whole.theta()["head.weight"])
+
+
+def test_noise_is_drawn_anew_at_every_step_of_the_training_and_is_as_strong_as_asked_for(
+    start: StartTraining, provider: PlainProvider
+) -> None:
+    quiet, noisy = start(), start(noise=0.1)
+    for training in (quiet, noisy):
+        provider.requests.clear()
+        drive(training.run(1, 3), provider.answer)
+        steps = [request.protected for request in provider.requests if isinstance(request, LossGradient)]
+        training.first, training.second = steps[0], steps[1]  # type: ignore[attr-defined]
+    noise = noisy.first - quiet.first  # type: ignore[attr-defined]
+    inside = (noisy.first > 0) & (noisy.first < 1)  # type: ignore[attr-defined]
+    assert noise[inside].std().item() == pytest.approx(0.1, rel=0.2)
+    assert noisy.first.min() >= 0 and noisy.first.max() <= 1  # type: ignore[attr-defined]
+
+
+def test_the_noise_of_an_image_is_the_same_however_often_it_is_protected_and_nobody_elses(
+    start: StartTraining, tiny: ImageStore, config: UserConfig, compute: Compute
+) -> None:
+    noisy, theta = config.model_copy(update={"noise": 0.2}), start().theta()
+    images, ids = tiny.images("test")[:6], torch.arange(6)
+    silent = protection_of(config, 1, 0, theta, compute)(images, "test", ids)
+    protect = protection_of(noisy, 1, 0, theta, compute)
+    once = protect(images, "test", ids)
+    assert torch.equal(once, protect(images, "test", ids))
+    assert torch.equal(once[2:4], protect(images[2:4], "test", ids[2:4]))
+    distance = (once.float() - silent.float())[(once > 0) & (once < 255)] / 255
+    assert distance.std().item() == pytest.approx(0.2, rel=0.2)
+    others = (
+        protection_of(noisy, 2, 0, theta, compute)(images, "test", ids),  # another user
+        protection_of(noisy, 1, 1, theta, compute)(images, "test", ids),  # another run
+        protect(images, "train", ids),
+        protect(images, "test", ids + 1),
+    )
+    for other in others:
+        assert not torch.equal(once, other)
