@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from roles.common.config.attack import ItnConfig
 from roles.common.config.base import Frozen
 from roles.common.config.data import Split
-from roles.common.exchange import PSI, Published, Theta, Work, expect
+from roles.common.exchange import Published, Theta, Work, expect
 from roles.common.protection import Protect
 from roles.common.unet import UNet
 from roles.common.weights import State
@@ -31,9 +31,9 @@ RECONSTRUCTION_COLUMNS = {
     "ssim": "median SSIM of the same",
     "protected_psnr": "median PSNR of the protected images themselves, which nothing was done to",
     "protected_ssim": "median SSIM of the same",
-    "class_mean_psnr": "median PSNR of the trivial guess: the mean image of the class predicted for x_hat",
+    "class_mean_psnr": "median PSNR of the trivial guess: the mean of all train images of the true class",
     "class_mean_ssim": "median SSIM of the same",
-    "mean_image_psnr": "median PSNR of the guess without a label: the mean of the attacker's train images",
+    "mean_image_psnr": "median PSNR of the guess without a label: the mean of all train images",
     "mean_image_ssim": "median SSIM of the same",
     "gain_psnr": "psnr - class_mean_psnr or mean_image_psnr, whichever is higher",
     "gain_ssim": "ssim - class_mean_ssim or mean_image_ssim, whichever is higher",
@@ -52,6 +52,27 @@ class HeatMap:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """A line that values are read against: at each place, the median over rows of the highest of ``columns``.
+
+    Columns that a table lacks are left out, and the line is where it has none of them.
+    """
+
+    label: str
+    columns: tuple[str, ...]
+    each: bool = False
+    """Whether each value of ``by`` has its own."""
+
+
+RECONSTRUCTION_REFERENCES = (
+    Reference("trivial guess", ("class_mean_ssim", "mean_image_ssim")),
+    Reference("protected image", ("protected_ssim",)),
+    Reference("ITN of the run", ("itn_ssim",)),
+)
+"""What the SSIM of estimates is read against; reports add ``itn_ssim``, of what the run's own attack has found."""
+
+
+@dataclass(frozen=True)
 class Lines:
     """A picture of a table: the mean of ``value`` against ``x``, a line for each value of ``by``."""
 
@@ -59,6 +80,9 @@ class Lines:
     value: str
     by: str
     title: str
+    share: bool = False
+    """Whether values are shares in [0, 1], which are drawn in percent."""
+    references: tuple[Reference, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,13 +119,9 @@ class StudyContext:
             self.state[key] = protect(self.attacker.store.images(split)[ids], split, ids)
         return self.state[key]
 
-    def predicted(self, user: int, protected: Tensor) -> Work[Tensor]:
-        """Return the labels that are predicted for protected test images of a user, kept in the state as well."""
-        return self.attacker.classify(protected, f"labels/{user}", self.state, user if self.keyed(user) else PSI)
-
     def forget(self, user: int) -> None:
-        """Drop what :meth:`protected` and :meth:`predicted` keep of a user."""
-        for key in [key for key in self.state if key == f"labels/{user}" or key.startswith(f"protected/{user}/")]:
+        """Drop what :meth:`protected` keeps of a user."""
+        for key in [key for key in self.state if key.startswith(f"protected/{user}/")]:
             del self.state[key]
 
     def row(self, key: str, find: Callable[[], Work[Row]]) -> Work[Row]:
@@ -128,12 +148,12 @@ class StudyContext:
         plain = self.attacker.store.images("test")[:count]
         return plain, torch.arange(len(plain))
 
-    def measured(self, estimates: Tensor, protected: Tensor, plain: Tensor, labels: Tensor) -> Row:
-        """Return how near estimates come to plain test images, and how near what must be beaten does.
+    def measured(self, estimates: Tensor, protected: Tensor, plain: Tensor) -> Row:
+        """Return how near estimates come to the first test images, and how near what must be beaten does.
 
-        Images are uint8 ``(N, 3, H, W)``; ``labels``, int64 ``(N,)``, are what is predicted for the protected ones.
+        Images are uint8 ``(N, 3, H, W)``.
         """
-        guesses = self.attacker.guesses(labels)
+        guesses = self.attacker.guesses(len(plain))
         shown = {"": estimates, "protected_": protected}
         shown |= {f"{name}_": guesses[name] for name in ("class_mean", "mean_image") if name in guesses}
         row: Row = {}
@@ -141,7 +161,6 @@ class StudyContext:
             row[f"{prefix}psnr"] = float(psnr(images, plain).median())
             row[f"{prefix}ssim"] = float(ssim(images, plain).median())
         for measure in ("psnr", "ssim"):
-            # Where classes are predicted wrongly, an attack that learns the mean image gains on the class mean alone.
             row[f"gain_{measure}"] = float(row[measure]) - max(float(row[f"{name}_{measure}"]) for name in guesses)
         return row
 

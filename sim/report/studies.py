@@ -1,14 +1,18 @@
 """What the studies of a run found: tables, pictures, sentences."""
 
+import math
+
 import pandas as pd
 
 from roles.common.naming import user_name
 from roles.evaluator.results import Findings
 from roles.evaluator.studies import StudyConfig
+from roles.evaluator.study import HeatMap
 from sim.config.experiment import Experiment
 from sim.report.figures.studies import draw_study
 from sim.report.text import write_table
 from sim.run.folder import RunFolder, part_name
+from sim.run.subject import Subject
 
 _USER_COLUMNS = ("user", "attacker", "victim")
 """Columns that hold a user's number, which tables call by its name."""
@@ -40,11 +44,28 @@ def conclusion_of(study: StudyConfig, run: RunFolder, experiment: Experiment) ->
     return " ".join(said) or "There was no user it could be done with."
 
 
+def _with_itn(study: StudyConfig, table: pd.DataFrame, run: RunFolder, experiment: Experiment) -> pd.DataFrame:
+    """Add ``itn_ssim`` where the picture has a place for it: how well the run's own ITN does on the same images."""
+    form = study.figure
+    if isinstance(form, HeatMap) or not any("itn_ssim" in reference.columns for reference in form.references):
+        return table
+    whose = "victim" if "victim" in table else "user"
+    itn, images = experiment.attack.itns[-1].name, getattr(study, "images", None)
+
+    def found(name: str) -> float:
+        result = run.attack(Subject.of(experiment, Subject.named(name).user))
+        return math.nan if result is None else float(result.estimates[itn].ssim[:images].median())
+
+    known = {name: found(name) for name in table[whose].unique()}
+    return table.assign(itn_ssim=table[whose].map(known))
+
+
 def report_studies(run: RunFolder, experiment: Experiment) -> list[str]:
     """Write the table and the picture of every study, and return what they say as lines of a Markdown list."""
     for study in experiment.studies:
         table = study_table(study, run, experiment)
         write_table(run.path / "studies", table, study.kind)
         if len(table):
-            draw_study(run.path / "figures" / f"study-{study.kind}", study.figure, table)
+            shown = _with_itn(study, table, run, experiment)
+            draw_study(run.path / "figures" / f"study-{study.kind}", study.figure, shown)
     return [f"- {study.kind}: {conclusion_of(study, run, experiment)}" for study in experiment.studies]

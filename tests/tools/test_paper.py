@@ -241,13 +241,13 @@ def test_networks_that_go_up_another_way_are_another_method(docs: ModuleType, tm
     assert names == ["alpha 0.01, relu2_2", "alpha 0.01, relu2_2, upsampling transposed"]
 
 
-def test_what_is_exact_in_every_image_has_no_box(docs: ModuleType, tmp_path: Path) -> None:
+def test_what_is_exact_in_every_image_is_kept_as_exact(docs: ModuleType, tmp_path: Path) -> None:
     run = piece(tmp_path / "run", [TANAKA])
     change(run, FIRST, strong=Measured(torch.full((12,), PSNR_CAP), torch.ones(12), None, 0.8))
     write(docs, run)
     boxes = pd.read_csv(docs.BOXES)
     strong = boxes[boxes["group"] == "ITN (strong)"]
-    assert strong["median"].isna().tolist() == [True, False]  # the control's is drawn
+    assert strong["low"].eq(PSNR_CAP).tolist() == [True, False]  # the other is the control's
 
 
 def test_networks_of_the_gan_scheme_at_another_layer_of_phi_are_another_method(

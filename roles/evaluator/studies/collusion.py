@@ -13,7 +13,14 @@ from roles.common.seeds import generator
 from roles.common.transform import apply_network
 from roles.evaluator.itn import Pairs
 from roles.evaluator.results import Findings, Row
-from roles.evaluator.study import RECONSTRUCTION_COLUMNS, Lines, Study, StudyContext, values_by
+from roles.evaluator.study import (
+    RECONSTRUCTION_COLUMNS,
+    RECONSTRUCTION_REFERENCES,
+    Lines,
+    Study,
+    StudyContext,
+    values_by,
+)
 
 
 class Collusion(Study):
@@ -42,7 +49,9 @@ class Collusion(Study):
         "known_pairs": "pairs of the victim that they have",
         **RECONSTRUCTION_COLUMNS,
     }
-    figure: ClassVar[Lines] = Lines("coalition", "gain_ssim", "known_pairs", "SSIM gain over better trivial guess")
+    figure: ClassVar[Lines] = Lines(
+        "coalition", "ssim", "known_pairs", "median SSIM of the estimates", references=RECONSTRUCTION_REFERENCES
+    )
 
     @field_validator("coalitions", "known_pairs")
     @classmethod
@@ -70,13 +79,12 @@ class Collusion(Study):
             own = (yield from self._images_of(victim, context))[: self.known_pairs[-1]]
             leaked = ((yield from context.protected(victim, "train", own)), context.attacker.store.images("train")[own])
         protected = yield from context.protected(victim, "test", ids)
-        labels = yield from context.predicted(victim, protected)
         pool = Pairs(*map(torch.cat, zip(*pools, strict=True)))
 
         def attack(known: int) -> Row:
             itn, _ = context.fit(_joined(pool, [tensor[:known] for tensor in leaked] if known else ()), victim)
             estimates = apply_network(itn, protected, context.attacker.compute)
-            found = context.measured(estimates, protected, plain, labels)
+            found = context.measured(estimates, protected, plain)
             return {"victim": victim, "coalition": size, "known_pairs": known, **found}
 
         return [attack(known) for known in self.known_pairs]

@@ -16,7 +16,7 @@ from roles.common.seeds import generator
 from roles.common.transform import apply_network
 from roles.evaluator.itn import Pairs
 from roles.evaluator.results import Findings, Row
-from roles.evaluator.study import RECONSTRUCTION_COLUMNS, Lines, Study, StudyContext
+from roles.evaluator.study import RECONSTRUCTION_COLUMNS, RECONSTRUCTION_REFERENCES, Lines, Study, StudyContext
 
 _FEWEST_PAIRS = 18
 """A ninth to select the epoch by, as all attackers do, would be one pair of fewer."""
@@ -46,7 +46,9 @@ class Curious(Study):
         "aligned": "1: the network was trained on x moved as x_hat shows it, 0: on x as it is",
         **RECONSTRUCTION_COLUMNS,
     }
-    figure: ClassVar[Lines] = Lines("user", "gain_ssim", "", "SSIM gain over better trivial guess")
+    figure: ClassVar[Lines] = Lines(
+        "user", "ssim", "", "median SSIM of the estimates", references=RECONSTRUCTION_REFERENCES
+    )
 
     def work(self, part: str, users: Sequence[int], context: StudyContext) -> Work[Findings]:
         """See :class:`Study`."""
@@ -61,8 +63,7 @@ class Curious(Study):
         row: Row = {"user": user, "pairs": int(state["pairs"])}
         if "estimates" not in state:
             return [row]
-        labels = yield from context.predicted(user, protected)
-        found = context.measured(state["estimates"], protected, plain, labels)
+        found = context.measured(state["estimates"], protected, plain)
         return [row | {"aligned": int(state["aligned"]), **found}]
 
     def _attack(self, user: int, seen: Memories, protected: Tensor, context: StudyContext) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from roles.common.exchange import Work
 from roles.common.images import to_unit
 from roles.common.transform import apply_network
 from roles.evaluator.results import Findings, Row
-from roles.evaluator.study import Lines, Study, StudyContext, values_by
+from roles.evaluator.study import Lines, Reference, Study, StudyContext, values_by
 
 
 class Retrieval(Study):
@@ -35,7 +35,14 @@ class Retrieval(Study):
         "at_5": "share of images that are among the five nearest",
         "chance_at_1": "what guessing gives: 1 / candidates",
     }
-    figure: ClassVar[Lines] = Lines("user", "at_1", "by", "re-identified at 1")
+    figure: ClassVar[Lines] = Lines(
+        "user",
+        "at_1",
+        "by",
+        "nearest candidate is right",
+        share=True,
+        references=(Reference("chance", ("chance_at_1",)),),
+    )
 
     def work(self, part: str, users: Sequence[int], context: StudyContext) -> Work[Findings]:
         """See :class:`Study`."""

@@ -31,7 +31,7 @@ class Transfer(Study):
         "victim": "user whose protected images it is applied to",
         **RECONSTRUCTION_COLUMNS,
     }
-    figure: ClassVar[HeatMap] = HeatMap("victim", "attacker", "gain_ssim", "SSIM gain over better trivial guess")
+    figure: ClassVar[HeatMap] = HeatMap("victim", "attacker", "gain_ssim", "SSIM gain over the trivial guess")
 
     def work(self, part: str, users: Sequence[int], context: StudyContext) -> Work[Findings]:
         """See :class:`Study`: a part is an attacker."""
@@ -46,10 +46,9 @@ class Transfer(Study):
 
         def against(victim: int) -> Work[Row]:
             protected = yield from context.protected(victim, "test", ids)
-            labels = yield from context.predicted(victim, protected)
             context.forget(victim)
             estimates = apply_network(itn, protected, compute)
-            return {"attacker": attacker, "victim": victim, **context.measured(estimates, protected, plain, labels)}
+            return {"attacker": attacker, "victim": victim, **context.measured(estimates, protected, plain)}
 
         rows: list[Row] = []
         for victim in users:

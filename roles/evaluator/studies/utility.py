@@ -9,7 +9,7 @@ from torch import Tensor
 
 from roles.common.exchange import PSI, Work, other_classifier
 from roles.evaluator.results import Findings, Row
-from roles.evaluator.study import Lines, Study, StudyContext, values_by
+from roles.evaluator.study import Lines, Reference, Study, StudyContext, values_by
 
 
 class Utility(Study):
@@ -28,7 +28,14 @@ class Utility(Study):
         "accuracy": "share of protected test images that it classifies correctly",
         "plain_accuracy": "share of the same images, plain",
     }
-    figure: ClassVar[Lines] = Lines("user", "accuracy", "classifier", "accuracy of protected images")
+    figure: ClassVar[Lines] = Lines(
+        "user",
+        "accuracy",
+        "classifier",
+        "accuracy of protected images",
+        share=True,
+        references=(Reference("plain", ("plain_accuracy",), each=True),),
+    )
 
     def work(self, part: str, users: Sequence[int], context: StudyContext) -> Work[Findings]:
         """See :class:`Study`.

@@ -4,33 +4,38 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from sim.report.figures.style import COLUMN, PAGE, Target, draw_legend, look_of, new_figure, say_no_data
 
-_MANY_USERS, _LONGEST_LEGEND = 16, 8
+_MOST_USERS = 8
+"""Users up to which each has a look and a name of its own."""
+_MARKS = 5
+"""Marks on a line, about: by them it is known in grey as well."""
 _MEDIAN: dict[str, Any] = {"color": look_of(0).colour, "linewidth": 1.5}
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One diagram of curves: the ``key`` of the rows it shows, against their ``x``; ``log`` for a logarithmic axis."""
+    """One diagram of curves: the ``key`` of the rows it shows, against their ``x``."""
 
     key: str
     title: str
     log: bool = False
+    """Whether the axis is logarithmic."""
+    share: bool = False
+    """Whether values are shares in [0, 1], which the axis shows in percent."""
     x: str = "epoch"
 
 
 def draw_learning_curves(to: Target, curves: dict[str, list[dict[str, float]]], panels: list[Panel]) -> None:
     """Draw each user's measurements against the epoch (or another ``x``), one panel a measurement.
 
-    Up to 8 users are named in a legend. More than 16 are drawn thin and grey, and over them the median, at each epoch,
-    of the users who have a value there.
+    Up to 8 users are named in a legend. More are drawn thin and grey, and over them the median, at each epoch, of the
+    users who have a value there.
 
     Args:
         to: see :data:`Target`.
@@ -58,15 +63,16 @@ def draw_learning_curves(to: Target, curves: dict[str, list[dict[str, float]]], 
 
 def _styles(users: list[str]) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """Return how lines are drawn, by user, and which styles the legend names."""
-    if len(users) > _MANY_USERS:
+    if len(users) > _MOST_USERS:
         # Fainter, the more there are, so that their density shows. As vectors, a thousand would be a PDF of megabytes.
-        thin = {"color": "0.5", "linewidth": 0.4, "alpha": min(0.5, 30 / len(users)), "rasterized": True}
+        thin = {"color": "0.5", "linewidth": 0.4, "alpha": min(0.8, 30 / len(users)), "rasterized": True}
         named = {"one user": {"color": "0.6", "linewidth": 0.6}, f"median of {len(users):,} users": _MEDIAN}
         return dict.fromkeys(users, thin), named
-    if len(users) > _LONGEST_LEGEND:
-        colours = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(users)))
-        return {user: {"color": colour, "linewidth": 0.8} for user, colour in zip(users, colours, strict=True)}, {}
-    styles = {user: {"color": look_of(index).colour, "linewidth": 1} for index, user in enumerate(users)}
+    styles = {}
+    for index, user in enumerate(users):
+        look = look_of(index)
+        marks = {"marker": look.marker, "markersize": 3} if len(users) > 1 else {}
+        styles[user] = {"color": look.colour, "linestyle": look.dashes, "linewidth": 1} | marks
     return styles, styles
 
 
@@ -86,9 +92,16 @@ def _draw_panel(ax: Axes, panel: Panel, table: pd.DataFrame, styles: dict[str, d
         ax.yaxis.set_major_locator(MaxNLocator(nbins=5) if narrow else LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_formatter(NullFormatter())
-    for user, line in points.groupby("user", sort=False):
-        # A line through a single point would be invisible.
-        marker = "o" if len(line) == 1 else ""
-        ax.plot(line[panel.x], line[panel.key], marker=marker, markersize=3, **styles[str(user)])
-    if len(styles) > _MANY_USERS:
+    if panel.share:
+        ax.yaxis.set_major_formatter(PercentFormatter(1))
+    for number, (user, line) in enumerate(points.groupby("user", sort=False)):
+        style = styles[str(user)]
+        if len(line) == 1:
+            style = {"marker": "o", "markersize": 3} | style  # a line through a single point would be invisible
+        elif "marker" in style:
+            # Where lines run together, marks of each are at epochs of its own.
+            every = max(1, len(line) // _MARKS)
+            style = style | {"markevery": (number % every, every)}
+        ax.plot(line[panel.x], line[panel.key], **style)
+    if len(styles) > _MOST_USERS:
         ax.plot(points.groupby(panel.x)[panel.key].median(), **_MEDIAN)

@@ -4,14 +4,18 @@ Figures are made with matplotlib's objects, without pyplot: they need no display
 """
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
+from scipy.optimize import isotonic_regression
 
 from roles.common.files import replacing
 
@@ -48,8 +52,10 @@ STYLE: dict[Any, Any] = {
 # Okabe and Ito's colours, told apart with any colour vision; a grey in place of their yellow, too pale for a line.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#888888")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_DASHES = ("-", "--", ":", "-.")
-_HATCHES = ("", "//////", "......", "xxxxxx")
+# Five, which has no factor in common with eight: neighbours differ without colour as well, and pairs last for forty.
+_DASHES = ("-", "--", ":", "-.", (0, (6, 1.5, 1, 1.5, 1, 1.5)))
+_HATCHES = ("", "//////", "......", "xxxxxx", "------")
+_BESIDE = 1.06  # where labels beside a diagram begin, of its width
 _LEGEND_COLUMNS = 8  # at most
 _LEGEND_HEIGHT = 0.5  # of a legend that a figure's height has room for, in inches
 
@@ -62,20 +68,28 @@ class Look(NamedTuple):
 
     colour: str
     marker: str
-    dashes: str
+    dashes: Any
+    """A line style of matplotlib: a name, or an offset and the lengths of strokes and gaps."""
     hatch: str
 
 
 def look_of(index: int) -> Look:
-    """Return how the ``index``-th series of a figure looks; 32 in a row differ as lines and as boxes, 64 as marks.
+    """Return how the ``index``-th series of a figure looks; 40 in a row differ as lines and as boxes, 64 as marks.
+
+    In grey as well, five in a row differ as lines and as boxes, and eight as marks.
 
     >>> look_of(0)
     Look(colour='#0072B2', marker='o', dashes='-', hatch='')
     >>> look_of(8)
-    Look(colour='#0072B2', marker='s', dashes='--', hatch='//////')
+    Look(colour='#0072B2', marker='s', dashes='-.', hatch='xxxxxx')
     """
     turn, place = divmod(index, 8)
-    return Look(_COLOURS[place], _MARKERS[(place + turn) % 8], _DASHES[turn % 4], _HATCHES[turn % 4])
+    return Look(_COLOURS[place], _MARKERS[(place + turn) % 8], _DASHES[index % 5], _HATCHES[index % 5])
+
+
+def pale(colour: str) -> tuple[float, ...]:
+    """Return what surfaces are filled with that have ``colour`` for an edge."""
+    return tuple(0.45 * part + 0.55 for part in to_rgb(colour))
 
 
 @contextmanager
@@ -100,6 +114,54 @@ def draw_legend(figure: Figure) -> None:
             figure.set_figheight(figure.get_figheight() + max(0, box.height / figure.dpi - _LEGEND_HEIGHT))
             return
         legend.remove()
+
+
+class End(NamedTuple):
+    """A label that belongs to a point of a diagram, mostly where a line ends."""
+
+    ax: Axes
+    x: float
+    """In the diagram's data, as ``y``; NaN for its right edge."""
+    y: float
+    text: str
+    colour: str
+    """Of the fine line that joins them: a text in the colour of its line might be too pale to be read in print."""
+
+
+def label_ends(figure: Figure, ends: Sequence[End]) -> None:
+    """Write labels to the right of their diagrams, moved up or down so that none covers another.
+
+    A fine line joins each with its point.
+    """
+    notes = [_note(end) for end in ends]
+    figure.draw_without_rendering()  # pixels are known once the layout is
+    for ax in dict.fromkeys(end.ax for end in ends):
+        own = sorted((note for note in notes if note.axes is ax), key=lambda note: note.xy[1])
+        heights = np.array([Text.get_window_extent(note).height + 1 for note in own])
+        to_pixels, room = ax.get_yaxis_transform(), ax.get_window_extent()
+        # Middles, less what those below need: these may fall together, but may not change their order.
+        below = np.cumsum(heights) - heights / 2
+        wanted = np.array([to_pixels.transform((1, note.xy[1]))[1] for note in own]) - below
+        fitted = isotonic_regression(wanted).x.clip(room.y0, max(room.y0, room.y1 - heights.sum())) + below
+        for note, pixel in zip(own, fitted, strict=True):
+            note.set_position((_BESIDE, to_pixels.inverted().transform((0, pixel))[1]))
+
+
+def _note(end: End) -> Annotation:
+    edge = end.ax.get_yaxis_transform()
+    line = {"arrowstyle": "-", "linewidth": 0.4, "color": end.colour, "shrinkA": 1, "shrinkB": 2}
+    return end.ax.annotate(
+        end.text,
+        (1, end.y) if np.isnan(end.x) else (end.x, end.y),
+        (_BESIDE, end.y),
+        xycoords=edge if np.isnan(end.x) else "data",
+        textcoords=edge,
+        va="center",
+        size=6,
+        color="0.2",
+        arrowprops=line,
+        annotation_clip=False,
+    )
 
 
 def save_figure(figure: Figure, to: Target) -> None:

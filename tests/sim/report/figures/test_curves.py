@@ -46,6 +46,25 @@ def test_the_median_of_many_curves_is_over_the_users_with_a_value_at_the_epoch(
     assert lines[-1] == [[0, 9.0], [1, 1.0]]
 
 
+def test_shares_are_in_percent(tmp_path: Path, drawn: dict[str, Figure]) -> None:
+    rows = [{"epoch": float(epoch), "accuracy": epoch / 4} for epoch in range(4)]
+    draw_learning_curves(tmp_path / "curves", {"user 0": rows}, [Panel("accuracy", "accuracy", share=True)])
+    drawn["curves"].draw_without_rendering()
+    assert "60%" in [label.get_text() for label in drawn["curves"].axes[0].get_yticklabels()]
+
+
+def test_up_to_eight_users_differ_in_grey_as_well_and_of_more_the_median_is_the_thick_line(
+    tmp_path: Path, drawn: dict[str, Figure]
+) -> None:
+    for users in (8, 9):
+        curves = {f"user {user}": rows_of(user, 3) for user in range(users)}
+        draw_learning_curves(tmp_path / f"curves-{users}", curves, [Panel("loss", "loss")])
+    few, many = ([line for line in drawn[f"curves-{n}"].axes[0].lines if len(line.get_xdata())] for n in (8, 9))
+    assert len({(line.get_marker(), line.get_linestyle()) for line in few}) == len(few) == 8
+    assert len(many) == 10
+    assert many[-1].get_linewidth() > 2 * max(line.get_linewidth() for line in many[:-1])
+
+
 def test_learning_curves_without_panels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one panel"):
         draw_learning_curves(tmp_path / "curves", {}, [])
