@@ -30,7 +30,8 @@ from sim.phases.users import train_alone, train_together
 from sim.report.write import write_report
 from sim.run.folder import RunFolder
 from sim.run.ownership import claim, watch_owner
-from sim.run.progress import ProgressLine, Status
+from sim.run.progress import Board, Status
+from sim.run.progress_line import ProgressLine
 from sim.run.tracking import Tracker
 
 app = ServerApp()
@@ -81,8 +82,11 @@ def run_experiment(grid: Grid, run: RunFolder, experiment: Experiment) -> None:
     """
     job = Job(experiment, run.path, first_round=run.finished_rounds() if experiment.strategy.averages else 0)
     tracker, load = Tracker(run, experiment), ProviderLoad(run.load())
+    ahead = {"classifier": 1 + len(experiment.other_classifiers), "users": 1, "attacks": 1}
+    board = Board(run.path, ahead | {"studies": len(experiment.studies)}, len(experiment.attack.itns))
     with run.timing("seconds") as note_seconds:
-        roster = call_roll(grid, run, job, _ProgressLog(run, load, note_seconds).tell, load)
+        board.show("starting", "starting Ray and its workers")
+        roster = call_roll(grid, run, job, _ProgressLog(run, load, note_seconds).tell, load, board)
         digest = train_classifier(roster)
         evaluation = Evaluation(roster, tracker.published)
         if experiment.strategy.averages:
@@ -98,7 +102,7 @@ def run_experiment(grid: Grid, run: RunFolder, experiment: Experiment) -> None:
         if last.config_records["psi"]["digest"] != digest:
             raise RunFailed("psi has changed while users trained: the results of this run mean nothing")
 
-    Status("report").write(run.path)
+    board.show("report", "writing the report")
     for line in write_report(run, experiment).splitlines():
         log(INFO, "%s", line)
     tracker.finished()

@@ -9,7 +9,6 @@ from flwr.common.logger import log
 from sim.exchange.messages import METRICS
 from sim.exchange.payloads import decode_curve
 from sim.phases.roster import Roster, RunFailed
-from sim.run.progress import Status
 
 
 def train_classifier(roster: Roster) -> str:
@@ -19,9 +18,10 @@ def train_classifier(roster: Roster) -> str:
         RunFailed: psi cannot be had, or is not the one that users have trained against in an earlier attempt.
     """
     run = roster.run
-    Status("classifier", 0, 1, "classifier").write(run.path)
+    roster.board.show("classifier", "preparing psi")
     began, before = time.time(), run.facts().get("psi")
     reply = roster.ask_provider("train.classifier")
+    roster.board.note(classifier=0)
     facts, digest = reply.metric_records[METRICS], str(reply.config_records["psi"]["digest"])
     if before is not None and before["digest"] != digest:
         raise RunFailed(
@@ -29,7 +29,8 @@ def train_classifier(roster: Roster) -> str:
             "users have trained against: start a new run"
         )
     run.keep_classifier_curve(decode_curve(reply.metric_records["curve"]))
-    measured = {name: facts[name.replace("_", "-")] for name in ("test_accuracy", "plain_accuracy", "selected_epoch")}
+    names = ("test_accuracy", "plain_accuracy", "chance", "selected_epoch")
+    measured = {name: facts[name.replace("_", "-")] for name in names}
     # An earlier attempt at this run may have trained it.
     own = before or {"reused": bool(facts["reused"]), "seconds": time.time() - began}
     run.note({"psi": {"digest": digest, **measured, "reused": own["reused"], "seconds": own["seconds"]}})

@@ -1,5 +1,6 @@
 """What becomes of a trained transformer: it is published, protects test images, is attacked."""
 
+from collections import Counter
 from collections.abc import Callable
 from logging import ERROR
 from typing import cast
@@ -15,8 +16,10 @@ from sim.exchange.messages import ARRAYS, METRICS, decode_tensors, encode_tensor
 from sim.exchange.payloads import decode_attack, decode_curve, encode_subject
 from sim.phases.roster import Roster
 from sim.run.folder import Publication
-from sim.run.progress import Status
 from sim.run.subject import CONTROL, Subject
+
+_BESIDE = {"query.publish": "to publish", "evaluate.test": "to test"}
+"""What users that have trained are waited for to do."""
 
 
 class Evaluation:
@@ -40,6 +43,7 @@ class Evaluation:
         self._subjects = {CONTROL, *of_users}
         self._submitted: set[Subject] = set()
         self._attacked = sum(self._run.attack_path(subject).is_file() for subject in self._subjects)
+        self._beside = Counter[str]()
 
     def add(self, user: int, average: ArrayRecord | None = None) -> None:
         """Take a user's transformer as far as it can be taken.
@@ -78,8 +82,10 @@ class Evaluation:
         return bool(self._published)
 
     def _show(self) -> None:
+        board, total = self._roster.board, len(self._subjects)
         if not self._training:
-            Status("attacks", self._attacked, len(self._subjects), "attacks").write(self._run.path)
+            board.show("attacks", "attacks", self._attacked, total, users=0)
+        board.note(self._beside, attacks=total - self._attacked)
 
     def _ask_user(
         self,
@@ -94,8 +100,10 @@ class Evaluation:
             return Message(job_content(self._roster.job, **records), node, message_type)
 
         def finished(reply: Message) -> None:
+            self._beside[_BESIDE[message_type]] -= 1
             reason = failure_of(reply, keep)
             if reason is None:
+                self._show()
                 return
             log(ERROR, "user %d: %s", user, reason)
             name = user_name(user)
@@ -105,6 +113,8 @@ class Evaluation:
             self._subjects.discard(Subject("user", user))
             self._show()
 
+        self._beside[_BESIDE[message_type]] += 1
+        self._show()
         self._roster.relay.submit([self._roster.users[user]], message_to, finished, first=True)
 
     def _test(self, user: int) -> None:

@@ -15,6 +15,7 @@ from sim.exchange.load import ProviderLoad
 from sim.exchange.messages import PUBLISHED
 from sim.exchange.relay import Relay
 from sim.run.folder import RunFolder
+from sim.run.progress import Board
 from sim.run.published import answer_published
 
 
@@ -35,6 +36,7 @@ class Roster:
     evaluators: list[int]
     """The provider's node, where the experiment has none of its own."""
     relay: Relay
+    board: Board
 
     def ask_provider(self, message_type: str) -> RecordDict:
         """Send the job to the provider, and return the content of its reply.
@@ -48,7 +50,9 @@ class Roster:
         return reply.content
 
 
-def call_roll(grid: Grid, run: RunFolder, job: Job, idle: Callable[[], None], load: ProviderLoad) -> Roster:
+def call_roll(
+    grid: Grid, run: RunFolder, job: Job, idle: Callable[[], None], load: ProviderLoad, board: Board
+) -> Roster:
     """Ask every node for its role.
 
     Args:
@@ -57,6 +61,7 @@ def call_roll(grid: Grid, run: RunFolder, job: Job, idle: Callable[[], None], lo
         job: what is to be done.
         idle: called now and then while the relay waits.
         load: told of every request to the provider.
+        board: where the run's phases say what they do.
 
     Raises:
         RunFailed: the roles are not those that the experiment needs, or cannot exchange as it says.
@@ -98,4 +103,4 @@ def call_roll(grid: Grid, run: RunFolder, job: Job, idle: Callable[[], None], lo
         {PUBLISHED: partial(answer_published, run.path)},
         load,
     )
-    return Roster(grid, run, job, provider, users, evaluators, relay)
+    return Roster(grid, run, job, provider, users, evaluators, relay, board)

@@ -10,7 +10,6 @@ from sim.exchange.payloads import StudyPart, decode_findings, encode_study
 from sim.phases.evaluation import failure_of
 from sim.phases.roster import Roster
 from sim.run.folder import part_name
-from sim.run.progress import Status
 
 
 def run_studies(roster: Roster) -> None:
@@ -32,7 +31,8 @@ def run_studies(roster: Roster) -> None:
     run.forget_failed_parts()
 
     def show() -> None:
-        Status("studies", len(parts) - len(missing) + len(ended), len(parts), "parts").write(run.path)
+        left = len(missing) - len(ended)
+        roster.board.show("studies", "studies", len(parts) - left, len(parts), studies=left)
 
     def submit(part: StudyPart) -> None:
         def message_to(node: int) -> Message:

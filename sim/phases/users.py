@@ -19,7 +19,6 @@ from sim.exchange.relay import RelayGrid
 from sim.phases.evaluation import Evaluation
 from sim.phases.roster import Roster, RunFailed
 from sim.run.folder import RunFolder
-from sim.run.progress import Status
 from strategies import STRATEGIES
 
 
@@ -38,7 +37,7 @@ def train_alone(roster: Roster, evaluation: Evaluation) -> None:
 
     def show() -> None:
         done = len(published) + len(trained)
-        Status("users", done, len(users), "users", len(users)).write(run.path)
+        roster.board.show("users", "training users", done, len(users), users=len(users) - done)
 
     def finished(reply: Message) -> None:
         user = user_of[reply.metadata.src_node_id]
@@ -99,7 +98,7 @@ class _Rounds:
     """What users say in the rounds of a strategy that averages, and what is kept of each round."""
 
     def __init__(self, roster: Roster) -> None:
-        self._run, self._users = roster.run, roster.users
+        self._run, self._users, self._board = roster.run, roster.users, roster.board
         self._before, self._total = roster.job.first_round, roster.job.experiment.strategy.rounds
         self._trained: list[int] = []
         self._validated: list[RecordDict] = []
@@ -131,7 +130,8 @@ class _Rounds:
             )
             self._trained.clear()
             self._validated.clear()
-        Status("users", finished, self._total, "rounds", len(self._users)).write(self._run.path)
+        left = len(self._users) * (1 - finished / self._total)
+        self._board.show("users", "training users, rounds", finished, self._total, users=left)
         return None
 
 

@@ -18,7 +18,7 @@ import psutil
 
 from sim.config.errors import ConfigError
 from sim.config.experiment import Experiment
-from sim.run.progress import clear
+from sim.run.progress import Status, clear
 
 _START_TIMEOUT_S = 180
 _STOP_TIMEOUT_S = 15
@@ -87,6 +87,7 @@ def simulation(run: Path, experiment: Experiment, app: Path | None = None) -> It
     command = "flower-superlink --insecure --simulation --isolation subprocess --host 127.0.0.1"
     command += f" --port {port} --control-api-address 127.0.0.1:{_free_port()}"
     clear(run)
+    Status("starting", "starting Flower").write(run)
     superlink: subprocess.Popen[bytes] | None = None
     try:
         with log_of(run).open("ab") as log:
@@ -100,6 +101,7 @@ def simulation(run: Path, experiment: Experiment, app: Path | None = None) -> It
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
         _wait_until_ready(port, superlink, log_of(run))
+        Status("starting", "starting the ServerApp").write(run)
         _submit(app or app_folder(), run, experiment, environment)
         yield superlink
     finally:

@@ -218,6 +218,8 @@ def bench(
 ) -> None:
     """Train the same users in every way, and compare.
 
+    Example: veilsim bench exchange --ways limit,direct,relay --users 4 --steps 10
+
     On a GPU, the default measures plain loops (graphs) at all widths and numbers of users, which is the limit, and
     what takes a start of veilsim at fewer: direct at the least and the greatest width with the fewest and the most
     users, relay at the least of both. Loops without graphs, on streams or stacked, psi and an inverse network are
@@ -292,4 +294,4 @@ def _bench_cpu(
 
 
 if __name__ == "__main__":
-    run_command(bench)
+    run_command(bench, "veilsim bench exchange")

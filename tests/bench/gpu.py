@@ -169,4 +169,4 @@ def spend(
 
 
 if __name__ == "__main__":
-    run_command(spend)
+    run_command(spend, "python -m tests.bench.gpu")

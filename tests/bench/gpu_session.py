@@ -20,7 +20,8 @@ import safetensors.torch
 
 from roles.common.files import write_atomically
 from roles.common.weights import load
-from sim.run.progress import ProgressLine, Status
+from sim.run.progress import Status
+from sim.run.progress_line import ProgressLine
 
 _LARGEST = 16 * 2**20
 _SMALL = 4 * 2**20

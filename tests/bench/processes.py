@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
+import click
 import typer
 
 from sim.config.errors import ConfigError
@@ -131,13 +132,15 @@ def wait_for_phase(run: Path, phase: str, timeout_s: float = math.inf) -> None:
         time.sleep(0.1)
 
 
-def run_command(command: Callable[..., None]) -> None:
-    """Run a benchmark's command line; what goes wrong is one line and exit code 1."""
+def run_command(command: Callable[..., None], program: str) -> None:
+    """Run the command line ``program ...`` of a benchmark; what goes wrong is one line and exit code 1."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(command)
     # As any other end: what was started is ended.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        app()
+        sys.exit(app(prog_name=program, standalone_mode=False))
+    except click.ClickException as error:
+        sys.exit(f"veilsim: {error.format_message()}")
     except (BenchFailed, ConfigError) as error:
         sys.exit(f"veilsim: {error}")

@@ -114,7 +114,10 @@ def bench(
     precision: PrecisionOption = PrecisionName.AUTO,
     out: Annotated[Path | None, typer.Option(help="JSON file for everything measured.")] = None,
 ) -> None:
-    """Share the same work among ever more users."""
+    """Share the same work among ever more users.
+
+    Example: veilsim bench users --users 10,100 --steps 2000
+    """
     console = Console()
     counts = [int(count) for count in users.split(",") if count.isdecimal() and int(count)]
     if not counts or len(counts) < len(users.split(",")) or max(counts) > steps:
@@ -167,4 +170,4 @@ def table_of(results: list[Result], steps: int) -> Table:
 
 
 if __name__ == "__main__":
-    run_command(bench)
+    run_command(bench, "veilsim bench users")

@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 from typer.testing import CliRunner
 
-import sim.cli
+import sim.cli.experiments
 from sim.cli import cli
+from sim.config.errors import ConfigError
 from sim.config.experiment import Experiment
+from sim.report.text import REPORT
 from sim.run.folder import RunFolder
 from sim.run.ownership import claim
 from sim.run.progress import Status
@@ -52,24 +55,39 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int | str]]:
     """The folders that a simulation would be started for, and with how many workers; each then fails."""
     started: list[tuple[str, int | str]] = []
 
-    def watch(run: RunFolder) -> str:
+    def watch(run: RunFolder, console: Console) -> str:
         started.append((run.path.name, run.experiment().runtime.workers))
-        raise sim.cli.ConfigError("stopped here")
+        raise ConfigError("stopped here")
 
-    monkeypatch.setattr(sim.cli, "_watch", watch)
-    monkeypatch.setattr(sim.cli, "write_sweep_report", lambda sweep: "")
+    monkeypatch.setattr(sim.cli.experiments, "watch", watch)
+    monkeypatch.setattr(sim.cli.experiments, "write_sweep_report", lambda sweep: "")
     return started
 
 
-def test_a_command_that_is_stopped_says_so_in_a_line_and_ends_with_code_130(
+def stopped(run: RunFolder, console: Console) -> str:
+    raise KeyboardInterrupt
+
+
+def test_a_run_that_is_stopped_says_in_a_line_how_to_go_on_and_ends_with_code_130(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(run: RunFolder) -> str:
-        raise KeyboardInterrupt
+    monkeypatch.setattr(sim.cli.experiments, "watch", stopped)
+    monkeypatch.chdir(run.path.parent)
+    done = CliRunner().invoke(cli, ["run", "--resume", "run"])
+    assert (done.exit_code, done.stderr) == (130, "veilsim: stopped; go on with: veilsim run --resume run\n")
 
-    monkeypatch.setattr(sim.cli, "_watch", stopped)
-    done = CliRunner().invoke(cli, ["run", "--resume", str(run.path)])
-    assert (done.exit_code, done.stderr.strip()) == (130, "veilsim: stopped")
+
+def test_a_sweep_that_is_stopped_goes_on_as_a_whole(sweep: SweepFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sim.cli.experiments, "watch", stopped)
+    monkeypatch.chdir(sweep.path.parent)
+    done = CliRunner().invoke(cli, ["run", "--resume", "sweep"])
+    assert (done.exit_code, done.stderr) == (130, "veilsim: stopped; go on with: veilsim run --resume sweep\n")
+
+
+def test_what_is_stopped_before_there_is_a_folder_says_so(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sim.cli.experiments, "check", lambda experiment, path: stopped(RunFolder(path), Console()))
+    done = CliRunner().invoke(cli, ["run", str(config)])
+    assert (done.exit_code, done.stderr) == (130, "veilsim: stopped\n")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +95,12 @@ def test_a_command_that_is_stopped_says_so_in_a_line_and_ends_with_code_130(
     [
         (["run"], "name a config, such as configs/quickstart.yaml, or a run to --resume"),
         (["report", "nowhere"], "nowhere"),
+        (["report"], "Missing argument 'RUN...'"),
+        (["run", "--nothing"], "--nothing"),
+        (["--nothing"], "--nothing"),
+        (["nothing"], "nothing: must be one of run, report, bench"),
         (["bench", "nothing"], "bench nothing: must be one of exchange, users"),
+        (["bench", "--nothing"], "--nothing"),
     ],
 )
 def test_what_goes_wrong_in_any_command_is_one_line_and_exit_code_1(arguments: list[str], expected: str) -> None:
@@ -86,6 +109,32 @@ def test_what_goes_wrong_in_any_command_is_one_line_and_exit_code_1(arguments: l
     assert done.stderr.startswith("veilsim: ")
     assert expected in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_last_line_is_what_to_do_next(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sim.cli.experiments, "watch", lambda run, console: f"# Nobody is protected\n\n{REPORT}\n")
+    monkeypatch.chdir(run.path.parent)
+    done = CliRunner().invoke(cli, ["run", "--resume", "run"])
+    assert done.output.splitlines() == [
+        "table, figures, weights: run",
+        "# Nobody is protected",
+        "",
+        "veilsim report run",
+    ]
+
+
+def test_the_parts_of_a_sweep_are_lines_of_their_own(sweep: SweepFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sim.cli.experiments, "watch", lambda run, console: "")
+    monkeypatch.setattr(sim.cli.experiments, "write_sweep_report", lambda sweep: f"# all\n\n{REPORT}\n")
+    monkeypatch.chdir(sweep.path.parent)
+    done = CliRunner().invoke(cli, ["run", "--resume", "sweep"])
+    assert done.output.splitlines() == [
+        *(f"cell {seed + 1}/4: seed={seed}" for seed in (1, 2, 3)),
+        "table, cells: sweep",
+        "# all",
+        "",
+        "veilsim report sweep",
+    ]
 
 
 def error_of(*arguments: str | Path) -> str:

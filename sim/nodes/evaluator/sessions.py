@@ -1,7 +1,8 @@
 """An evaluator as a node: one attack on one published transformer, or on a control; one part of a study."""
 
 from collections.abc import Mapping
-from functools import partial
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 from flwr.app import RecordDict
@@ -12,7 +13,7 @@ from roles.common.labels import load_labels
 from roles.common.protection import Protect, network_of, protection_of
 from roles.common.weights import State, groups_of, prefixed
 from roles.evaluator.attack import evaluate_protection
-from roles.evaluator.attacker import Attacker
+from roles.evaluator.attacker import Attacker, Labels
 from roles.evaluator.controls import blur
 from roles.evaluator.study import StudyContext
 from sim.config.experiment import Experiment
@@ -25,11 +26,16 @@ from sim.run.progress import report_step
 from sim.run.subject import CONTROL, Subject
 
 
+@lru_cache(maxsize=1)
+def _labels_in(folder: Path) -> Labels:
+    return partial(load_labels, folder)
+
+
 def _attacker(job: Job, phase: str, label: str) -> Attacker:
     experiment, store = job.experiment, store_of(job.experiment)
     return Attacker(
         store,
-        partial(load_labels, store.folder) if experiment.attack.labels else None,
+        _labels_in(store.folder) if experiment.attack.labels else None,
         experiment.attack,
         compute_of(experiment),
         experiment.attack_seed,
@@ -66,7 +72,7 @@ class AttackSession(Session):
     def work(self) -> Work[RecordDict]:
         """Attack, measure, and reply with everything found."""
         experiment, subject = self._job.experiment, self._subject
-        attacker = _attacker(self._job, "attacks", subject.name)
+        attacker = _attacker(self._job, "attacks", subject.title)
         if subject == CONTROL:
             result = yield from evaluate_protection(self._blur, None, attacker, self._state)
         else:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from roles.common.weights import save
-from roles.evaluator.results import AttackResult, Measured
+from roles.evaluator.results import AttackResult, Measured, Seen
 from sim.config.experiment import Experiment
 from sim.exchange.messages import encode_tensors
 from sim.run import folder
@@ -88,10 +88,11 @@ def measured(value: float, lpips: float | None = None, accuracy: float | None = 
 def test_what_an_evaluator_found_is_read_as_it_was_kept(run: RunFolder) -> None:
     result = AttackResult(
         protected=measured(8, lpips=0.5, accuracy=0.75),
+        seen=Seen(torch.full((3,), 0.25), torch.full((3,), 0.5), -2, 1),
         estimates={"paper": measured(20, accuracy=0.5)},
         baselines={"class_mean": measured(12)},
         curves={"paper": [{"epoch": 1.0, "loss": 0.5}, {"epoch": 2.0, "loss": 0.25, "validation_loss": 0.5}]},
-        pictures={"plain": torch.arange(12, dtype=torch.uint8).reshape(1, 3, 2, 2)},
+        pictures={name: torch.arange(12, dtype=torch.uint8).reshape(1, 3, 2, 2) for name in ("plain", "protected")},
     )
     run.keep_attack(Subject("user", 3), result)
     found = run.attack(Subject("user", 3))
@@ -102,6 +103,9 @@ def test_what_an_evaluator_found_is_read_as_it_was_kept(run: RunFolder) -> None:
         assert torch.equal(kept.ssim, read.ssim)
         assert kept.accuracy == read.accuracy
     assert found.protected.lpips is not None
+    assert torch.equal(found.seen.ssim, result.seen.ssim)
+    assert torch.equal(found.seen.shown, result.seen.shown)
+    assert (found.seen.down, found.seen.right) == (-2, 1)
     assert found.baselines["class_mean"].accuracy is None
     assert found.curves == result.curves
     assert torch.equal(found.pictures["plain"], result.pictures["plain"])
@@ -114,7 +118,7 @@ def test_measures_that_an_earlier_version_kept_are_read(run: RunFolder) -> None:
         "protected/ssim": torch.tensor([0.1, 0.2]),
         "itn/strong/psnr": torch.tensor([20.0, 21.0]),
         "itn/strong/ssim": torch.tensor([0.6, 0.7]),
-        "picture/plain": torch.zeros((1, 3, 2, 2), dtype=torch.uint8),
+        **{f"picture/{name}": torch.zeros((1, 3, 8, 8), dtype=torch.uint8) for name in ("plain", "protected")},
     }
     metrics = {"metrics": {"itn/strong": 0.5}, "curve/strong": {"epoch": [1.0, 2.0], "loss": [0.5, float("nan")]}}
     path = run.path / "attacks" / "control-blur" / "measures.safetensors"
@@ -124,4 +128,5 @@ def test_measures_that_an_earlier_version_kept_are_read(run: RunFolder) -> None:
     assert found.protected.psnr.tolist() == [8.0, 9.0]
     assert found.estimates["strong"].accuracy == 0.5
     assert found.curves == {"strong": [{"epoch": 1.0, "loss": 0.5}, {"epoch": 2.0}]}
-    assert list(found.pictures) == ["plain"]
+    assert list(found.pictures) == ["plain", "protected"]
+    assert len(found.seen.ssim) == len(found.seen.shown) == 1  # what it kept of its pictures is looked at

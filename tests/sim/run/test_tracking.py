@@ -11,7 +11,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from roles.evaluator.results import AttackResult, Measured
+from roles.evaluator.results import AttackResult, Measured, Seen
 from sim.config.experiment import Experiment
 from sim.report.text import write_table
 from sim.run.folder import Publication, RunFolder
@@ -27,7 +27,8 @@ def measured(count: int) -> Measured:
 
 def result() -> AttackResult:
     pictures = {name: torch.full((4, 3, 8, 8), 99, dtype=torch.uint8) for name in ("plain", "protected", "itn")}
-    return AttackResult(measured(6), {"itn": measured(6)}, {"class_mean": measured(6)}, {}, pictures)
+    seen = Seen(torch.zeros(6), torch.zeros(6), 0, 0)
+    return AttackResult(measured(6), seen, {"itn": measured(6)}, {"class_mean": measured(6)}, {}, pictures)
 
 
 @pytest.fixture

@@ -1,0 +1,5 @@
+"""``python -m sim.cli`` is ``veilsim``."""
+
+from sim.cli import main
+
+main()

@@ -1,0 +1,76 @@
+"""Runs a simulation to its end, while somebody waits for it at a console."""
+
+import os
+import shlex
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from sim.config.errors import ConfigError
+from sim.run.folder import RunFolder
+from sim.run.launch import log_of, simulation, simulation_failed
+from sim.run.ownership import claim
+from sim.run.progress import Status, clear
+from sim.run.progress_line import clock
+from sim.run.screen import Screen
+
+_POLL_S = 0.5
+
+
+def watch(run: RunFolder, console: Console) -> str:
+    """Run the simulation of a prepared folder, showing how far it is; return its summary.
+
+    Raises:
+        ConfigError: the run failed; the message says why.
+    """
+    console.print(f"run folder: {named(run.path)}", soft_wrap=True, markup=False)
+    began, worked, log, ended = time.monotonic(), run.facts().get("seconds", 0.0), log_of(run.path), False
+    # What an earlier attempt has logged is not about this one.
+    seen = log.stat().st_size if log.is_file() else 0
+    with claim(run.path, "launcher"):
+        clear(run.path)
+        with Screen(console, run.path) as screen, simulation(run.path, run.experiment()) as superlink:
+            try:
+                while (status := Status.read(run.path)).phase not in ("complete", "failed"):
+                    # The ServerApp may have had its last word before the simulation ended.
+                    if ended:
+                        status = Status("failed", error=f"the simulation ended without a word; see {log}")
+                        break
+                    ended = superlink.poll() is not None or simulation_failed(run.path, seen)
+                    time.sleep(0 if ended else _POLL_S)
+            finally:
+                screen.say("ending Flower and Ray")
+    taken = time.monotonic() - began
+    if status.phase == "failed":
+        console.print(f"failed after {clock(taken)}")
+        raise ConfigError(f"{status.error} (resume with: {resuming(run.path)})")
+    console.print(f"complete after {clock(taken)}: {times_in_words(taken, worked, run.facts()['seconds'])}")
+    return (run.path / "summary.md").read_text()
+
+
+def times_in_words(taken: float, before: float, after: float) -> str:
+    """Return what the time of an attempt was for.
+
+    Args:
+        taken: seconds of the attempt.
+        before: seconds of work in ``run.json`` before it.
+        after: the same after it; what the summary says.
+
+    >>> times_in_words(175, 0, 164)
+    "work 2:44 (the summary's 164 s); start, report and end 0:11"
+    >>> times_in_words(75, 100, 164)
+    "work 1:04, with earlier attempts 2:44 (the summary's 164 s); start, report and end 0:11"
+    """
+    work, earlier = after - before, f", with earlier attempts {clock(after)}" if before else ""
+    return f"work {clock(work)}{earlier} (the summary's {after:.0f} s); start, report and end {clock(taken - work)}"
+
+
+def named(path: Path) -> str:
+    """Return a path as a shell takes it, relative to where this is run if that is shorter."""
+    return shlex.quote(min(os.path.relpath(path), str(path), key=len))
+
+
+def resuming(path: Path) -> str:
+    """Return the command that goes on with a run or a sweep."""
+    return f"veilsim run --resume {named(path)}"
