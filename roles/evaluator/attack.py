@@ -12,6 +12,7 @@ from roles.evaluator.attacker import Attacker
 from roles.evaluator.attacks import CIPHER_ATTACKS
 from roles.evaluator.measures import Lpips, psnr, ssim
 from roles.evaluator.results import AttackResult, Measured
+from roles.evaluator.seen import as_seen
 
 _CURVE_COLUMNS = ("epoch", "step", "train_loss", "validation_loss")
 
@@ -59,12 +60,15 @@ def evaluate_protection(
         accuracy = None if predicted is None else attacker.accuracy(predicted)
         return Measured(psnr(images, plain), ssim(images, plain), distance, accuracy)
 
+    guesses = attacker.guesses(len(plain))
     shown = {"plain": plain, "protected": protected, **estimated}
+    shown |= {name: guess for name, guess in guesses.items() if name == "class_mean"}
     curves = {itn.name: state[f"itn/{itn.name}/curve"].tolist() for itn in config.itns}
     return AttackResult(
         protected=measured(protected, predictions["protected"]),
+        seen=as_seen(protected, plain, attacker.classes(len(plain))),
         estimates={name: measured(images, predictions[name]) for name, images in estimated.items()},
-        baselines={name: measured(guess) for name, guess in attacker.guesses(predictions["protected"]).items()},
+        baselines={name: measured(guess) for name, guess in guesses.items()},
         curves={name: [dict(zip(_CURVE_COLUMNS, row, strict=True)) for row in rows] for name, rows in curves.items()},
         pictures={name: images[: config.pictures].clone() for name, images in shown.items()},
     )

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -83,20 +84,22 @@ class Attacker:
         """The mean of its train images, float32 ``(3, H, W)`` in [0, 1]."""
         return mean_image(self.known[0])
 
-    @cached_property
-    def _class_means(self) -> Tensor | None:
-        plain, ids = self.known
-        classes = len(self.store.classes)
-        return None if self.labels is None else to_bitmap(class_means(plain, self.labels("train")[ids], classes))
+    def guesses(self, count: int) -> dict[str, Tensor]:
+        """Return the trivial estimates of the first ``count`` test images by name, uint8 ``(count, 3, H, W)``.
 
-    def guesses(self, predicted: Tensor) -> dict[str, Tensor]:
-        """Return the trivial estimates of test images by name, uint8 ``(N, 3, H, W)``.
-
-        They are ``mean_image`` and, where it has labels, ``class_mean``, the mean of its train images in the class that
-        is ``predicted`` for each protected image, int64 ``(N,)``.
+        They are ``mean_image``, the mean of all train images, and, where it has labels, ``class_mean``, their mean in
+        the true class: all that the best protection may give away. They know more than an attacker of a few pairs or of
+        a user whose classes are predicted wrongly, and are the same for all users, so that these compare.
         """
-        guesses = {"mean_image": to_bitmap(self.mean_image).expand(len(predicted), -1, -1, -1)}
-        return guesses if self._class_means is None else guesses | {"class_mean": self._class_means[predicted]}
+        guesses = {"mean_image": _train_means(self.store.folder, None, 1).expand(count, -1, -1, -1)}
+        if self.labels is not None:
+            means = _train_means(self.store.folder, self.labels, len(self.store.classes))
+            guesses["class_mean"] = means[self.labels("test")[:count]]
+        return guesses
+
+    def classes(self, count: int) -> Tensor:
+        """Return the classes of the first ``count`` test images as far as it knows, int64; without labels all 0."""
+        return torch.zeros(count, dtype=torch.int64) if self.labels is None else self.labels("test")[:count]
 
     def accuracy(self, predicted: Tensor) -> float | None:
         """Return the share of the first test images whose ``predicted`` label, int64 ``(N,)``, is the true one."""
@@ -147,3 +150,14 @@ class Attacker:
         mirrored = protect(plain.flip(3), "train", ids) if mirrors else None
         flip = self.config.flip and (mirrors or not keyed)
         return train_itn(itn, pairs, self.compute, self.seed, flip=flip, mirrored=mirrored, progress=self.progress)
+
+
+@lru_cache(maxsize=4)
+def _train_means(folder: Path, labels: Labels | None, classes: int) -> Tensor:
+    """Return the means of all train images of a store by class, or of all together, uint8 ``(classes, 3, H, W)``.
+
+    All attacks of a process share them: whoever gives ``labels`` gives the same function every time.
+    """
+    images = ImageStore(folder).images("train")
+    of = torch.zeros(len(images), dtype=torch.int64) if labels is None else labels("train")
+    return to_bitmap(class_means(images, of, classes))

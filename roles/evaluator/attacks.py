@@ -117,6 +117,8 @@ class Attack:
     """What results call it; also the prefix of its columns in tables."""
     title: str
     """What figures and headings call it."""
+    knows: str
+    """What it has been given."""
     applies_to: Callable[[Protection | None], bool]
     """Whether it says anything about a protection; None is none of a user's."""
     estimate: Callable[[Tensor, Protection | None, Protect, Attacker], Tensor]
@@ -142,6 +144,12 @@ def _decrypted(protected: Tensor, protection: Protection | None, protect: Protec
 
 
 CIPHER_ATTACKS = (
-    Attack("fr_attack", "FR-Attack", lambda protection: isinstance(protection, PixelConfig), _folded),
-    Attack("key_attack", "known pairs", _shares_key, _decrypted),
+    Attack(
+        "fr_attack",
+        "FR-Attack",
+        "protected images alone",
+        lambda protection: isinstance(protection, PixelConfig),
+        _folded,
+    ),
+    Attack("key_attack", "known pairs", "ten pairs under the key that all images share", _shares_key, _decrypted),
 )

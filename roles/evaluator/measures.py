@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from roles.common.images import to_unit
-from roles.common.passing import farthest_move
 
 PSNR_CAP = 100.0
 """PSNR in dB of identical images, whose true value is infinite: so that means and tables stay finite."""
@@ -19,7 +18,6 @@ PSNR_CAP = 100.0
 _BATCH = 500
 _RADIUS, _SIGMA = 5, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
-_MOST_IMAGES, _MOVED_AT_ONCE, _LEAST_GAIN = 32, 4, 0.05
 _ALEXNET_SIDE = 31
 """Smallest side in pixels that AlexNet's second pooling leaves anything of."""
 
@@ -58,33 +56,6 @@ def ssim(estimate: Tensor, plain: Tensor) -> Tensor:
     return _batched(_similarity, estimate, plain)
 
 
-def moved_ssim(protected: Tensor, plain: Tensor) -> tuple[float, int, int]:
-    """Return how alike protected images are to plain ones once all are moved back the same way.
-
-    L_feat (Eq. 4), PSNR and SSIM compare pixel by pixel: by each of them an image that is moved by one pixel is far
-    from itself, and a person sees all of it.
-
-    Args:
-        protected: uint8 ``(N, 3, H, W)`` of at least 8x8 pixels; the first 32 are looked at.
-        plain: like ``protected``.
-
-    Returns:
-        the median over images of the SSIM without a margin as wide as an image may be moved: 3 pixels, or an eighth of
-        smaller sides; and how far the protected images lie down and to the right of the plain ones, in pixels: as
-        suits best, or 0 and 0 where that gains less than 0.05 on the images as they are.
-    """
-    protected, plain = (_as_unit(images[:_MOST_IMAGES]) for images in (protected, plain))
-    reach = farthest_move(plain)
-    # A few at once: the windows of many images are too much for a CPU's cache, and of large ones for its memory.
-    parts = zip(torch.split(protected, _MOVED_AT_ONCE), torch.split(plain, _MOVED_AT_ONCE), strict=True)
-    alike = torch.cat([_moved_similarity(*part, reach) for part in parts]).median(0).values.flatten()
-    best, still = int(alike.argmax()), len(alike) // 2
-    if alike[best] - alike[still] < _LEAST_GAIN:
-        best = still
-    down, right = divmod(best, 2 * reach + 1)
-    return alike[best].item(), down - reach, right - reach
-
-
 class Lpips:
     """Learned perceptual image patch similarity of each image, with AlexNet, of images with sides of ``side`` pixels.
 
@@ -119,35 +90,6 @@ def _similarity(x: Tensor, y: Tensor) -> Tensor:
     down, across = (_local_mean_matrix(side).to(x) for side in x.shape[2:])
     x, y = x - 0.5, y - 0.5
     return _similarity_map(*(_product(down, images, across) for images in (x, y, x * x, y * y, x * y))).mean((1, 2, 3))
-
-
-def _moved_similarity(x: Tensor, y: Tensor, reach: int) -> Tensor:
-    """Return the SSIM of each window of x with the middle of y, ``(N, ways down, ways right)``.
-
-    Windows share rows and columns of x, so that its local means are had for all in one product; those of y are the
-    same for all. Only those of x y are each window's own.
-
-    Args:
-        x, y: float32 ``(N, 3, H, W)`` in [0, 1].
-        reach: how far a window lies from the middle at most, in pixels, and the margin that it leaves.
-    """
-    ways, (height, width) = 2 * reach + 1, (side - 2 * reach for side in y.shape[2:])
-    down, across = _local_mean_matrix(height).to(x), _local_mean_matrix(width).to(x)
-    x, y = x - 0.5, y[:, :, None, None, reach : reach + height, reach : reach + width] - 0.5
-    all_down, all_across = (
-        torch.cat([F.pad(matrix, (start, 2 * reach - start)) for start in range(ways)]) for matrix in (down, across)
-    )
-
-    def in_windows(images: Tensor) -> Tensor:
-        means = _product(all_down, images, all_across)
-        return means.reshape(-1, 3, ways, height, ways, width).transpose(3, 4)
-
-    def in_place(images: Tensor) -> Tensor:
-        return _product(down, images, across)
-
-    cross = x.unfold(2, height, 1).unfold(3, width, 1) * y
-    similarity = _similarity_map(in_windows(x), in_place(y), in_windows(x * x), in_place(y * y), in_place(cross))
-    return similarity.mean((1, 4, 5))
 
 
 def _similarity_map(m_x: Tensor, m_y: Tensor, m_xx: Tensor, m_yy: Tensor, m_xy: Tensor) -> Tensor:

@@ -20,19 +20,35 @@ class Measured:
 
 
 @dataclass(frozen=True, eq=False)
+class Seen:
+    """What a person makes out in protected images, once all are moved back and recoloured the same way."""
+
+    ssim: Tensor
+    """Of each image with its plain one, float32 ``(N,)``."""
+    shown: Tensor
+    """The share of what sets a plain image apart from others of its class that the protected one shows, float32
+    ``(N,)`` in [0, 1]: of the sum of squares over pixels."""
+    down: int
+    """How many pixels protected images lie below plain ones."""
+    right: int
+
+
+@dataclass(frozen=True, eq=False)
 class AttackResult:
     """What the evaluation of one protection gives."""
 
     protected: Measured
+    seen: Seen
     estimates: dict[str, Measured]
     """By the name of the inverse network, or of the attack that trains none."""
     baselines: dict[str, Measured]
-    """By name: ``mean_image``, the mean of the attacker's train images, and, where the evaluator has labels,
-    ``class_mean``, their mean in the class that is predicted for the protected image."""
+    """By name: ``mean_image``, the mean of all train images, and, where the evaluator has labels, ``class_mean``, their
+    mean in the true class of the test image. They are the same for all who are attacked in a run."""
     curves: dict[str, list[dict[str, float]]]
     """By the name of the inverse network; rows as :func:`roles.evaluator.itn.train_itn` gives them."""
     pictures: dict[str, Tensor]
-    """uint8 ``(pictures, 3, H, W)`` of the first test images: ``plain``, ``protected``, and each of ``estimates``."""
+    """uint8 ``(pictures, 3, H, W)`` of the first test images: ``plain``, ``protected``, each of ``estimates``, and,
+    where the evaluator has labels, ``class_mean``."""
 
 
 Row = dict[str, str | int | float]

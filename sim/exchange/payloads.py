@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from roles.common.weights import State
-from roles.evaluator.results import AttackResult, Findings, Measured
+from roles.evaluator.results import AttackResult, Findings, Measured, Seen
+from roles.evaluator.seen import as_seen
 from sim.config.errors import one_line
 from sim.exchange.messages import ARRAYS, METRICS, MessageError, decode_tensors, encode_tensors
 
@@ -77,6 +79,8 @@ def taken_apart(result: AttackResult) -> tuple[State, dict[str, MetricRecord]]:
             tensors[f"{name}/lpips"] = measured.lpips
         if measured.accuracy is not None:
             accuracies[name] = measured.accuracy
+    tensors |= {"seen/ssim": result.seen.ssim, "seen/shown": result.seen.shown}
+    tensors["seen/move"] = torch.tensor([result.seen.down, result.seen.right])
     tensors |= {f"picture/{name}": images for name, images in result.pictures.items()}
     curves = {f"curve/{name}": encode_curve(curve) for name, curve in result.curves.items()}
     return tensors, {METRICS: accuracies, **curves}
@@ -92,7 +96,7 @@ def put_together(tensors: State, numbers: Mapping[str, MetricRecord]) -> AttackR
         raise MessageError("the evaluator's reply carries no measures")
     accuracies = numbers[METRICS]
     names = [name.removesuffix("/psnr") for name in tensors if name.endswith("/psnr")]
-    needed = ["protected/psnr", *(f"{name}/ssim" for name in names)]
+    needed = ["protected/psnr", "picture/plain", "picture/protected", *(f"{name}/ssim" for name in names)]
     if missing := [name for name in needed if name not in tensors]:
         raise MessageError(f"the evaluator's reply lacks {', '.join(missing)}")
     measured = {
@@ -106,6 +110,7 @@ def put_together(tensors: State, numbers: Mapping[str, MetricRecord]) -> AttackR
     }
     return AttackResult(
         protected=measured["protected"],
+        seen=_seen(tensors),
         estimates=_group(measured, "itn/"),
         baselines=_group(measured, "baseline/"),
         curves={
@@ -192,6 +197,15 @@ def _measured(result: AttackResult) -> dict[str, Measured]:
         **{f"itn/{name}": measured for name, measured in result.estimates.items()},
         **{f"baseline/{name}": measured for name, measured in result.baselines.items()},
     }
+
+
+def _seen(tensors: State) -> Seen:
+    if {"seen/ssim", "seen/shown", "seen/move"} <= tensors.keys():
+        down, right = tensors["seen/move"].tolist()
+        return Seen(tensors["seen/ssim"], tensors["seen/shown"], down, right)
+    # Of an earlier version, which kept no more than its pictures.
+    protected, plain = tensors["picture/protected"], tensors["picture/plain"]
+    return as_seen(protected, plain, torch.zeros(len(plain), dtype=torch.int64))
 
 
 def _group(measured: Mapping[str, Measured], prefix: str) -> dict[str, Measured]:

@@ -84,6 +84,15 @@ def attack_column(name: str) -> str:
     return name if name in CIPHER_TITLES else f"itn_{name}"
 
 
+def name_in_results(attack: str) -> str:
+    """Undo :func:`attack_column`.
+
+    >>> name_in_results("itn_strong"), name_in_results("fr_attack")
+    ('strong', 'fr_attack')
+    """
+    return attack if attack in CIPHER_TITLES else attack.removeprefix("itn_")
+
+
 def title_of(measured: str) -> str:
     """Return what heads of tables call protected images, a trivial guess or an attack, by how their columns begin.
 

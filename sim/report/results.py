@@ -8,6 +8,7 @@
 """
 
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,19 @@ from roles.evaluator.measures import psnr, ssim
 from roles.evaluator.results import AttackResult
 from sim.config.errors import ConfigError
 from sim.config.experiment import Experiment
-from sim.report.columns import attack_column
+from sim.report.columns import attack_column, name_in_results
+from sim.report.notebook import in_html
+from sim.report.sprites import Pictures
 from sim.report.studies import conclusion_of
+from sim.report.summary import extreme_in_words, headline
+from sim.report.table import best_attack, extremes, row_of, short_of, verdict_counts
 from sim.run.folder import RunFolder
 from sim.run.machine import compute_of, store_of
 from sim.run.progress import Status
 from sim.run.subject import CONTROL, Subject
 from sim.run.sweep import SweepFolder
 
-Pictures = dict[str, NDArray[np.uint8]]
-"""By ``plain``, ``protected``, and the name of each attack: uint8 ``(N, H, W, 3)``, RGB."""
+_MOST_IN_STRIP = 6
 
 
 class Run:
@@ -45,7 +49,21 @@ class Run:
         self.path = folder.path
 
     def __repr__(self) -> str:
-        return f"Run({self.experiment.name}, {self.experiment.user_count} users, {self.path})"
+        if not self.has_table:
+            return f"{self.experiment.name}: no results yet ({self.path})"
+        verdicts = ", ".join(f"{count} {verdict}" for verdict, count in verdict_counts(self.table).items())
+        return f"{self.experiment.name}: {headline(self.table, self.facts)}\n{verdicts} ({self.path})"
+
+    def _repr_html_(self) -> str:
+        if not self.has_table:
+            return f"<p>{escape(repr(self))}</p>"
+        strips = [(extreme_in_words(self.table, name), self._strip(name)) for name in extremes(self.table)]
+        return in_html(self.experiment.name, headline(self.table, self.facts), self.short, strips)
+
+    def _strip(self, subject: str) -> list[NDArray[np.uint8]]:
+        pictures, best = self.pictures(subject), best_attack(row_of(self.table, subject))
+        names = ("plain", "protected", name_in_results(best))
+        return [pictures[name][:_MOST_IN_STRIP] for name in names]
 
     @property
     def has_table(self) -> bool:
@@ -73,6 +91,11 @@ class Run:
             phase = Status.read(self.path).phase
             raise ConfigError(f"{self.path}: no results yet (phase {phase}); go on: veilsim run --resume {self.path}")
         return pd.read_parquet(self.path / "table.parquet")
+
+    @property
+    def short(self) -> pd.DataFrame:
+        """Of :attr:`table`, what is asked for first, with what the best attack on each user found."""
+        return short_of(self.table)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
@@ -222,5 +245,5 @@ def load(path: str | Path) -> Run | Sweep:
 
 def pictures_of(result: AttackResult) -> Pictures:
     """Return the pictures of an attack as :meth:`Run.pictures` does."""
-    names = ("plain", "protected", *result.estimates)
-    return {name: result.pictures[name].permute(0, 2, 3, 1).numpy() for name in names}
+    names = ("plain", "protected", *result.estimates, "class_mean")
+    return {name: result.pictures[name].permute(0, 2, 3, 1).numpy() for name in names if name in result.pictures}

@@ -1,22 +1,36 @@
 """A run in words: what was run, its table in short, and whether anything was hidden."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from roles.evaluator.attacks import CIPHER_ATTACKS
 from sim.config.experiment import Experiment
 from sim.report.columns import attack_column, attacks_in, title_of
 from sim.report.rest import moving_users
 from sim.report.statistics import bootstrapped_median_interval
-from sim.report.table import controls_of, measured_users, moved_users, users_of, verdict_counts
-from sim.report.text import markdown, percent, psnr_and_ssim, templates, with_interval, with_range
+from sim.report.table import (
+    GUESSES,
+    attacked,
+    best_attack,
+    controls_of,
+    extremes,
+    measured_users,
+    row_of,
+    seen_through_users,
+    users_of,
+    verdict_counts,
+)
+from sim.report.text import REPORT, markdown, number, percent, templates, with_interval, with_range
 from sim.run.environment import hardware
 from sim.run.folder import RunFolder
 from sim.run.subject import Subject
 
 _CONTROL_SSIM = 0.8
-_MOST_SHOWN = 20
-"""Users in figures and summary; the table has all."""
+_MOST_SHOWN, _MOST_NAMED = 20, 3
+"""Users in figures and summary, of whom the table has all, and those that a headline calls by their numbers."""
+_FORMS = {"psnr": ".1f", "ssim": ".2f"}
 
 
 def summary_of(
@@ -32,13 +46,60 @@ def findings(table: pd.DataFrame, experiment: Experiment) -> list[str]:
     return said("findings", experiment, table).split("\n")
 
 
+def headline(table: pd.DataFrame, facts: Mapping[str, Any]) -> str:
+    """Return, in a few sentences, who is protected, at what accuracy, and how sure that is."""
+    return said("headline", facts, table)
+
+
+def extreme_in_words(table: pd.DataFrame, subject: str) -> str:
+    """Return what became of a user whose images are given away most or least (see :func:`extremes`), by its name."""
+    names = extremes(table)
+    return said("extreme", row_of(table, subject), "" if len(names) == 1 else ("most", "least")[names.index(subject)])
+
+
 def said(macro: str, *about: object) -> str:
     """Return what a macro of ``templates/words.md`` says."""
     environment = templates("sim.report")
-    of_tables = (attack_ssims, control_of, measured_users, moved_users, moving_users, users_of, verdict_counts)
-    asked = (*of_tables, Subject, bootstrapped_median_interval, hardware, with_interval, with_range)
-    environment.globals |= {it.__name__: it for it in asked} | {"most_shown": _MOST_SHOWN}
+    of_tables = (attack_ssims, control_of, measured_users, moving_users, seen_through_users, users_of, verdict_counts)
+    own = (in_percent, said_of, who)
+    asked = (*of_tables, *own, Subject, bootstrapped_median_interval, hardware, with_interval, with_range)
+    environment.globals |= {it.__name__: it for it in asked}
+    environment.globals |= {"most_shown": _MOST_SHOWN, "cipher_attacks": CIPHER_ATTACKS, "report": REPORT}
+    environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     return str(getattr(environment.get_template("words.md").module, macro)(*about)).strip()
+
+
+def who(rows: pd.DataFrame, total: int) -> str:
+    """Return who the rows of a table are, of ``total`` users: by number if they are few.
+
+    >>> rows = pd.DataFrame({"subject": ["user-0001", "user-0003"]})
+    >>> who(rows, 9), who(rows, 2), who(rows[:1], 9), who(rows[:1], 1)
+    ('users 1 and 3', 'both users', 'user 1', 'the user')
+    """
+    names = [Subject.named(name).title.removeprefix("user ") for name in rows["subject"]]
+    if len(names) == total:
+        return {1: "the user", 2: "both users"}.get(total, f"all {total:,} users")
+    if len(names) == 1:
+        return f"user {names[0]}"
+    return f"users {', '.join(names[:-1])} and {names[-1]}" if len(names) <= _MOST_NAMED else f"{len(names):,} users"
+
+
+def said_of(table: pd.DataFrame, verdict: str) -> str:
+    """Return who has a verdict, as :func:`who` does; empty if nobody has."""
+    rows = users_of(table)
+    own = rows[rows["verdict"] == verdict] if "verdict" in rows else rows[:0]
+    return who(own, len(rows)) if len(own) else ""
+
+
+def in_percent(shares: "pd.Series[float]") -> str:
+    """Return the median of shares and, where they differ, the lowest and the highest, in percent.
+
+    >>> in_percent(pd.Series([0.108, 0.757, 0.925])), in_percent(pd.Series([0.5]))
+    ('75.7% (10.8 to 92.5)', '50.0%')
+    """
+    percent = 100 * shares.dropna()
+    spread = percent.round(1).nunique() > 1
+    return f"{percent.median():.1f}%" + (f" ({percent.min():.1f} to {percent.max():.1f})" if spread else "")
 
 
 def shown_users(table: pd.DataFrame, experiment: Experiment) -> list[int]:
@@ -92,19 +153,27 @@ def control_in_words(table: pd.DataFrame) -> str:
 
 
 def _short_table(table: pd.DataFrame, experiment: Experiment, shown: list[int]) -> pd.DataFrame:
-    """Return the rows of some users and of the control, with few columns, as texts."""
-    itns = [attack_column(itn.name) for itn in experiment.attack.itns]
-    setting = ["setting"] if experiment.users.settings else []
+    """Return the rows of some users, of the trivial guess and of the control, as texts; narrow, for a terminal."""
+    setting, labelled = experiment.users.settings, experiment.attack.labels
 
     def cells_of(row: "pd.Series[Any]") -> dict[str, str]:
-        cells = {"": Subject.named(str(row["subject"])).title} | {name: row[name] for name in setting}
+        cells = {"": Subject.named(str(row["subject"])).title} | ({"setting": row["setting"]} if setting else {})
         if pd.isna(row.get("protected_psnr")):
             return cells | {"verdict": "failed"}
-        cells |= {"images": "-" if pd.isna(row.get("images")) else str(row["images"]), "acc.": percent(row, "accuracy")}
-        cells |= {title_of(name): psnr_and_ssim(row, name) for name in ("protected", "class_mean")}
-        cells |= {title_of(itn): f"{psnr_and_ssim(row, itn)}/{percent(row, f'{itn}_accuracy')}" for itn in itns}
-        return cells | {"verdict": str(row["verdict"])}
+        best = best_attack(row)
+        cells |= {"acc.": percent(row, "accuracy"), "verdict": str(row["verdict"])}
+        cells |= {"given away": percent(row, "exposed"), "shown": percent(row, "shown")}
+        cells |= {"best attack": title_of(best), "PSNR": number(row, f"{best}_psnr", ".1f")}
+        return cells | {"SSIM": number(row, f"{best}_ssim", ".2f"), "recognised": percent(row, f"{best}_accuracy")}
 
-    rows = table.loc[[*shown, *controls_of(table).index]]
-    columns = ["", *setting, "images", "acc.", *map(title_of, ["protected", "class_mean", *itns]), "verdict"]
-    return pd.DataFrame([cells_of(row) for _, row in rows.iterrows()], columns=columns)
+    rows = [cells_of(row) for _, row in table.loc[shown].iterrows()]
+    for guess in [name for name in GUESSES if f"{name}_psnr" in table][:1]:
+        first, cells = attacked(table).iloc[0], {"": "trivial guess", "best attack": title_of(guess)}
+        rows.append(cells | {of.upper(): number(first, f"{guess}_{of}", form) for of, form in _FORMS.items()})
+    control = control_of(table)
+    for _, row in controls_of(table).iterrows():
+        said = "-" if control is None else "works" if control.works else "too weak"
+        rows.append(cells_of(row) | {"": "control: blur", "setting": "-", "verdict": said})
+    columns = ["", *(["setting"] if setting else []), *(["acc."] if labelled else []), "verdict", "given away", "shown"]
+    columns += ["best attack", "PSNR", "SSIM", *(["recognised"] if labelled else [])]
+    return pd.DataFrame(rows, columns=columns)

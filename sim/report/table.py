@@ -3,13 +3,14 @@
 import functools
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
 
 from roles.common.naming import user_name
-from roles.evaluator.measures import moved_ssim
 from roles.evaluator.results import AttackResult
 from sim.config.experiment import Experiment
-from sim.report.columns import CIPHER_TITLES, attack_column, attacks_in, possible_columns
+from sim.report.columns import CIPHER_TITLES, attack_column, attacks_in, possible_columns, recorded, title_of
 from sim.report.rest import at_the_end
 from sim.report.statistics import median_interval, share_interval
 from sim.run.folder import RunFolder
@@ -20,28 +21,50 @@ HIDDEN = (2.0, _HIDDEN_SSIM)
 """How much accuracy, in points, a protection that holds may cost, and how much SSIM (beside ``HIDDEN_DB`` of PSNR) may
 be had of its images beyond a trivial guess."""
 GUESSES = ("class_mean", "mean_image")
-"""The trivial guesses. The class mean, which takes labels, is the better one, unless classes are predicted wrongly: a
-protection that ruins accuracy would else make every attack that learns the mean image look like it gains something."""
+"""The trivial guesses, the same for all users of a run; the class mean, which takes labels, is nearly always better."""
 SEEN_SSIM = 0.5
 """From which on an image is like the plain one."""
+_HALF, _TENTH = 0.5, 0.1
+_AS_SEEN = ("seen_ssim", "moved_ssim")
+"""SSIM of protected images as a person sees them; earlier versions looked through moves alone, or not at all."""
+_MOST_EXPOSED = 0.05
+"""Share of images that a protection that holds may give away: whoever knows the class of a digit and guesses between
+two shapes that are typical of it hits 1 to 3% of them by luck."""
 
 
 def verdict_of(row: "pd.Series[Any]") -> str:
-    """Say in a word how well a protection hid the test images, from the medians over them in its row of a table.
+    """Say in a word how well a protection hid the test images, from its row of a table.
 
-    What counts is what is had beyond a trivial guess, the better of :data:`GUESSES`: digits are so alike that the mean
-    image of a class has an SSIM of 0.6. ``visible``: the protected image is like the plain one (SSIM at least 0.5) by
-    more than that (0.05 or more). ``recovered``: an attack's estimate is. ``hidden``: neither gains 1 dB or 0.05 SSIM.
-    ``partial``: all between. Medians say nothing of a minority: that is what the columns ``_recovered`` are for.
+    An image is given away where SSIM is at least 0.5 and makes up for at least half of what a trivial guess lacks, the
+    better of :data:`GUESSES`: digits are so alike that the mean image of a class has an SSIM of 0.6.
+
+    - ``visible``: the protected images give themselves away in the median, as a person sees them (``seen_ssim``), or
+      show half of what sets a plain image apart from its class (``shown``).
+    - ``recovered``: an attack's estimates give images away in the median.
+    - ``hidden``: no attack gains 1 dB or 0.05 SSIM on the guess in the median, nor do the protected images, which show
+      a tenth at most of what sets plain ones apart; and at most 5% of the images are given away (``exposed``).
+    - ``partial``: all between.
     """
     known = row.dropna()
     names = ["protected", *attacks_in(known)]
     guess = {of: max(known[key] for name in GUESSES if (key := f"{name}_{of}") in known) for of in ("psnr", "ssim")}
-    gains = {name: (known[f"{name}_psnr"] - guess["psnr"], known[f"{name}_ssim"] - guess["ssim"]) for name in names}
-    seen = [name for name in names if known[f"{name}_ssim"] >= SEEN_SSIM and gains[name][1] >= _HIDDEN_SSIM]
-    if seen:
-        return "visible" if "protected" in seen else "recovered"
-    return "partial" if any(psnr >= HIDDEN_DB or ssim >= _HIDDEN_SSIM for psnr, ssim in gains.values()) else "hidden"
+    ssims = {name: known[f"{name}_ssim"] for name in names}
+    ssims["protected"] = max(known.get(name, 0.0) for name in ("protected_ssim", *_AS_SEEN))
+    given_away = [name for name, found in ssims.items() if found >= _enough(guess["ssim"])]
+    shown = known.get("shown", 0.0)
+    if "protected" in given_away or shown >= _HALF:
+        return "visible"
+    if given_away:
+        return "recovered"
+    gains_db = max(known[f"{name}_psnr"] for name in names) - guess["psnr"] >= HIDDEN_DB
+    gains_ssim = max(ssims.values()) - guess["ssim"] >= _HIDDEN_SSIM
+    exposed = known.get("exposed", 0.0) > _MOST_EXPOSED
+    return "partial" if gains_db or gains_ssim or shown > _TENTH or exposed else "hidden"
+
+
+def _enough(guess: Any) -> Any:
+    """Return the SSIM from which on an image is given away, where a trivial guess has ``guess``."""
+    return np.maximum(SEEN_SSIM, (1 + guess) / 2)
 
 
 def table_of(run: RunFolder, experiment: Experiment) -> pd.DataFrame:
@@ -104,14 +127,14 @@ def verdict_counts(table: pd.DataFrame) -> "pd.Series[int]":
     return users_of(table)["verdict"].value_counts() if "verdict" in table else pd.Series(dtype=int)
 
 
-def moved_users(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of users whose protected pictures are like plain ones once they are moved back."""
+def seen_through_users(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of users whose protected images a person makes out though PSNR and SSIM say that they are far."""
     users = measured_users(table)
-    if "moved_ssim" not in users:
+    if "seen_ssim" not in users:
         return users[:0]
-    gain = users["moved_ssim"] - guess_of(users, "ssim")
-    moved = users[["moved_down", "moved_right"]].any(axis=1)
-    return users[moved & (users["moved_ssim"] >= SEEN_SSIM) & (gain >= _HIDDEN_SSIM)]
+    through = (users["verdict"] == "visible") & (users["protected_ssim"] < _enough(guess_of(users, "ssim")))
+    found: pd.DataFrame = users[through]
+    return found
 
 
 def gap_of(rows: pd.DataFrame) -> "pd.Series[float]":
@@ -119,9 +142,46 @@ def gap_of(rows: pd.DataFrame) -> "pd.Series[float]":
     return 100 * (rows["accuracy"] - rows["plain_accuracy"]) if "accuracy" in rows else pd.Series(dtype=float)
 
 
+def row_of(table: pd.DataFrame, subject: str) -> "pd.Series[Any]":
+    """Return the row of a table that is of a subject, by its name."""
+    return table[table["subject"] == subject].iloc[0]
+
+
+def best_attack(row: "pd.Series[Any]") -> str:
+    """Return the attack whose estimates have the highest median SSIM in a row of a table, by how its columns begin."""
+    return max(attacks_in(row.dropna()), key=lambda name: float(row[f"{name}_ssim"]))
+
+
+def extremes(table: pd.DataFrame) -> list[str]:
+    """Return the users whose images are given away most and least, by name; one where there is one, or none."""
+    users = measured_users(table)
+    if users.empty:
+        return []
+    order = users.assign(best=best_of(users, "ssim")).reindex(columns=["subject", "exposed", "best"])
+    order = order.sort_values(["exposed", "best"], kind="stable", ascending=False)
+    return list(dict.fromkeys(order["subject"].iloc[[0, -1]]))
+
+
+def short_of(table: pd.DataFrame) -> pd.DataFrame:
+    """Return what a reader of a table asks for first, in that order; of attacks, what the best of each row found."""
+    found: dict[Any, dict[str, Any]] = {}
+    for index, row in attacked(table).iterrows():
+        best = best_attack(row)
+        found[index] = {"best_attack": title_of(best), "best_ssim": row[f"{best}_ssim"]}
+        found[index] |= {f"best_{share}": row.get(f"{best}_{share}") for share in ("recovered", "accuracy")}
+    full = table.join(pd.DataFrame.from_dict(found, orient="index")) if found else table
+    columns = [column.key for column in recorded("first_in_pages") if column.key in full]
+    short: pd.DataFrame = full[columns].convert_dtypes()
+    return short
+
+
 def best_of(rows: pd.DataFrame, measure: str) -> "pd.Series[float]":
-    """Return, for each row of a table, the best median psnr or ssim (``measure``) of protected images and attacks."""
-    return rows.reindex(columns=[f"{name}_{measure}" for name in ("protected", *attacks_in(rows))]).max(axis=1)
+    """Return, for each row of a table, the best median psnr or ssim (``measure``) of protected images and attacks.
+
+    Of protected images, SSIM is that which a person has of them, where it was measured.
+    """
+    names = [f"{name}_{measure}" for name in ("protected", *attacks_in(rows))]
+    return rows.reindex(columns=[*names, *(_AS_SEEN if measure == "ssim" else ())]).max(axis=1)
 
 
 def guess_of(rows: pd.DataFrame, measure: str) -> "pd.Series[float]":
@@ -135,16 +195,20 @@ def _measures(result: AttackResult) -> dict[str, object]:
     row: dict[str, object] = {
         f"{name}_{of}": float(getattr(found, of).median()) for name, found in named.items() for of in ("psnr", "ssim")
     }
-    moved = moved_ssim(result.pictures["protected"], result.pictures["plain"])
-    row |= zip(("moved_ssim", "moved_down", "moved_right"), moved, strict=True)
-    accuracy, count = result.protected.accuracy, len(result.protected.psnr)
+    seen, accuracy, count = result.seen, result.protected.accuracy, len(result.protected.psnr)
+    row |= {"seen_ssim": float(seen.ssim.median()), "shown": float(seen.shown.median())}
+    row |= {"moved_down": seen.down, "moved_right": seen.right}
     if accuracy is not None:
         low, high = share_interval(round(accuracy * count), count)
         row |= {"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high}
-    guess = next(result.baselines[name] for name in GUESSES if name in result.baselines)
+    enough = torch.stack([_enough(result.baselines[name].ssim) for name in GUESSES if name in result.baselines]).amax(0)
+    # Of a run of an earlier version, no more than the pictures that it kept were looked at.
+    exposed = (seen.ssim >= enough[: len(seen.ssim)]) | (seen.shown >= _HALF)
+    row["protected_visible"] = float(exposed.double().mean())
     for name, estimate in estimates.items():
-        seen = (estimate.ssim >= SEEN_SSIM) & (estimate.ssim - guess.ssim >= _HIDDEN_SSIM)
-        row[f"{name}_recovered"] = float(seen.double().mean())
+        recovered = estimate.ssim >= enough
+        exposed = exposed | recovered[: len(exposed)]
+        row[f"{name}_recovered"] = float(recovered.double().mean())
         if estimate.accuracy is not None:
             row[f"{name}_accuracy"] = estimate.accuracy
         if name in CIPHER_TITLES:
@@ -153,4 +217,5 @@ def _measures(result: AttackResult) -> dict[str, object]:
         row[f"{name}_psnr_worst1"] = float(estimate.psnr.quantile(0.99))
         if estimate.lpips is not None:
             row[f"{name}_lpips"] = float(estimate.lpips.median())
+    row["exposed"] = float(exposed.double().mean())
     return row | {"verdict": verdict_of(pd.Series(row))}

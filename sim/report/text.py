@@ -10,6 +10,9 @@ import pandas as pd
 from roles.common.files import write_atomically
 from sim.report.statistics import Interval
 
+REPORT = "veilsim report RUN"
+"""What summaries end with; whoever shows one may name the folder."""
+
 
 def templates(package: str, *, html: bool = False) -> jinja2.Environment:
     """Return what renders the templates of a package; whatever one asks for and is not given is an error."""
@@ -68,6 +71,16 @@ def psnr_and_ssim(row: "pd.Series[Any]", name: str) -> str:
     """
     psnr = row.get(f"{name}_psnr")
     return "-" if pd.isna(psnr) else f"{psnr:.1f}/{row[f'{name}_ssim']:.2f}"
+
+
+def number(row: "pd.Series[Any]", name: str, form: str) -> str:
+    """Return a number of a row; a dash where it is not known.
+
+    >>> number(pd.Series({"seen_ssim": 0.125}), "seen_ssim", ".2f"), number(pd.Series(), "seen_ssim", ".2f")
+    ('0.12', '-')
+    """
+    value = row.get(name)
+    return "-" if pd.isna(value) else format(value, form)
 
 
 def percent(row: "pd.Series[Any]", name: str) -> str:

@@ -1,12 +1,13 @@
 """Run folders with made-up results, written by the methods that write real ones, in a fraction of a real one's time."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from roles.common.naming import user_name
-from roles.evaluator.results import AttackResult, Measured
+from roles.evaluator.results import AttackResult, Measured, Seen
 from sim.config.experiment import Experiment
 from sim.report.table import table_of
 from sim.report.text import write_table
@@ -44,10 +45,11 @@ def attack_of(user: int, protected_ssim: float = 0.1, strong_ssim: float = 0.6) 
 
     return AttackResult(
         protected=measured(8 + user / 1000, protected_ssim, 0.7 - user / 10_000),
+        seen=Seen(measured(8, protected_ssim).ssim, torch.zeros(IMAGES), 0, 0),
         estimates={"paper": measured(14, 0.3, 0.4), "strong": measured(20 + user / 1000, strong_ssim, 0.6)},
         baselines={"mean_image": measured(11, 0.1, None), "class_mean": measured(13, 0.2, None)},
         curves={},
-        pictures={"plain": PLAIN, "protected": noise(), "paper": noise(), "strong": noise()},
+        pictures={"plain": PLAIN, "protected": noise(), "paper": noise(), "strong": noise(), "class_mean": PLAIN // 2},
     )
 
 
@@ -61,7 +63,14 @@ def keep_training(run: RunFolder, user: int) -> None:
 def start(path: Path, experiment: Experiment) -> RunFolder:
     """Make a run whose classifier has been trained and whose users have not."""
     run = RunFolder.create(path, experiment)
-    psi = {"digest": "0" * 64, "test_accuracy": 0.8, "plain_accuracy": 0.8, "reused": False, "seconds": 9.0}
+    psi = {
+        "digest": "0" * 64,
+        "test_accuracy": 0.8,
+        "plain_accuracy": 0.8,
+        "chance": 0.1,
+        "reused": False,
+        "seconds": 9.0,
+    }
     run.note({"psi": psi, "seconds": 120.0, "command": ["run", "configs/made up.yaml", "seed=3"]})
     return run
 
@@ -88,7 +97,7 @@ def make(path: Path, experiment: Experiment, failed: dict[int, str] | None = Non
             result = attack_of(user, protected, strong)
             if user == 0:
                 hidden = {"paper": measured(13, 0.15, 0.4), "strong": measured(13.5, 0.15, 0.4)}
-                result = AttackResult(result.protected, hidden, result.baselines, result.curves, result.pictures)
+                result = replace(result, estimates=hidden)
             run.keep_attack(subject, result)
             attacked.add(subject)
     run.keep_attack(CONTROL, attack_of(-1, 0.6, 0.85))

@@ -34,6 +34,8 @@ class ClassifierRecord:
     """On all plain test images."""
     plain_accuracy: float
     """On the plain test images that the experiment protects: what its protected accuracies compare with."""
+    chance: float
+    """Share of these that are of their most frequent class: what naming that one would get right."""
     selected_epoch: int
     digest: str
     curve: list[dict[str, float]]
@@ -46,6 +48,7 @@ class ClassifierRecord:
             {
                 "test-accuracy": self.test_accuracy,
                 "plain-accuracy": self.plain_accuracy,
+                "chance": self.chance,
                 "selected-epoch": self.selected_epoch,
                 "reused": int(self.reused),
             }
@@ -93,8 +96,8 @@ def _trained(job: Job, config: ClassifierConfig, name: str) -> ClassifierRecord:
         _keep(cached, state, known)
     _keep(own, state, known)
     fields = {field: known[field] for field in ("test_accuracy", "selected_epoch", "digest", "curve")}
-    accuracy = _plain_accuracy(job.experiment, config, state)
-    return ClassifierRecord(**fields, plain_accuracy=accuracy, reused=found is not None)
+    accuracy, chance = _on_plain_images(job.experiment, config, state)
+    return ClassifierRecord(**fields, plain_accuracy=accuracy, chance=chance, reused=found is not None)
 
 
 def _cached(config: ClassifierConfig, experiment: Experiment) -> Path:
@@ -147,10 +150,11 @@ def _found(path: Path) -> tuple[State, dict[str, Any]] | None:
     return state, known
 
 
-def _plain_accuracy(experiment: Experiment, config: ClassifierConfig, state: State) -> float:
+def _on_plain_images(experiment: Experiment, config: ClassifierConfig, state: State) -> tuple[float, float]:
+    """Return a classifier's accuracy on the plain test images that are protected, and that of chance."""
     store, compute = store_of(experiment), compute_of(experiment)
     classifier = Classifier(config.name, len(store.classes))
     load_into(classifier, state, "psi")
     labels = load_labels(store.folder, "test")[: experiment.attack.test_images]
     logits = predict(compute.module(classifier), store.images("test")[: len(labels)], compute)
-    return int((logits.argmax(1) == labels).sum()) / len(labels)
+    return int((logits.argmax(1) == labels).sum()) / len(labels), int(labels.bincount().max()) / len(labels)

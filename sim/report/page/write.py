@@ -17,14 +17,15 @@ from matplotlib.colors import to_hex
 from roles.common.files import write_atomically
 from sim.config.errors import ConfigError
 from sim.report import summary
+from sim.report.columns import name_in_results
 from sim.report.figures.boxes import Box, draw_psnr_boxes
 from sim.report.figures.curves import Panel, draw_learning_curves
 from sim.report.figures.run import PANELS, ROUND_PANELS, boxes_of, estimate_title, trade_offs
 from sim.report.figures.trade_off import TradeOff, draw_trade_off
 from sim.report.page import tables
-from sim.report.page.strips import data_uri, fit
-from sim.report.results import Pictures, Run, Sweep, load, pictures_of
-from sim.report.table import HIDDEN, measured_users, verdict_counts
+from sim.report.results import Run, Sweep, load, pictures_of
+from sim.report.sprites import Pictures, data_uri, fit
+from sim.report.table import HIDDEN, best_attack, extremes, measured_users, row_of, verdict_counts
 from sim.report.text import templates
 from sim.run.subject import CONTROL, Subject
 
@@ -109,7 +110,8 @@ def _section(run: Run, budget: int) -> dict[str, Any]:
     shown = {name: {"sprite": uri, "rows": measures[name]} for name, uri in sprites.by_subject.items()}
     data = {
         "users": table,
-        "strips": {"plain": sprites.plain, "count": sprites.count, "subjects": shown},
+        "extremes": _extremes(run, measures),
+        "strips": {"common": sprites.common, "rows": sprites.names, "count": sprites.count, "subjects": shown},
         "studies": [
             {"table": tables.plain_table(study), "heat": tables.heat_map(study) if name == "transfer" else None}
             for name, study in run.studies.items()
@@ -119,21 +121,38 @@ def _section(run: Run, budget: int) -> dict[str, Any]:
     return {"run": run, "data": data, **found}
 
 
-def _figures(run: Run, boxes: list[Box]) -> dict[str, str]:
-    """Return figures as data URIs, by name."""
+def _extremes(run: Run, measures: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Return whose images are given away most and least, in words, and which of their rows of pictures say it best."""
+    found = list[dict[str, Any]]()
+    for name in extremes(run.table):
+        subject = Subject.of(run.experiment, Subject.named(name).user).name
+        if subject in measures:
+            labels = [measured["label"] for measured in measures[subject]]
+            rows = [0, labels.index(estimate_title(name_in_results(best_attack(row_of(run.table, name)))))]
+            words = summary.extreme_in_words(run.table, name)
+            found.append({"name": name, "subject": subject, "rows": rows, "words": words})
+    return found
+
+
+def _figures(run: Run, boxes: list[Box]) -> dict[str, Any]:
+    """Return figures as data URIs, by name; of curves, panel by panel, so that each can be read on a phone."""
     users = range(run.experiment.user_count)
     curves = {f"user {user}": published.curve for user in users if (published := run.folder.user(user)) is not None}
-    figures = {"boxes": _svg(draw_psnr_boxes, boxes), "curves": _svg(draw_learning_curves, curves, PANELS)}
+    figures: dict[str, Any] = {"boxes": _svg(draw_psnr_boxes, boxes), "curves": _panels(curves, PANELS)}
     if points := trade_offs(measured_users(run.table)):
         figures["trade_off"] = _svg(draw_trade_off, points, HIDDEN)
     if averages := run.folder.rounds():
-        figures["rounds"] = _svg(draw_learning_curves, {"average": averages}, ROUND_PANELS)
+        figures["rounds"] = _panels({"average": averages}, ROUND_PANELS)
     if len(run.provider_load):
         figures["load"] = _provider_load(run.provider_load)
     return figures
 
 
-def _provider_load(rows: pd.DataFrame) -> str:
+def _panels(curves: dict[str, list[dict[str, float]]], panels: Sequence[Panel]) -> list[tuple[str, str]]:
+    return [(panel.title, _svg(draw_learning_curves, curves, [panel])) for panel in panels]
+
+
+def _provider_load(rows: pd.DataFrame) -> list[tuple[str, str]]:
     """Draw what the provider was asked for each second; of long runs, means over several seconds."""
     asked = rows.groupby("second")[["requests", "bytes"]].sum()
     asked = asked.reindex(range(asked.index.min(), asked.index.max() + 1), fill_value=0)
@@ -145,7 +164,7 @@ def _provider_load(rows: pd.DataFrame) -> str:
         for place, requests, sent in asked.groupby(np.arange(len(asked)) // width).mean().itertuples()
     ]
     panels = [Panel("requests", "requests a second", x=x), Panel("mb", "MB a second", x=x)]
-    return _svg(draw_learning_curves, {"provider": points}, panels)
+    return _panels({"provider": points}, panels)
 
 
 def _comparison_chart(runs: Mapping[str, Run]) -> str:

@@ -43,9 +43,9 @@ def small_itn() -> ItnConfig:
 def attacker_with(store: ImageStore, compute: Compute) -> Callable[[AttackConfig], Attacker]:
     """Return a function that makes the attacker of a run with seed 0: with labels, if its config gives it any."""
 
+    labels = partial(load_labels, store.folder)
+
     def make(config: AttackConfig, progress: Callable[[int, int, float], None] = lambda *_: None) -> Attacker:
-        return Attacker(
-            store, partial(load_labels, store.folder) if config.labels else None, config, compute, 0, progress
-        )
+        return Attacker(store, labels if config.labels else None, config, compute, 0, progress)
 
     return make

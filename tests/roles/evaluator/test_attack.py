@@ -93,7 +93,7 @@ def test_every_set_of_images_is_measured_against_the_plain_test_images(
     assert list(result.curves) == ["small", "other"]
     assert list(result.curves["small"][0]) == ["epoch", "step", "train_loss", "validation_loss"]
     assert [row["epoch"] for row in result.curves["small"]] == [1, 2]
-    assert list(result.pictures) == ["plain", "protected", "small", "other"]
+    assert list(result.pictures) == ["plain", "protected", "small", "other", "class_mean"]
 
 
 def test_without_labels_the_mean_image_is_the_only_guess_and_nothing_has_an_accuracy(
@@ -118,22 +118,32 @@ def test_as_many_pictures_are_kept_as_the_config_says(start: Start, store: Image
     assert all(p.dtype == torch.uint8 and p.shape == (3, 3, 32, 32) for p in result.pictures.values())
 
 
-def test_baselines_know_the_attackers_train_images_and_the_predicted_class(
-    start: Start, config: AttackConfig, store: ImageStore, attacker_with: AttackerWith
+def test_guesses_are_the_means_of_all_train_images_and_of_the_true_class_whatever_psi_says(
+    start: Start, store: ImageStore
 ) -> None:
     result = drive(start({}), by_brightness)
-    ids = attacker_with(config).ids("train", config.pairs)
-    known, labels = store.images("train")[ids], load_labels(store.folder, "train")[ids]
-    plain = store.images("test")[:10]
-    predicted = by_brightness(Classify(255 - plain))
-    assert isinstance(predicted, Predictions)
+    train, labels = store.images("train"), load_labels(store.folder, "train")
+    plain, of_class = store.images("test")[:10], load_labels(store.folder, "test")[:10]
     expected = {
-        "mean_image": psnr(mean_image(known).expand_as(plain), plain),
-        "class_mean": psnr(class_means(known, labels, 10)[predicted.labels], plain),
+        "mean_image": psnr(mean_image(train).expand_as(plain), plain),
+        "class_mean": psnr(class_means(train, labels, 10)[of_class], plain),
     }
     for name, measured in result.baselines.items():
         assert torch.allclose(measured.psnr, expected[name], atol=0.05)  # they are measured as 8-bit images
         assert measured.accuracy is None
+    assert psnr(result.pictures["class_mean"], result.pictures["plain"]).tolist() == pytest.approx(
+        result.baselines["class_mean"].psnr[:3].tolist()
+    )
+
+
+def test_an_image_that_is_inverted_is_measured_as_a_person_sees_it(
+    config: AttackConfig, attacker_with: AttackerWith
+) -> None:
+    many = attacker_with(config.model_copy(update={"test_images": 100}))
+    result = drive(evaluate_protection(invert, None, many, {}), by_brightness)
+    assert result.protected.ssim.median() < 0.5
+    assert result.seen.ssim.min() > 0.99
+    assert result.seen.shown.min() > 0.99
 
 
 @pytest.mark.usefixtures("small_batches")

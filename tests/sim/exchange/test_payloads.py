@@ -8,7 +8,7 @@ from flwr.app import MetricRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roles.evaluator.results import AttackResult, Measured
+from roles.evaluator.results import AttackResult, Measured, Seen
 from sim.exchange.messages import ARRAYS
 from sim.exchange.payloads import decode_attack, decode_curve, encode_attack, encode_curve
 from tests.sim.exchange.wire import FINITE, assert_same, one_line
@@ -38,10 +38,11 @@ def result() -> AttackResult:
 
     return AttackResult(
         protected=measured(1, lpips=True, accuracy=0.25),
+        seen=Seen(torch.rand(3), torch.rand(3), 1, -2),
         estimates={"paper": measured(2, lpips=False, accuracy=0.0), "strong": measured(3, lpips=True, accuracy=1.0)},
         baselines={"mean_image": measured(4, lpips=False, accuracy=None)},
         curves={"paper": [{"epoch": 1.0, "train_loss": 0.5}], "strong": []},
-        pictures={"plain": torch.arange(12, dtype=torch.uint8).view(1, 3, 2, 2)},
+        pictures={name: torch.arange(12, dtype=torch.uint8).view(1, 3, 2, 2) for name in ("plain", "protected")},
     )
 
 
@@ -54,6 +55,8 @@ def test_the_result_of_an_attack_arrives_as_it_was_sent() -> None:
         (sent.baselines["mean_image"], got.baselines["mean_image"]),
     ):
         assert_same(mine, theirs)
+    assert torch.equal(got.seen.ssim, sent.seen.ssim) and torch.equal(got.seen.shown, sent.seen.shown)
+    assert (got.seen.down, got.seen.right) == (1, -2)
     assert list(got.estimates) == ["paper", "strong"]
     assert list(got.baselines) == ["mean_image"]
     assert got.curves == sent.curves

@@ -11,6 +11,7 @@ from sim.exchange.job import Job
 from sim.phases.evaluation import Evaluation
 from sim.phases.roster import Roster
 from sim.run.folder import Publication, RunFolder
+from sim.run.progress import Board
 
 
 def test_who_has_published_is_looked_up_once_however_many_users_there_are(
@@ -23,6 +24,7 @@ def test_who_has_published_is_looked_up_once_however_many_users_there_are(
     relay = SimpleNamespace(submit=lambda nodes, message_to, finished, first: asked.append(nodes))
     users = list(range(100, 150))
     roster = SimpleNamespace(run=run, job=Job(small, tmp_path), users=users, evaluators=[1], provider=0, relay=relay)
+    roster.board = Board(tmp_path, {}, itns=1)
     evaluation = Evaluation(cast(Roster, roster), lambda user: None)
     for user in range(len(users)):
         evaluation.add(user)

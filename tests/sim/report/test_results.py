@@ -66,10 +66,38 @@ def test_a_folder_may_be_a_text(folder: RunFolder) -> None:
     assert sim.load(str(folder.path)).path == folder.path.resolve()
 
 
-def test_a_run_says_what_it_is(run: Run) -> None:
-    assert repr(run) == f"Run(made-up, 4 users, {run.path})"
+def test_a_run_says_in_words_what_became_of_its_users(run: Run) -> None:
+    said = repr(run).splitlines()
+    assert said[0].startswith(
+        "made-up: User 0 is hidden from these attacks; the images of user 2 can be made out as they"
+    )
+    assert said[1] == f"1 hidden, 1 partial, 1 visible ({run.path})"
     assert run.experiment.name == "made-up"
     assert run.facts["psi"]["plain_accuracy"] == 0.8
+
+
+def test_a_notebook_shows_a_run_with_headline_verdicts_and_the_strips_of_two_users(run: Run) -> None:
+    page = run._repr_html_()
+    assert "User 0 is hidden from these attacks;" in page
+    assert page.count("<td>visible</td>") == 2  # a user's and the control's
+    assert page.count("data:image/png;base64,") == 2
+    assert "user 2, given away most: visible" in page and "user 0, given away least: hidden" in page
+
+
+def test_a_run_without_results_says_so_in_a_notebook_as_well(tmp_path: Path) -> None:
+    started = sim.load(made_up_run.start(tmp_path / "run", made_up_run.experiment_of(1)).path)
+    assert repr(started) == f"made-up: no results yet ({tmp_path / 'run'})"
+    assert isinstance(started, Run)
+    assert started._repr_html_() == f"<p>{started!r}</p>"
+
+
+def test_what_matters_of_the_table_fits_into_a_few_columns(run: Run) -> None:
+    assert list(run.short) == [
+        *("subject", "accuracy", "verdict", "exposed", "best_attack", "best_ssim", "best_recovered", "best_accuracy"),
+        *("protected_visible", "shown"),
+    ]
+    assert run.short["best_attack"].tolist()[:2] == ["ITN paper", "ITN strong"]
+    assert run.short["best_ssim"][1] == run.table["itn_strong_ssim"][1]
 
 
 def test_the_table_has_a_row_a_user_and_one_for_the_control(run: Run) -> None:
@@ -103,7 +131,7 @@ def test_measures_have_a_row_a_test_image_and_agree_with_the_table(run: Run) -> 
 
 def test_pictures_are_images_as_numpy_and_matplotlib_have_them(run: Run) -> None:
     pictures = run.pictures("user-0000")
-    assert list(pictures) == ["plain", "protected", "paper", "strong"]
+    assert list(pictures) == ["plain", "protected", "paper", "strong", "class_mean"]
     assert {images.shape for images in pictures.values()} == {(made_up_run.PICTURES, 32, 32, 3)}
     assert pictures["plain"].dtype == np.uint8
     assert pictures["plain"][2, 5, 7, 1] == made_up_run.PLAIN[2, 1, 5, 7].item()

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from sim.config.experiment import Experiment
-from sim.report.summary import shown_users, summary_of
+from sim.report.summary import headline, shown_users, summary_of
 from sim.run.folder import RunFolder
 from tests.sim.in_process_run import (
     with_strategy,
@@ -84,3 +84,76 @@ def test_of_fewer_users_or_of_users_who_share_a_theta_it_tells_nothing_of_the_ki
     run = RunFolder.create(tmp_path / "run", small)
     assert "Over " not in summary_with(run, small, [0.5, 0.9, 0.6, None, 0.7])
     assert "Over " not in summary_with(run, with_strategy(small, "fedavg"), [0.5, 0.9, 0.6, 0.6, 0.7])
+
+
+def table_with(*verdicts: str | None, **more: object) -> pd.DataFrame:
+    """A table of users who have these verdicts (None: no result), each with an accuracy of 80%."""
+    known = {"accuracy": 0.8, "accuracy_low": 0.7, "exposed": 0.5, "protected_psnr": 9.0, "protected_ssim": 0.1}
+    known |= {"itn_a_psnr": 9.0, "itn_a_ssim": 0.9, "class_mean_ssim": 0.2}
+    rows: list[dict[str, object]] = [
+        {"subject": f"user-{user:04d}"}
+        if verdict is None
+        else {"subject": f"user-{user:04d}", "verdict": verdict} | known
+        for user, verdict in enumerate(verdicts)
+    ]
+    control = {"subject": "control-blur"} | known | {"protected_ssim": 0.5}
+    return pd.DataFrame([*rows, control]).assign(**more)
+
+
+FACTS = {"psi": {"plain_accuracy": 0.9, "chance": 0.1}}
+MEASURED = " Accuracy 80.0%, plain 90.0%. Of a user's test images, 50.0% are given away."
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        (("recovered",) * 4, "Nobody is protected: an attack recovers the images of all 4 users."),
+        (("hidden",) * 2, "Both users are hidden from these attacks."),
+        (
+            ("hidden", "recovered", "hidden"),
+            "Users 0 and 2 are hidden from these attacks; an attack recovers the images of user 1.",
+        ),
+        (
+            ("visible", "recovered", "partial"),
+            "Nobody is wholly hidden: the images of user 0 can be made out as they are; an attack recovers those of "
+            "user 1; something of those of user 2 comes back.",
+        ),
+    ],
+)
+def test_the_headline_says_who_is_protected(verdicts: tuple[str, ...], said: str) -> None:
+    assert headline(table_with(*verdicts), FACTS) == said + MEASURED
+
+
+def test_the_headline_gives_ranges_beside_medians() -> None:
+    table = table_with("recovered", "recovered", "recovered")
+    table.loc[[0, 2], "accuracy"] = 0.6, 0.85
+    assert "Accuracy 80.0% (60.0 to 85.0), plain 90.0%." in headline(table, FACTS)
+
+
+def test_the_headline_names_users_who_did_not_learn_and_a_psi_that_did_not() -> None:
+    table = table_with("hidden", "recovered", "recovered")
+    table.loc[0, ["accuracy", "accuracy_low"]] = 0.108, 0.07
+    assert headline(table, FACTS).endswith(" User 0 did not learn (10.8%; chance is 10.0%).")
+    lost = headline(table, {"psi": {"plain_accuracy": 0.1, "chance": 0.1}})
+    assert lost.endswith(" psi itself is at chance: nothing here means anything.")
+    assert "did not learn" not in headline(table, {"psi": {"plain_accuracy": 0.9}})  # of an earlier version
+
+
+def test_hidden_from_attacks_that_fail_on_the_control_too_means_nothing() -> None:
+    table = table_with("hidden", "hidden")
+    assert "the attacks fail on the positive control too" not in headline(table, FACTS)
+    table.loc[2, "itn_a_ssim"] = 0.4
+    assert "But the attacks fail on the positive control too: hidden means nothing here." in headline(table, FACTS)
+
+
+def test_the_headline_counts_users_without_a_result() -> None:
+    assert headline(table_with("recovered", None, "recovered"), FACTS).endswith(" 1 of 3 users has no result.")
+    assert headline(table_with(None, None), FACTS) == "No user has a result."
+
+
+def test_a_summary_begins_with_the_headline_and_ends_with_what_to_do_next(small: Experiment, tmp_path: Path) -> None:
+    summary = summary_with(RunFolder.create(tmp_path / "run", small), small, [0.5, 0.6])
+    first, second = summary.splitlines()[0:3:2]
+    assert first == "# small"
+    assert second.startswith("Nobody is wholly hidden: something of the images of both users comes back.")
+    assert summary.splitlines()[-1] == "`veilsim report RUN` shows all of this with pictures, as one page."

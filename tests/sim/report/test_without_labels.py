@@ -23,6 +23,7 @@ def without_labels(result: AttackResult) -> AttackResult:
         protected=replace(result.protected, accuracy=None),
         estimates={name: replace(estimate, accuracy=None) for name, estimate in result.estimates.items()},
         baselines={"mean_image": result.baselines["mean_image"]},
+        pictures={name: images for name, images in result.pictures.items() if name != "class_mean"},
     )
 
 
@@ -67,12 +68,13 @@ def test_its_users_are_measured_all_the_same(table: pd.DataFrame) -> None:
 
 def test_its_summary_says_so_and_has_a_dash_where_an_accuracy_would_be(run: RunFolder) -> None:
     summary = (run.path / "summary.md").read_text()
-    assert "Evaluators had no labels: there are no accuracies" in summary
+    assert "evaluators had no labels, so that there are no accuracies" in summary
     assert "% of protected test images" not in summary
-    assert "| user 3 | 103 | - | 10.5/0.15 | - | 16.5/0.35/- | 22.5/0.65/- | recovered |" in summary
+    assert "| user 3 | recovered | 100.0 | 0.0 | ITN strong | 22.5 | 0.65 |" in summary
+    assert "| trivial guess | - | - | - | mean image | 13.5 | 0.15 |" in summary
     assert "- Over 5 users, median [95% bootstrap interval over users]: best attack's SSIM 0.65 [" in summary
     assert "least accurate" not in summary
-    assert "- user-0005 failed: no more disk" in summary
+    assert "- user 5 failed: no more disk" in summary
 
 
 def test_it_has_all_figures_but_those_of_accuracies(run: RunFolder) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sim.report.page.strips import fit
 from sim.report.page.write import write_page
+from sim.report.sprites import fit
 from sim.run.folder import RunFolder
 from sim.run.subject import Subject
 from tests.sim import made_up_run
@@ -26,7 +26,7 @@ def test_strips_hold_the_very_pictures_of_the_run(page: Page, run: RunFolder) ->
     assert result is not None
     third = sprite(strips["subjects"]["user-0003"]["sprite"])[64:96, 32:64]  # rows: protected, paper, strong
     assert (third == result.pictures["strong"][1].permute(1, 2, 0).numpy()).all()
-    assert (sprite(strips["plain"])[:, 64:96] == made_up_run.PLAIN[2].permute(1, 2, 0).numpy()).all()
+    assert (sprite(strips["common"])[:32, 64:96] == made_up_run.PLAIN[2].permute(1, 2, 0).numpy()).all()
     rows = strips["subjects"]["user-0003"]["rows"]
     assert [row["label"] for row in rows] == ["protected", "ITN (paper)", "ITN (strong)"]
     assert rows[1]["psnr"] == ["14.0", "14.5", "15.0", "15.5", "16.0", "16.5"]
@@ -50,7 +50,7 @@ def test_a_tighter_budget_costs_pictures_then_exactness_then_subjects() -> None:
     assert (fewer.count, fewer.lossless, len(fewer.by_subject)) == (4, True, 8)
     lossy = fit(pictures, 8 * 1500)
     assert (lossy.lossless, len(lossy.by_subject)) == (False, 8)
-    assert lossy.count < 6 and sprite(lossy.plain).shape == (16, 16 * lossy.count, 3)
+    assert lossy.count < 6 and sprite(lossy.common).shape == (16, 16 * lossy.count, 3)
     some = fit(pictures, 1000)
     assert (some.count, some.lossless, list(some.by_subject)) == (1, False, ["0", "4"])
     assert fit(pictures, 10).by_subject == {}

@@ -39,28 +39,41 @@ def test_nothing_in_the_page_is_fetched_from_elsewhere(page: Page) -> None:
 def test_names_and_reasons_are_text_whatever_is_in_them(page: Page) -> None:
     assert len(page.scripts) == 2
     assert EVIL in column(page.data["runs"][0]["users"], "failure")
-    assert f"user-0004 failed: {EVIL}" in page.text
+    assert f"user 4 failed: {EVIL}" in page.text
     assert page.data["runs"][0]["studies"][0]["table"]["columns"][0]["label"] == EVIL
     assert not [attributes for _, attributes in page.tags if "onerror" in attributes]
 
 
 def test_every_picture_has_words_for_those_who_do_not_see_it(page: Page) -> None:
-    assert len(page.images()) == 5  # boxes, trade-off, curves, load, a study's
-    assert all(image["alt"] for image in page.images())
+    alts = [str(image["alt"]) for image in page.images()]
+    assert all(alts)
+    assert sum(alt.startswith("Learning curves of the users: ") for alt in alts) == 5
+    assert sum(alt.startswith("Load of the provider") for alt in alts) == 2
+    assert len(alts) == 10  # with boxes, trade-off and a study's
 
 
-def test_it_says_first_whether_anybody_is_hidden(page: Page) -> None:
-    assert "1 of 5 users: hidden from these attacks." in page.text
+def test_it_says_first_who_is_hidden_at_what_accuracy_and_how_sure_that_is(page: Page) -> None:
+    assert (
+        "User 0 is hidden from these attacks; the images of user 2 can be made out as they are; an attack recovers "
+        "those of user 3; something of those of user 1 comes back. Accuracy 70.0%, plain 80.0%. "
+        "Of a user's test images, 50.0% (0.0 to 100.0) are given away. 1 of 5 users has no result."
+    ) in page.text
     assert "so it can undo a blur" in page.text
     assert "phi has random weights: this run shows the machinery" in page.text
 
 
-def test_hidden_means_nothing_where_the_control_fails_too(tmp_path: Path) -> None:
+def test_every_term_is_explained_on_the_page(page: Page) -> None:
+    glossary = page.text[page.text.index("Words and symbols") :]
+    for term in ("psi", "X'", "h_theta", "ITN", "control", "partial", "trivial guess", "alpha", "PSNR"):
+        assert term in glossary
+
+
+def test_hidden_means_nothing_where_there_is_no_control(tmp_path: Path) -> None:
     run = made_up_run.make(tmp_path, made_up_run.experiment_of(1))
     (run.path / "attacks" / "control-blur" / "measures.safetensors").unlink()
     made_up_run.finish(run)
     text = Page(write_page([run.path])).text
-    assert "hidden from these attacks, which also fail on the positive control, so that it means nothing." in text
+    assert "The user is hidden from these attacks. But there is no positive control: hidden means nothing here." in text
     assert 'The positive control has no result: "hidden" means nothing' in text
 
 
