@@ -56,8 +56,9 @@ def protection_of(config: UserConfig, user: int, seed: int, theta: State, comput
     h, secret = network_of(config, user, theta, compute), config.own_seed(user, seed, "noise")
 
     def protect(images: Tensor, split: Split, positions: Tensor) -> Tensor:
-        protected = images if h is None else apply_network(h, images, compute)
-        return with_noise(protected, config.noise, secret, image_numbers(split, positions))
+        if h is None:
+            return images
+        return with_noise(apply_network(h, images, compute), config.noise, secret, image_numbers(split, positions))
 
     return protect
 
@@ -72,7 +73,7 @@ def with_noise(images: Tensor, noise: float, secret: int, numbers: Tensor) -> Te
     if noise == 0:
         return images
     drawn = [torch.randn(images.shape[1:], generator=generator(secret, number)) for number in numbers.tolist()]
-    return torch.stack([to_bitmap((to_unit(x) + noise * n).clamp(0, 1)) for x, n in zip(images, drawn, strict=True)])
+    return torch.stack([to_bitmap(to_unit(x) + noise * n) for x, n in zip(images, drawn, strict=True)])
 
 
 def network_of(config: UserConfig, user: int, theta: State, compute: Compute) -> UNet | None:

@@ -64,9 +64,10 @@ def evaluate_protection(
     shown = {"plain": plain, "protected": protected, **estimated}
     shown |= {name: guess for name, guess in guesses.items() if name == "class_mean"}
     curves = {itn.name: state[f"itn/{itn.name}/curve"].tolist() for itn in config.itns}
+    of_protected = measured(protected, predictions["protected"])
     return AttackResult(
-        protected=measured(protected, predictions["protected"]),
-        seen=as_seen(protected, plain, attacker.classes(len(plain))),
+        protected=of_protected,
+        seen=as_seen(protected, plain, attacker.classes(len(plain)), of_protected.ssim),
         estimates={name: measured(images, predictions[name]) for name, images in estimated.items()},
         baselines={name: measured(guess) for name, guess in guesses.items()},
         curves={name: [dict(zip(_CURVE_COLUMNS, row, strict=True)) for row in rows] for name, rows in curves.items()},

@@ -26,8 +26,8 @@ class Seen:
     ssim: Tensor
     """Of each image with its plain one, float32 ``(N,)``."""
     shown: Tensor
-    """The share of what sets a plain image apart from others of its class that the protected one shows, float32
-    ``(N,)`` in [0, 1]: of the sum of squares over pixels."""
+    """The share of the details that set a plain image apart from others of its class that the protected one shows,
+    float32 ``(N,)`` in [0, 1]: of their sum of squares over pixels."""
     down: int
     """How many pixels protected images lie below plain ones."""
     right: int
@@ -38,7 +38,8 @@ class AttackResult:
     """What the evaluation of one protection gives."""
 
     protected: Measured
-    seen: Seen
+    seen: Seen | None
+    """None in results of versions before this was looked at."""
     estimates: dict[str, Measured]
     """By the name of the inverse network, or of the attack that trains none."""
     baselines: dict[str, Measured]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from roles.common.images import to_unit
 from roles.common.passing import farthest_move
@@ -18,15 +19,17 @@ _ROUNDING = 1e-5
 """Of the largest moment: channels that differ by less, a grey level of 256 or so, count as the same."""
 
 
-def as_seen(protected: Tensor, plain: Tensor, labels: Tensor) -> Seen:
+def as_seen(protected: Tensor, plain: Tensor, labels: Tensor, unchanged: Tensor) -> Seen:
     """Return how much of plain images a person makes out in protected ones.
 
     L_feat (Eq. 4), PSNR and SSIM compare pixel by pixel and channel by channel: by each of them an image that is moved
     by a pixel, tinted or inverted is far from itself, and a person sees all of it. So all images are moved the same
     way, by up to 3 pixels (an eighth of smaller sides), and recoloured by one affine map of colours, 3 x 4 numbers. The
-    way and the map are those by which, in the mean square, what sets a protected image apart from the mean of its class
-    comes nearest to what sets the plain one apart from its own: the class is no leak, a classifier must be able to tell
-    it. Images stay where they are unless a move explains 5% more.
+    way and the map are those by which, in the mean square, the details that set a protected image apart from the mean
+    of its class come nearest to those that set the plain one apart from its own: the class is no leak, a classifier
+    must be able to tell it, and whether an image is light at the top and dark below, or green, shows nobody what it is.
+    So local means, over windows as wide as three eighths of a side, are no details. Images stay where they are unless a
+    move explains 5% more.
 
     What differs from image to image, or bends colours as solarisation does, is not found.
 
@@ -35,17 +38,19 @@ def as_seen(protected: Tensor, plain: Tensor, labels: Tensor) -> Seen:
         plain: like ``protected``.
         labels: int64 ``(N,)``; all 0 where classes are not known, and images are set apart from the mean of all.
             Nothing sets apart the only image of a class, and nothing of it is shown.
+        unchanged: the SSIM of both as they are, float32 ``(N,)``.
     """
     reach = farthest_move(plain)
-    means = [class_means(images, labels, int(labels.max()) + 1) for images in (protected, plain)]
+    classes = int(labels.max()) + 1
+    means = [class_means(images, labels, classes) for images in (protected, plain)]
 
     def apart() -> Iterator[tuple[Tensor, Tensor]]:
-        for own, images, kept in zip(*(torch.split(each, _BATCH) for each in (labels, protected, plain)), strict=True):
-            yield to_unit(images) - means[0][own], _middle(to_unit(kept) - means[1][own], reach)
+        for own, x, y in zip(*(torch.split(each, _BATCH) for each in (labels, protected, plain)), strict=True):
+            yield _details(to_unit(x) - means[0][own]), _middle(_details(to_unit(y) - means[1][own]), reach)
 
     errors, maps, total = _fitted(apart(), protected.shape[2:], reach)
     best, still = int(errors.argmin()), errors.numel() // 2
-    if errors.flatten()[still] - errors.flatten()[best] < _LEAST_GAIN * total:
+    if errors.flatten()[still] - errors.flatten()[best] <= _LEAST_GAIN * total:
         best = still
     down, right = divmod(best, 2 * reach + 1)
     colours = maps[down, right]
@@ -55,19 +60,25 @@ def as_seen(protected: Tensor, plain: Tensor, labels: Tensor) -> Seen:
         return images[:, :, down : down + height, right : right + width]
 
     shown, alike = list[Tensor](), list[Tensor]()
-    # As bright as plain images: what is fitted is how they differ.
-    offset = torch.stack([images[labels].mean((0, 2, 3)) for images in means])
     for x, y in apart():
         left, all_of_it = (images.square().sum((1, 2, 3)) for images in (_recoloured(moved(x), colours) - y, y))
         shown.append(torch.where(all_of_it > 0, 1 - left / all_of_it, 0))
+    # As bright as plain images: what is fitted is how they differ.
+    counts = labels.bincount(minlength=classes).to(torch.float32) / len(labels)
+    offset = [torch.einsum("k,kihw->ihw", counts, images).mean((1, 2)).view(3, 1, 1) for images in means]
     for x, y in zip(torch.split(protected, _BATCH), torch.split(plain, _BATCH), strict=True):
         x, y = (to_unit(x), to_unit(y)) if best == still else (moved(to_unit(x)), _middle(to_unit(y), reach))
-        recoloured = _recoloured(x - offset[0].view(3, 1, 1), colours) + offset[1].view(3, 1, 1)
-        alike.append(ssim(recoloured.clamp_(0, 1), y))
-    unchanged, recoloured = ssim(protected, plain), torch.cat(alike)
+        alike.append(ssim((_recoloured(x - offset[0], colours) + offset[1]).clamp_(0, 1), y))
+    recoloured = torch.cat(alike)
     if best == still and unchanged.median() > recoloured.median():
         recoloured = unchanged
     return Seen(recoloured, torch.cat(shown).clamp(0, 1), down - reach, right - reach)
+
+
+def _details(images: Tensor) -> Tensor:
+    """Return images less their local means."""
+    reach = max(1, 3 * min(images.shape[2:]) // 16)
+    return images - F.avg_pool2d(images, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False)
 
 
 def _middle(images: Tensor, reach: int) -> Tensor:

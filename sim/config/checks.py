@@ -68,12 +68,17 @@ def _problems(experiment: Experiment, store: ImageStore) -> Iterator[str]:
                 f"{key}.depth: got {config.depth}: images of {side} pixels need a side divisible by "
                 f"2**(depth - 1) = {factor}; set {key}.depth or data.size"
             )
+        if config.noise and not config.trains_network:
+            got = f"{key}.noise: got {config.noise:g}"
+            yield f"{got}: protection {config.protection.kind!r} has no network to add it to; set 0"
         if config.protection.kind == "tanaka" and side % 4:
             yield f"{key}.protection: got 'tanaka': it needs images with a side divisible by 4, these have {side}"
     if experiment.strategy.averages:
         name = experiment.strategy.name
         if other := next((config.protection.kind for config in configs if not config.trains_network), None):
             yield f"strategy.name: got {name!r}: it averages networks, and protection {other!r} has none"
+        if len({config.noise for config in configs}) > 1 and experiment.strategy.publishes_one:
+            yield f"strategy.name: got {name!r}: all publish one network, so their noise must be the same"
         if len({(config.width, config.depth) for config in configs}) > 1:
             yield f"strategy.name: got {name!r}: it needs networks of one width and depth for all users"
     if math.ceil(3 * attack.blur_sigma) >= side:

@@ -14,7 +14,6 @@ from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from roles.common.weights import State
 from roles.evaluator.results import AttackResult, Findings, Measured, Seen
-from roles.evaluator.seen import as_seen
 from sim.config.errors import one_line
 from sim.exchange.messages import ARRAYS, METRICS, MessageError, decode_tensors, encode_tensors
 
@@ -79,8 +78,9 @@ def taken_apart(result: AttackResult) -> tuple[State, dict[str, MetricRecord]]:
             tensors[f"{name}/lpips"] = measured.lpips
         if measured.accuracy is not None:
             accuracies[name] = measured.accuracy
-    tensors |= {"seen/ssim": result.seen.ssim, "seen/shown": result.seen.shown}
-    tensors["seen/move"] = torch.tensor([result.seen.down, result.seen.right])
+    if (seen := result.seen) is not None:
+        tensors |= {"seen/ssim": seen.ssim, "seen/shown": seen.shown}
+        tensors["seen/move"] = torch.tensor([seen.down, seen.right])
     tensors |= {f"picture/{name}": images for name, images in result.pictures.items()}
     curves = {f"curve/{name}": encode_curve(curve) for name, curve in result.curves.items()}
     return tensors, {METRICS: accuracies, **curves}
@@ -96,7 +96,7 @@ def put_together(tensors: State, numbers: Mapping[str, MetricRecord]) -> AttackR
         raise MessageError("the evaluator's reply carries no measures")
     accuracies = numbers[METRICS]
     names = [name.removesuffix("/psnr") for name in tensors if name.endswith("/psnr")]
-    needed = ["protected/psnr", "picture/plain", "picture/protected", *(f"{name}/ssim" for name in names)]
+    needed = ["protected/psnr", *(f"{name}/ssim" for name in names)]
     if missing := [name for name in needed if name not in tensors]:
         raise MessageError(f"the evaluator's reply lacks {', '.join(missing)}")
     measured = {
@@ -199,13 +199,11 @@ def _measured(result: AttackResult) -> dict[str, Measured]:
     }
 
 
-def _seen(tensors: State) -> Seen:
-    if {"seen/ssim", "seen/shown", "seen/move"} <= tensors.keys():
-        down, right = tensors["seen/move"].tolist()
-        return Seen(tensors["seen/ssim"], tensors["seen/shown"], down, right)
-    # Of an earlier version, which kept no more than its pictures.
-    protected, plain = tensors["picture/protected"], tensors["picture/plain"]
-    return as_seen(protected, plain, torch.zeros(len(plain), dtype=torch.int64))
+def _seen(tensors: State) -> Seen | None:
+    if not {"seen/ssim", "seen/shown", "seen/move"} <= tensors.keys():
+        return None
+    down, right = tensors["seen/move"].tolist()
+    return Seen(tensors["seen/ssim"], tensors["seen/shown"], down, right)
 
 
 def _group(measured: Mapping[str, Measured], prefix: str) -> dict[str, Measured]:

@@ -37,6 +37,12 @@ def possible_columns(attacks: Sequence[str]) -> list[Column]:
     return [*recorded("before_attacks"), *of_attacks, *recorded("after_attacks")]
 
 
+def verdicts_in_words() -> str:
+    """Return what each verdict says."""
+    (verdict,) = (column for column in recorded("after_attacks") if column.key == "verdict")
+    return verdict.meaning
+
+
 def recorded(section: str) -> list[Column]:
     """Return the columns of a section of ``columns.yaml``."""
     return [Column(key, *record) for key, record in _RECORDS[section].items()]

@@ -30,7 +30,7 @@ from sim.report.columns import attack_column, name_in_results
 from sim.report.notebook import in_html
 from sim.report.sprites import Pictures
 from sim.report.studies import conclusion_of
-from sim.report.summary import extreme_in_words, headline
+from sim.report.summary import control_in_a_word, extreme_in_words, headline
 from sim.report.table import best_attack, extremes, row_of, short_of, verdict_counts
 from sim.run.folder import RunFolder
 from sim.run.machine import compute_of, store_of
@@ -58,7 +58,9 @@ class Run:
         if not self.has_table:
             return f"<p>{escape(repr(self))}</p>"
         strips = [(extreme_in_words(self.table, name), self._strip(name)) for name in extremes(self.table)]
-        return in_html(self.experiment.name, headline(self.table, self.facts), self.short, strips)
+        return in_html(
+            self.experiment.name, headline(self.table, self.facts), self.short, control_in_a_word(self.table), strips
+        )
 
     def _strip(self, subject: str) -> list[NDArray[np.uint8]]:
         pictures, best = self.pictures(subject), best_attack(row_of(self.table, subject))

@@ -7,7 +7,7 @@ import pandas as pd
 
 from roles.evaluator.attacks import CIPHER_ATTACKS
 from sim.config.experiment import Experiment
-from sim.report.columns import attack_column, attacks_in, title_of
+from sim.report.columns import attack_column, attacks_in, title_of, verdicts_in_words
 from sim.report.rest import moving_users
 from sim.report.statistics import bootstrapped_median_interval
 from sim.report.table import (
@@ -61,7 +61,7 @@ def said(macro: str, *about: object) -> str:
     """Return what a macro of ``templates/words.md`` says."""
     environment = templates("sim.report")
     of_tables = (attack_ssims, control_of, measured_users, moving_users, seen_through_users, users_of, verdict_counts)
-    own = (in_percent, said_of, who)
+    own = (in_percent, said_of, verdicts_in_words, who)
     asked = (*of_tables, *own, Subject, bootstrapped_median_interval, hardware, with_interval, with_range)
     environment.globals |= {it.__name__: it for it in asked}
     environment.globals |= {"most_shown": _MOST_SHOWN, "cipher_attacks": CIPHER_ATTACKS, "report": REPORT}
@@ -142,6 +142,12 @@ def control_of(table: pd.DataFrame) -> Control | None:
     return Control(itn, before, after, after >= _CONTROL_SSIM and after > before)
 
 
+def control_in_a_word(table: pd.DataFrame) -> str:
+    """Return whether the positive control works, too short for more."""
+    control = control_of(table)
+    return "-" if control is None else "works" if control.works else "too weak"
+
+
 def attack_ssims(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the columns of a table with the median SSIM of each attack's estimates."""
     return rows[[f"{attack}_ssim" for attack in attacks_in(rows)]]
@@ -170,10 +176,8 @@ def _short_table(table: pd.DataFrame, experiment: Experiment, shown: list[int]) 
     for guess in [name for name in GUESSES if f"{name}_psnr" in table][:1]:
         first, cells = attacked(table).iloc[0], {"": "trivial guess", "best attack": title_of(guess)}
         rows.append(cells | {of.upper(): number(first, f"{guess}_{of}", form) for of, form in _FORMS.items()})
-    control = control_of(table)
     for _, row in controls_of(table).iterrows():
-        said = "-" if control is None else "works" if control.works else "too weak"
-        rows.append(cells_of(row) | {"": "control: blur", "setting": "-", "verdict": said})
+        rows.append(cells_of(row) | {"": "control: blur", "setting": "-", "verdict": control_in_a_word(table)})
     columns = ["", *(["setting"] if setting else []), *(["acc."] if labelled else []), "verdict", "given away", "shown"]
     columns += ["best attack", "PSNR", "SSIM", *(["recognised"] if labelled else [])]
     return pd.DataFrame(rows, columns=columns)

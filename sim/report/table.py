@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn import functional as F
 
 from roles.common.naming import user_name
-from roles.evaluator.results import AttackResult
+from roles.evaluator.results import AttackResult, Seen
+from roles.evaluator.seen import as_seen
 from sim.config.experiment import Experiment
 from sim.report.columns import CIPHER_TITLES, attack_column, attacks_in, possible_columns, recorded, title_of
 from sim.report.rest import at_the_end
@@ -24,9 +26,12 @@ GUESSES = ("class_mean", "mean_image")
 """The trivial guesses, the same for all users of a run; the class mean, which takes labels, is nearly always better."""
 SEEN_SSIM = 0.5
 """From which on an image is like the plain one."""
-_HALF, _TENTH = 0.5, 0.1
 _AS_SEEN = ("seen_ssim", "moved_ssim")
 """SSIM of protected images as a person sees them; earlier versions looked through moves alone, or not at all."""
+_SHOWN, _BARELY_SHOWN = 1 / 3, 0.1
+"""Of the details that set an image apart: from where on they show it, and up to where they hide it."""
+_MOST = 0.5
+"""From this share of images on, a protection gives them away."""
 _MOST_EXPOSED = 0.05
 """Share of images that a protection that holds may give away: whoever knows the class of a digit and guesses between
 two shapes that are typical of it hits 1 to 3% of them by luck."""
@@ -36,30 +41,34 @@ def verdict_of(row: "pd.Series[Any]") -> str:
     """Say in a word how well a protection hid the test images, from its row of a table.
 
     An image is given away where SSIM is at least 0.5 and makes up for at least half of what a trivial guess lacks, the
-    better of :data:`GUESSES`: digits are so alike that the mean image of a class has an SSIM of 0.6.
+    better of :data:`GUESSES`: digits are so alike that the mean image of a class has an SSIM of 0.6. A protected image
+    gives itself away as a person sees it (``seen_ssim``), or where it shows a third of the details that set the plain
+    one apart from its class (``shown``).
 
-    - ``visible``: the protected images give themselves away in the median, as a person sees them (``seen_ssim``), or
-      show half of what sets a plain image apart from its class (``shown``).
-    - ``recovered``: an attack's estimates give images away in the median.
+    - ``visible``: at least half of the protected images give themselves away.
+    - ``recovered``: an attack's estimates give at least half of them away.
     - ``hidden``: no attack gains 1 dB or 0.05 SSIM on the guess in the median, nor do the protected images, which show
-      a tenth at most of what sets plain ones apart; and at most 5% of the images are given away (``exposed``).
+      at most a tenth of those details; and at most 5% of the images are given away by anything (``exposed``).
     - ``partial``: all between.
+
+    In a row of an earlier version, which has no such shares, medians stand for them.
     """
     known = row.dropna()
     names = ["protected", *attacks_in(known)]
     guess = {of: max(known[key] for name in GUESSES if (key := f"{name}_{of}") in known) for of in ("psnr", "ssim")}
     ssims = {name: known[f"{name}_ssim"] for name in names}
     ssims["protected"] = max(known.get(name, 0.0) for name in ("protected_ssim", *_AS_SEEN))
-    given_away = [name for name, found in ssims.items() if found >= _enough(guess["ssim"])]
-    shown = known.get("shown", 0.0)
-    if "protected" in given_away or shown >= _HALF:
-        return "visible"
+    if "exposed" in known:
+        shares = {name: known[f"{name}_recovered"] for name in names[1:]} | {"protected": known["protected_visible"]}
+        given_away = [name for name, share in shares.items() if share >= _MOST]
+    else:
+        given_away = [name for name, found in ssims.items() if found >= _enough(guess["ssim"])]
     if given_away:
-        return "recovered"
+        return "visible" if "protected" in given_away else "recovered"
     gains_db = max(known[f"{name}_psnr"] for name in names) - guess["psnr"] >= HIDDEN_DB
     gains_ssim = max(ssims.values()) - guess["ssim"] >= _HIDDEN_SSIM
-    exposed = known.get("exposed", 0.0) > _MOST_EXPOSED
-    return "partial" if gains_db or gains_ssim or shown > _TENTH or exposed else "hidden"
+    leaks = known.get("shown", 0.0) > _BARELY_SHOWN or known.get("exposed", 0.0) > _MOST_EXPOSED
+    return "partial" if gains_db or gains_ssim or leaks else "hidden"
 
 
 def _enough(guess: Any) -> Any:
@@ -157,9 +166,12 @@ def extremes(table: pd.DataFrame) -> list[str]:
     users = measured_users(table)
     if users.empty:
         return []
-    order = users.assign(best=best_of(users, "ssim")).reindex(columns=["subject", "exposed", "best"])
-    order = order.sort_values(["exposed", "best"], kind="stable", ascending=False)
-    return list(dict.fromkeys(order["subject"].iloc[[0, -1]]))
+    keys = ["exposed", "best"]
+    order = users.assign(best=best_of(users, "ssim")).reindex(columns=["subject", *keys])
+    order = order.sort_values(keys, kind="stable", ascending=False)
+    # Users who publish one theta are one.
+    apart = not order[keys].iloc[0].equals(order[keys].iloc[-1])
+    return list(order["subject"].iloc[[0, -1] if apart else [0]])
 
 
 def short_of(table: pd.DataFrame) -> pd.DataFrame:
@@ -195,19 +207,19 @@ def _measures(result: AttackResult) -> dict[str, object]:
     row: dict[str, object] = {
         f"{name}_{of}": float(getattr(found, of).median()) for name, found in named.items() for of in ("psnr", "ssim")
     }
-    seen, accuracy, count = result.seen, result.protected.accuracy, len(result.protected.psnr)
+    seen, accuracy, count = result.seen or _look_at(result), result.protected.accuracy, len(result.protected.psnr)
     row |= {"seen_ssim": float(seen.ssim.median()), "shown": float(seen.shown.median())}
     row |= {"moved_down": seen.down, "moved_right": seen.right}
     if accuracy is not None:
         low, high = share_interval(round(accuracy * count), count)
         row |= {"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high}
     enough = torch.stack([_enough(result.baselines[name].ssim) for name in GUESSES if name in result.baselines]).amax(0)
-    # Of a run of an earlier version, no more than the pictures that it kept were looked at.
-    exposed = (seen.ssim >= enough[: len(seen.ssim)]) | (seen.shown >= _HALF)
-    row["protected_visible"] = float(exposed.double().mean())
+    visible = (seen.ssim >= enough[: len(seen.ssim)]) | (seen.shown >= _SHOWN)
+    row["protected_visible"] = float(visible.double().mean())
+    exposed = F.pad(visible, (0, count - len(visible)))
     for name, estimate in estimates.items():
         recovered = estimate.ssim >= enough
-        exposed = exposed | recovered[: len(exposed)]
+        exposed |= recovered
         row[f"{name}_recovered"] = float(recovered.double().mean())
         if estimate.accuracy is not None:
             row[f"{name}_accuracy"] = estimate.accuracy
@@ -219,3 +231,10 @@ def _measures(result: AttackResult) -> dict[str, object]:
             row[f"{name}_lpips"] = float(estimate.lpips.median())
     row["exposed"] = float(exposed.double().mean())
     return row | {"verdict": verdict_of(pd.Series(row))}
+
+
+def _look_at(result: AttackResult) -> Seen:
+    """Look at the pictures that a run of an earlier version has kept: at its test images nobody did."""
+    protected, plain = result.pictures["protected"], result.pictures["plain"]
+    labels = torch.zeros(len(plain), dtype=torch.int64)
+    return as_seen(protected, plain, labels, result.protected.ssim[: len(plain)])

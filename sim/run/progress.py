@@ -66,7 +66,7 @@ class Board:
         self._change(replace(self._status, phase=phase, doing=doing, done=done, total=total), ahead)
 
     def note(self, beside: Mapping[str, int] | None = None, **ahead: float) -> None:
-        """Say what is waited for beside that, if it has changed, and of the phases that are named what is ahead."""
+        """Say what is waited for beside that, if it is told, and of the phases that are named what is ahead."""
         known = self._status
         self._change(known if beside is None else replace(known, beside=dict(beside)), ahead)
 
@@ -115,8 +115,8 @@ class _Counts:
 
 _lock = threading.Lock()
 _counts = dict[tuple[Path, str], _Counts]()
-_latest = dict[Path, tuple[str, float]]()
-"""By run, the phase that was last reported on, and when."""
+_latest = dict[Path, tuple[str, str, float]]()
+"""By run, the phase and the label that were last reported on, and when."""
 
 
 def report_step(run: Path, phase: str, label: str, done: int, total: int, loss: Number) -> None:
@@ -130,11 +130,12 @@ def report_step(run: Path, phase: str, label: str, done: int, total: int, loss: 
         new = done > 0 and counts.done.get(label) != done
         counts.done[label] = done
         counts.steps += new
-        before, since = _latest.get(run, ("", now))
-        if before == phase:
+        before, of, since = _latest.get(run, ("", "", now))
+        # Between two trainings a process may have had nothing to do.
+        if (before, of) == (phase, label):
             counts.timed += new
             counts.seconds += now - since
-        _latest[run] = (phase, now)
+        _latest[run] = (phase, label, now)
         if now - counts.written >= _INTERVAL_S or (new and done == total):
             counts.written = now
             step_s = counts.seconds / counts.timed if counts.timed else 0.0

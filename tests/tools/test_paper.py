@@ -246,7 +246,7 @@ def test_what_is_exact_in_every_image_is_kept_as_exact(docs: ModuleType, tmp_pat
     change(run, FIRST, strong=Measured(torch.full((12,), PSNR_CAP), torch.ones(12), None, 0.8))
     write(docs, run)
     boxes = pd.read_csv(docs.BOXES)
-    strong = boxes[boxes["group"] == "ITN (strong)"]
+    strong = boxes[boxes["group"] == "ITN strong"]
     assert strong["low"].eq(PSNR_CAP).tolist() == [True, False]  # the other is the control's
 
 
@@ -276,7 +276,7 @@ def test_the_boxes_of_fig_7_outlive_the_runs_they_were_taken_from(
     write(docs, piece(tmp_path / "networks", [{"alpha": 0.1}, {"alpha": 0.1}, {"alpha": 0.1, "width": 8}]))
     labels = {box.label for box in drawn[-1]}
     assert labels == {"alpha 0.1, relu2_2", "Tanaka", "control: blur"}  # one of two repetitions, no other recipe
-    (kept,) = [box for box in drawn[-1] if (box.label, box.group) == ("Tanaka", "ITN (paper)")]
+    (kept,) = [box for box in drawn[-1] if (box.label, box.group) == ("Tanaka", "ITN paper")]
     at = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
     assert torch.equal(kept.values.quantile(at), estimates.double().quantile(at))
     assert whiskers(kept.values) == whiskers(estimates.double())

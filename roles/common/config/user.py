@@ -76,7 +76,7 @@ class AdversarialConfig(Frozen):
     """How much a reconstruction that is too good counts beside L_class."""
     cap: Annotated[float, Field(gt=0)] = 0.045
     """Mean squared error of g, of values in [0, 1], from which on h_theta is asked for no more: about that of the mean
-    image of a class, which is 0.05 on CIFAR-10 and 0.03 on digits. What is asked for beyond costs accuracy alone."""
+    image of a class, which is 0.05 on CIFAR-10 and 0.025 on digits. What is asked for beyond costs accuracy alone."""
     steps: Annotated[int, Field(ge=1)] = 1
     """Steps of g for each step of h_theta."""
     lr: Annotated[float, Field(gt=0)] = 3e-3
@@ -125,15 +125,16 @@ class UserConfig(Frozen):
     """How the U-Net goes up: ``nearest`` neighbour and a 3x3 convolution, or a 2x2 ``transposed`` convolution."""
     noise: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Standard deviation of Gaussian noise on what a network makes of an image, of values in [0, 1], which are then
-    clipped. An image's noise follows from a secret of the user's that is not published: it is the same however often
-    the image is protected, so that repeats do not average it away. h_theta is trained with noise drawn anew."""
+    clipped. An image's noise follows from its place in the data set and a secret of the user's that is not published:
+    it is the same however often the image is protected, so that repeats do not average it away. h_theta is trained
+    with noise drawn anew."""
     features: FeaturesConfig = FeaturesConfig()
     training: Recipe = Recipe(epochs=200)
     crop_padding: Annotated[int, Field(ge=0)] = 4
     flip: bool = True
     seed: Annotated[int, Field(ge=0)] | None = None
-    """Of initial weights, order, augmentation and key, together with the run's seed: users of one number draw the same.
-    By default every user draws its own."""
+    """Of initial weights, order, augmentation, noise and key, together with the run's seed: users of one number draw
+    the same. By default every user draws its own."""
 
     def own_seed(self, user: int, seed: int, *scope: str) -> int:
         """Return the seed of user number ``user``'s random stream for ``scope``, in a run with ``seed``."""

@@ -10,10 +10,10 @@ import pandas as pd
 
 from roles.common.config.user import UserConfig
 from roles.common.naming import user_name
-from roles.evaluator.attacks import CIPHER_ATTACKS
 from roles.evaluator.measures import PSNR_CAP
 from roles.evaluator.results import AttackResult, Measured
 from sim.config.experiment import Experiment
+from sim.report.columns import attack_column, title_of
 from sim.report.figures.accuracy import draw_accuracy
 from sim.report.figures.boxes import Box, draw_psnr_boxes
 from sim.report.figures.curves import Panel, draw_learning_curves
@@ -138,8 +138,7 @@ def boxes_of(experiment: Experiment, subject: Subject, result: AttackResult) -> 
 
 def estimate_title(name: str) -> str:
     """Return what figures call protected images, or the estimates of an attack, by their name in the results."""
-    titles = {"protected": "protected"} | {attack.name: attack.title for attack in CIPHER_ATTACKS}
-    return titles.get(name, f"ITN ({name})")
+    return "protected" if name == "protected" else title_of(attack_column(name))
 
 
 def _measured(result: AttackResult) -> dict[str, Measured]:
@@ -190,6 +189,8 @@ def _network_parts(configs: Sequence[UserConfig], config: UserConfig) -> list[st
     parts = [config.features.layer, f"width {config.width}"]
     if len({other.upsampling for other in configs}) > 1:
         parts.append(config.upsampling)
+    if len({other.noise for other in configs}) > 1:
+        parts.append(f"noise {config.noise:g}")
     if len({other.training.epochs for other in configs}) > 1:
         parts.append(f"epochs {config.training.epochs:g}")
     return parts

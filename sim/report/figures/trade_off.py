@@ -20,7 +20,7 @@ _NAME = 0.09
 """Height that the name of the corner takes, of the diagram's."""
 _SMALLEST, _LARGEST = 12.0, 110.0
 """Areas of marks, in square points, of no image exposed and of all."""
-_SIZES = {0.01: "1%", 0.5: "50%", 1.0: "100% of the images exposed"}
+_SIZES = {0.01: "1%", 0.5: "50%", 1.0: "100% of the images given away"}
 """Shares whose marks the legend shows."""
 _TOUCHING = 4 / 72 * PNG_DPI
 """Marks of a group no farther apart share a label, in pixels: theirs would cover each other."""

@@ -11,7 +11,7 @@ import pandas as pd
 from sim.config.experiment import Experiment
 from sim.report.columns import Column, attacks_in, columns_in, recorded, title_of, unknown_column
 from sim.report.results import Run
-from sim.report.summary import control_of
+from sim.report.summary import control_in_a_word
 from sim.report.table import (
     GUESSES,
     attacked,
@@ -61,13 +61,13 @@ def users_table(table: pd.DataFrame) -> tuple[dict[str, Any], dict[str, str]]:
     # Why somebody has no result is asked for first.
     columns += [column for column in rest if column.key == "failure"]
     more = [column for column in rest if column.key != "failure"]
-    made, control = _as_json(shown, [*columns, *more]), control_of(table)
+    made = _as_json(shown, [*columns, *more])
     for column in made["columns"][len(columns) :]:
         column["more"] = True
     rows = dict(zip(shown["subject"], made["rows"], strict=True))
     of_control = rows.pop(CONTROL.name, None)
-    if of_control and control:
-        of_control[[column.key for column in columns].index("verdict")] = "works" if control.works else "too weak"
+    if of_control:
+        of_control[[column.key for column in columns].index("verdict")] = control_in_a_word(table)
     return made | {"rows": list(rows.values()), "control": of_control}, common
 
 

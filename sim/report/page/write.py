@@ -17,7 +17,7 @@ from matplotlib.colors import to_hex
 from roles.common.files import write_atomically
 from sim.config.errors import ConfigError
 from sim.report import summary
-from sim.report.columns import name_in_results
+from sim.report.columns import name_in_results, verdicts_in_words
 from sim.report.figures.boxes import Box, draw_psnr_boxes
 from sim.report.figures.curves import Panel, draw_learning_curves
 from sim.report.figures.run import PANELS, ROUND_PANELS, boxes_of, estimate_title, trade_offs
@@ -62,6 +62,7 @@ def write_page(paths: Sequence[Path], out: Path | None = None) -> Path:
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False, "separators": (",", ":")}
     environment.filters |= {"thousands": "{:,.0f}".format, "shell": shlex.join}
     asked = {"data_uri": data_uri, "summary": summary, "tables": tables, "verdict_counts": verdict_counts}
+    asked |= {"verdicts_in_words": verdicts_in_words}
     environment.globals |= asked | {"most_in_load": _MOST_IN_LOAD}
     chart = _comparison_chart(runs) if len(runs) > 1 else None
     page = environment.get_template("report.html.j2").render(sections=sections, chart=chart, data=data)

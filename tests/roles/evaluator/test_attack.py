@@ -142,6 +142,7 @@ def test_an_image_that_is_inverted_is_measured_as_a_person_sees_it(
     many = attacker_with(config.model_copy(update={"test_images": 100}))
     result = drive(evaluate_protection(invert, None, many, {}), by_brightness)
     assert result.protected.ssim.median() < 0.5
+    assert result.seen is not None
     assert result.seen.ssim.min() > 0.99
     assert result.seen.shown.min() > 0.99
 

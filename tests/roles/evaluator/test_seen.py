@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from roles.common.images import to_bitmap
 from roles.evaluator.measures import ssim
 from roles.evaluator.results import Seen
 from roles.evaluator.seen import as_seen
@@ -26,7 +27,11 @@ def noise(count: int = COUNT, side: int = SIDE) -> Tensor:
 
 
 def seen(protected: Tensor, plain: Tensor) -> Seen:
-    return as_seen(protected, plain, torch.zeros(len(plain), dtype=torch.int64))
+    return as_seen(protected, plain, torch.zeros(len(plain), dtype=torch.int64), ssim(protected, plain))
+
+
+def with_classes(protected: Tensor, plain: Tensor, labels: Tensor) -> Seen:
+    return as_seen(protected, plain, labels, ssim(protected, plain))
 
 
 @pytest.mark.parametrize(
@@ -68,16 +73,37 @@ def test_images_that_show_nothing_of_the_plain_ones_are_as_like_them_as_an_even_
 def test_the_class_is_no_leak_and_what_sets_an_image_apart_from_it_is() -> None:
     templates, labels = photographs(2, 4), torch.arange(4).repeat(50)
     plain = (0.7 * templates[labels].float() + 0.3 * photographs(0, 200).float()).to(torch.uint8)
-    as_class = as_seen(templates[labels], plain, labels)
+    as_class = with_classes(templates[labels], plain, labels)
     assert as_class.shown.median() == 0
-    assert seen(templates[labels], plain).shown.median() > 0.5  # without labels the same image is a leak
-    assert as_seen(255 - plain, plain, labels).shown.median() > 0.99
+    assert seen(templates[labels], plain).shown.median() > 1 / 3  # without labels the same image is a leak
+    assert with_classes(255 - plain, plain, labels).shown.median() > 0.99
 
 
 def test_a_shape_without_its_shading_is_seen() -> None:
     plain = photographs(0, 50)[:, :1].expand(-1, 3, -1, -1)
     posterised = torch.where(plain > 127, 255, 0).to(torch.uint8)
-    assert seen(posterised, plain).shown.median() > 0.5
+    assert seen(posterised, plain).shown.median() > 1 / 3
+
+
+def test_outlines_are_seen_and_neither_mean_colours_nor_a_coarse_mosaic() -> None:
+    generator = torch.Generator().manual_seed(3)
+    unit = F.interpolate(torch.rand(100, 3, 4, 4, generator=generator), (32, 32), mode="bicubic") * 0.6
+    unit = (unit + 0.4 * F.interpolate(torch.rand(100, 3, 16, 16, generator=generator), (32, 32))).clamp(0, 1)
+    plain = to_bitmap(unit)
+    outlines = to_bitmap(unit - F.avg_pool2d(unit, 9, 1, 4, count_include_pad=False) + 0.5)
+    assert seen(outlines, plain).shown.median() > 0.8
+    mosaic = F.interpolate(F.avg_pool2d(unit, 8), (32, 32))
+    assert seen(to_bitmap(mosaic), plain).shown.median() < 0.2  # a third would give it away
+    colours = unit.mean((2, 3), keepdim=True).expand_as(unit)
+    assert seen(to_bitmap(colours), plain).shown.median() < 0.01
+
+
+def test_images_that_nothing_sets_apart_show_nothing_and_are_not_moved() -> None:
+    alone = photographs(0, 3)
+    found = with_classes(alone, alone, torch.arange(3))
+    assert found.shown.tolist() == [0, 0, 0]
+    assert (found.down, found.right) == (0, 0)
+    assert found.ssim.min() == pytest.approx(1)
 
 
 def test_recolouring_makes_no_image_less_like_the_plain_one_than_it_is() -> None:
@@ -118,7 +144,9 @@ def test_way_and_colours_are_those_of_least_squares_window_by_window(
 
     def apart(images: Tensor) -> Tensor:
         unit = images.double() / 255
-        return torch.stack([image - unit[labels == own].mean(0) for image, own in zip(unit, labels, strict=True)])
+        own = torch.stack([image - unit[labels == own].mean(0) for image, own in zip(unit, labels, strict=True)])
+        reach = 3 * min(own.shape[2:]) // 16
+        return own - F.avg_pool2d(own, 2 * reach + 1, 1, reach, count_include_pad=False)
 
     middle = apart(plain)[:, :, 3:-3, 3:-3]
     target = middle.movedim(1, -1).reshape(-1, 3).numpy()
@@ -132,7 +160,7 @@ def test_way_and_colours_are_those_of_least_squares_window_by_window(
             shown[down, right] = np.square(left).sum(), 1 - of_each
     best = min(shown, key=lambda at: shown[at][0])
     gained = (shown[0, 0][0] - shown[best][0]) / np.square(target).sum()
-    found = seen(protected, plain) if classes == 1 else as_seen(protected, plain, labels)
+    found = seen(protected, plain) if classes == 1 else with_classes(protected, plain, labels)
     if abs(gained - 0.05) > 1e-3:
         assert (found.down, found.right) == (best if gained > 0.05 else (0, 0))
         assert found.shown.numpy() == pytest.approx(shown[found.down, found.right][1].clip(0, 1), abs=1e-3)

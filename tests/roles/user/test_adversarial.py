@@ -1,5 +1,6 @@
 """A user that trains against an inverse network of its own, and noise that only the user can draw."""
 
+import itertools
 import json
 import math
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from roles.common.compute import Compute
+from roles.common.config.recipe import Recipe
 from roles.common.config.user import AdversarialConfig, UserConfig
 from roles.common.data import ImageStore
 from roles.common.exchange import LossGradient, drive
@@ -93,16 +95,22 @@ def test_a_training_dropped_at_every_request_ends_the_same(
 def test_noise_is_drawn_anew_at_every_step_of_the_training_and_is_as_strong_as_asked_for(
     start: StartTraining, provider: PlainProvider
 ) -> None:
-    quiet, noisy = start(), start(noise=0.1)
-    for training in (quiet, noisy):
+    def steps_of(**changes: object) -> list[Tensor]:
         provider.requests.clear()
-        drive(training.run(1, 3), provider.answer)
-        steps = [request.protected for request in provider.requests if isinstance(request, LossGradient)]
-        training.first, training.second = steps[0], steps[1]  # type: ignore[attr-defined]
-    noise = noisy.first - quiet.first  # type: ignore[attr-defined]
-    inside = (noisy.first > 0) & (noisy.first < 1)  # type: ignore[attr-defined]
-    assert noise[inside].std().item() == pytest.approx(0.1, rel=0.2)
-    assert noisy.first.min() >= 0 and noisy.first.max() <= 1  # type: ignore[attr-defined]
+        drive(start(crop_padding=0, flip=False, **changes).run(1, 1), provider.answer)
+        return [request.protected for request in provider.requests if isinstance(request, LossGradient)]
+
+    # With steps too small to change anything, two trainings differ by their noise alone.
+    still = Recipe(epochs=3, batch_size=4, lr=1e-12)
+    noises = [
+        noisy - quiet
+        for noisy, quiet in zip(steps_of(training=still, noise=0.1), steps_of(training=still), strict=True)
+    ]
+    inside = [noise[noise.abs() > 1e-6] for noise in noises]
+    assert torch.cat(inside).std().item() == pytest.approx(0.1, rel=0.2)
+    assert [len(noise) for noise in noises[:3]] == [4, 4, 2]
+    for one, other in itertools.combinations(noises, 2):
+        assert not torch.equal(one[:2], other[:2])
 
 
 def test_the_noise_of_an_image_is_the_same_however_often_it_is_protected_and_nobody_elses(

@@ -55,6 +55,7 @@ def test_the_result_of_an_attack_arrives_as_it_was_sent() -> None:
         (sent.baselines["mean_image"], got.baselines["mean_image"]),
     ):
         assert_same(mine, theirs)
+    assert got.seen is not None and sent.seen is not None
     assert torch.equal(got.seen.ssim, sent.seen.ssim) and torch.equal(got.seen.shown, sent.seen.shown)
     assert (got.seen.down, got.seen.right) == (1, -2)
     assert list(got.estimates) == ["paper", "strong"]

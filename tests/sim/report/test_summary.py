@@ -133,7 +133,9 @@ def test_the_headline_gives_ranges_beside_medians() -> None:
 def test_the_headline_names_users_who_did_not_learn_and_a_psi_that_did_not() -> None:
     table = table_with("hidden", "recovered", "recovered")
     table.loc[0, ["accuracy", "accuracy_low"]] = 0.108, 0.07
-    assert headline(table, FACTS).endswith(" User 0 did not learn (10.8%; chance is 10.0%).")
+    assert headline(table, FACTS).endswith(
+        " User 0 did not learn: accuracy 10.8% is not told apart from chance, 10.0%."
+    )
     lost = headline(table, {"psi": {"plain_accuracy": 0.1, "chance": 0.1}})
     assert lost.endswith(" psi itself is at chance: nothing here means anything.")
     assert "did not learn" not in headline(table, {"psi": {"plain_accuracy": 0.9}})  # of an earlier version
@@ -148,6 +150,7 @@ def test_hidden_from_attacks_that_fail_on_the_control_too_means_nothing() -> Non
 
 def test_the_headline_counts_users_without_a_result() -> None:
     assert headline(table_with("recovered", None, "recovered"), FACTS).endswith(" 1 of 3 users has no result.")
+    assert headline(table_with("hidden", None), FACTS).startswith("User 0 is hidden from these attacks. Accuracy")
     assert headline(table_with(None, None), FACTS) == "No user has a result."
 
 

@@ -94,7 +94,8 @@ function makeHeatMap(figure, heat) {
   const readout = figure.querySelector("[data-readout]");
   values.forEach((line, row) => line.forEach((value, column) => {
     if (value === null) return;
-    const share = high > low ? (numberOf(value) - low) / (high - low) : 0.5;
+    // A gain below 0 is no gain: in all pictures of it, the darkest colour is 0.
+    const share = high > 0 ? Math.max(0, numberOf(value)) / high : 0;
     const x = margin + column * side, y = margin + row * side;
     const words = `${shortName(attackers[row])} attacks ${shortName(victims[column])}: ${numberOf(value).toFixed(3)}`;
     const gap = side > 8 ? 1 : 0;
@@ -119,7 +120,7 @@ function makeHeatMap(figure, heat) {
   svg.addEventListener("pointerover", say);
   svg.addEventListener("click", say);
   figure.querySelector("[data-heat]").append(svg);
-  figure.querySelector("[data-lowest]").textContent = low.toFixed(3);
+  figure.querySelector("[data-lowest]").textContent = low < 0 ? "0 or less" : "0";
   figure.querySelector("[data-highest]").textContent = high.toFixed(3);
   figure.querySelector("[data-ramp]").style.background = `linear-gradient(to right, ${data.colours.join(", ")})`;
 }

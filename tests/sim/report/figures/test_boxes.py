@@ -54,7 +54,7 @@ def test_whiskers_of_one_value_are_that_value(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("users", [1, 3])
 def test_boxes_are_written_as_png_and_pdf(tmp_path: Path, users: int) -> None:
-    groups = ("protected", "ITN (paper)")
+    groups = ("protected", "ITN paper")
     boxes = [Box(f"user {user}", torch.arange(9.0), group) for user in range(users) for group in groups]
     draw_psnr_boxes(tmp_path / "psnr", boxes)
     assert_drawn(tmp_path / "psnr")

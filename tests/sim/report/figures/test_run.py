@@ -106,7 +106,7 @@ def test_the_class_mean_is_a_row_that_is_called_a_guess_and_is_not_there_in_olde
         draw_run(run, run.experiment(), table, [0])
         labels = [row.label for row in strips["strips-user-0000"][1]]
         guess = ["class mean (trivial guess)"] if "class_mean" in known else []
-        assert labels == ["plain", "protected", "ITN (paper)", "ITN (strong)", *guess]
+        assert labels == ["plain", "protected", "ITN paper", "ITN strong", *guess]
     assert strips["strips-user-0000"][1][-1].captions == [f"{13 + n / 2:.1f} dB" for n in range(6)]
 
 
@@ -118,7 +118,7 @@ def test_a_caption_calls_an_image_that_is_recovered_exactly_exact(tmp_path: Path
     exact = {"strong": replace(result.estimates["strong"], psnr=psnr)}
     run.keep_attack(Subject("user", 0), replace(result, estimates=result.estimates | exact))
     draw_run(run, run.experiment(), pd.read_parquet(run.path / "table.parquet"), [0])
-    (strong,) = [row for row in strips["strips-user-0000"][1] if row.label == "ITN (strong)"]
+    (strong,) = [row for row in strips["strips-user-0000"][1] if row.label == "ITN strong"]
     assert strong.captions == ["exact", "20.0 dB"] * 3
 
 
@@ -178,4 +178,4 @@ def test_attackers_without_labels_leave_no_trade_off_and_the_mean_image_as_the_g
     mean_image = {"mean_image": result.baselines["mean_image"]}
     experiment = made_up_run.experiment_of(1)
     boxes = boxes_of(experiment, Subject("user", 0), replace(result, baselines=mean_image))
-    assert [box.group for box in boxes] == ["protected", "ITN (paper)", "ITN (strong)", "mean-image baseline"]
+    assert [box.group for box in boxes] == ["protected", "ITN paper", "ITN strong", "mean-image baseline"]

@@ -193,7 +193,7 @@ def test_a_row_or_the_list_chooses_whose_images_are_shown(page: Chrome) -> None:
     press(page, page.find_element(By.XPATH, "//button[text()='user 42']"))
     said = strip_of(page, "user 42")
     assert said[0] == "plain, image 1"
-    assert said[-1].startswith("ITN (strong), image ")
+    assert said[-1].startswith("ITN strong, image ")
     select = Select(page.find_element(By.CSS_SELECTOR, "[data-subject]"))
     assert select.first_selected_option.text == "user 42"
     select.select_by_visible_text("control: blur")

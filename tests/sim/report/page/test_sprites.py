@@ -28,7 +28,7 @@ def test_strips_hold_the_very_pictures_of_the_run(page: Page, run: RunFolder) ->
     assert (third == result.pictures["strong"][1].permute(1, 2, 0).numpy()).all()
     assert (sprite(strips["common"])[:32, 64:96] == made_up_run.PLAIN[2].permute(1, 2, 0).numpy()).all()
     rows = strips["subjects"]["user-0003"]["rows"]
-    assert [row["label"] for row in rows] == ["protected", "ITN (paper)", "ITN (strong)"]
+    assert [row["label"] for row in rows] == ["protected", "ITN paper", "ITN strong"]
     assert rows[1]["psnr"] == ["14.0", "14.5", "15.0", "15.5", "16.0", "16.5"]
 
 

@@ -56,7 +56,7 @@ def test_those_whose_images_are_given_away_most_and_least_are_shown_first(page: 
     assert most["words"] == "user 2, given away most: visible, accuracy 70.0%, 100% of the images given away"
     assert [page.data["runs"][0]["strips"]["subjects"]["user-0002"]["rows"][row]["label"] for row in most["rows"]] == [
         "protected",
-        "ITN (strong)",
+        "ITN strong",
     ]
 
 
