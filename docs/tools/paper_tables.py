@@ -59,11 +59,11 @@ def networks(rows: pd.DataFrame) -> str:
             # An inverse network that has not attacked a row cannot vouch for it.
             tried = control is not None and control[3] and group[f"itn_{control[0]}_ssim"].notna().all()
             said = ("yes" if tried else "attack too weak") if both else "no"
-            cells = [*_measured(title, str(method), group, names), f"{psnr:+.1f}/{ssim:+.2f}", _moved_in_words(group)]
+            cells = [*_measured(title, str(method), group, names), f"{psnr:+.1f}/{ssim:+.2f}", _seen_in_words(group)]
             lines.append([*cells, _verdict(group), said])
             holding += [f"{title}, {method}"] if said == "yes" else []
     found = f"Both claims hold at {len(holding)} of {len(lines)} settings{': ' if holding else ''}{'; '.join(holding)}."
-    header = [*_header(names), "to be had - guess", "moved back", "verdict", "both hold"]
+    header = [*_header(names), "to be had - guess", "as seen", "verdict", "both hold"]
     return "\n".join([found, *controls, "", markdown(pd.DataFrame(lines, columns=header))])
 
 
@@ -125,10 +125,13 @@ def _verdict(group: pd.DataFrame) -> str:
     return ", ".join(dict.fromkeys(group["verdict"]))
 
 
-def _moved_in_words(rows: pd.DataFrame) -> str:
-    if "moved_ssim" not in rows or rows["moved_ssim"].isna().all():
+def _seen_in_words(rows: pd.DataFrame) -> str:
+    """Return how alike protected images are to plain ones as a person sees them, and how they were moved for that."""
+    # Rows of earlier versions were looked at through moves alone.
+    alike = rows.reindex(columns=["seen_ssim", "moved_ssim"]).bfill(axis=1).iloc[:, 0].median()
+    if pd.isna(alike):
         return "-"
-    alike, ways = rows["moved_ssim"].median(), rows[["moved_down", "moved_right"]].drop_duplicates()
+    ways = rows[["moved_down", "moved_right"]].drop_duplicates()
     # Where nothing is alike, the best way is chance.
     named = "; ".join(f"{down:+.0f}, {right:+.0f}" for down, right in ways.itertuples(index=False))
     return f"{alike:.2f} ({named})" if alike >= SEEN_SSIM else f"{alike:.2f}"

@@ -23,7 +23,7 @@ def test_the_notebook_shows_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(NOTEBOOK.parent)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    assert "Run(made-up, 3 users" in outputs[0]["data"]["text/plain"]
+    assert "made-up: User 0 is hidden from these attacks;" in outputs[0]["data"]["text/plain"]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
 
 

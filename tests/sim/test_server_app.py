@@ -90,7 +90,7 @@ def test_a_user_that_fails_anywhere_is_named_alone_and_tried_again_when_resumed(
     assert pd.isna(table.loc["user-0000", without])
     others = ["user-0001", "control-blur"]
     pd.testing.assert_frame_equal(table.loc[others], table_of(unbroken).loc[others], check_dtype=False)
-    assert "user-0000 failed: no more disk" in (run.path / "summary.md").read_text()
+    assert "user 0 failed: no more disk" in (run.path / "summary.md").read_text()
 
     run, _ = run_in(tmp_path / "run", small)
     pd.testing.assert_frame_equal(table_of(run), table_of(unbroken), check_dtype=False)

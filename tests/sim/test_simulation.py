@@ -133,10 +133,10 @@ def test_the_provider_counts_everything_that_it_is_asked(direct_run: Path) -> No
     users = 3 * (1 + 16 + 8 + 1)
     # Of users and control, the labels of what two inverse networks make of the test images; of the control, its own.
     attacks = 3 * 2 + 3
-    # Transfer asks for the labels of each victim's images once an attacker; curious for what was seen, and for labels.
-    studies = 3 * 3 + 3 * 2
+    # Curious asks for what was seen of each user.
+    studies = 3
     assert counted["requests"] == users + attacks + studies
-    assert counted["images"] == 3 * (8 * 33 + 8 * 20 + 30) + 30 * attacks + 30 * (3 * 3 + 3)
+    assert counted["images"] == 3 * (8 * 33 + 8 * 20 + 30) + 30 * attacks
 
 
 def free_port() -> int:

@@ -66,8 +66,9 @@ def users_table(table: pd.DataFrame) -> tuple[dict[str, Any], dict[str, str]]:
         column["more"] = True
     rows = dict(zip(shown["subject"], made["rows"], strict=True))
     of_control = rows.pop(CONTROL.name, None)
-    if of_control:
-        of_control[[column.key for column in columns].index("verdict")] = control_in_a_word(table)
+    keys = [column.key for column in columns]
+    if of_control and "verdict" in keys:
+        of_control[keys.index("verdict")] = control_in_a_word(table)
     return made | {"rows": list(rows.values()), "control": of_control}, common
 
 

@@ -48,8 +48,9 @@ def test_in_the_summary_runs_that_differ_by_a_seed_alone_are_one_row(sweep: Swee
         in (next(line for line in lines if "resnet20 | alpha 0.1" in line))
     )
     assert sum("control-blur" in line for line in lines) == 2
-    assert lines[-1].startswith("| vgg16_bn | control-blur | 2 |")
-    assert lines[-1].endswith("| 2 recovered |")
+    assert lines[-3].startswith("| vgg16_bn | control-blur | 2 |")
+    assert lines[-3].endswith("| 2 recovered |")
+    assert lines[-1] == "`veilsim report RUN` compares the cells, with pictures, on one page."
 
 
 def test_the_table_tells_sections_of_one_name_apart(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_the_area_of_a_mark_grows_with_the_share_of_images_that_are_exposed(
     assert (quarter - none) * 4 == (half - none) * 2 == whole - none > 5 * none
     assert unknown == none
     (sizes,) = drawn["t"].legends[1:]
-    assert [text.get_text() for text in sizes.get_texts()] == ["1%", "50%", "100% of the images exposed"]
+    assert [text.get_text() for text in sizes.get_texts()] == ["1%", "50%", "100% of the images given away"]
 
 
 def test_where_no_share_is_known_no_legend_speaks_of_sizes(tmp_path: Path, drawn: dict[str, Figure]) -> None:
