@@ -79,6 +79,8 @@ class Experiment(Frozen):
     def with_users(self, nodes: int) -> "Experiment":
         """Return the experiment with ``users.count: auto`` decided for a federation of ``nodes`` nodes.
 
+        Of users who differ, a small federation has the first.
+
         Raises:
             ConfigError: the federation has another size than the experiment needs.
         """
@@ -92,7 +94,8 @@ class Experiment(Frozen):
                 f'--federation-config "num-supernodes={others + count} client-resources-num-cpus=1", '
                 "or set users.count=auto"
             )
-        return self.model_copy(update={"users": self.users.model_copy(update={"count": count})})
+        sized = {"count": count, "settings": self.users.settings[:count]}
+        return self.model_copy(update={"users": self.users.model_copy(update=sized)})
 
     def user_config(self, user: int) -> UserConfig:
         """Return ``user`` as changed for one user by ``users.settings``; a ValidationError if that does not fit."""

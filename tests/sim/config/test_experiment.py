@@ -6,6 +6,7 @@ import pytest
 
 from roles.common.seeds import derived_seed
 from sim.config.errors import ConfigError
+from sim.config.experiment import Experiment
 from sim.config.files import load_experiment
 
 
@@ -100,6 +101,16 @@ def test_users_are_all_nodes_that_are_neither_provider_nor_evaluator(config: Pat
     assert experiment.with_users(4).user_count == 1
     with pytest.raises(ConfigError, match="the federation's size is not known yet"):
         _ = experiment.user_count
+
+
+def test_a_federation_smaller_than_the_users_who_differ_has_the_first_of_them(config: Path) -> None:
+    overrides = ["users.count=auto", "runtime.evaluators=0", "users.settings=[{alpha: 0.03}, {noise: 0.5}]"]
+    experiment = load_experiment(config, overrides)
+    one, three = experiment.with_users(2), experiment.with_users(4)
+    assert one.user_config(0).alpha == three.user_config(2).alpha == 0.03
+    assert three.user_config(1).noise == 0.5
+    for sized in (one, three):
+        assert Experiment.model_validate(sized.model_dump()) == sized
 
 
 def test_a_federation_of_the_right_size_is_taken(config: Path) -> None:
