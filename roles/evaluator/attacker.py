@@ -91,9 +91,9 @@ class Attacker:
         the true class: all that the best protection may give away. They know more than an attacker of a few pairs or of
         a user whose classes are predicted wrongly, and are the same for all users, so that these compare.
         """
-        guesses = {"mean_image": _train_means(self.store.folder, None, 1).expand(count, -1, -1, -1)}
+        guesses = {"mean_image": _train_means(self.store.folder, None).expand(count, -1, -1, -1)}
         if self.labels is not None:
-            means = _train_means(self.store.folder, self.labels, len(self.store.classes))
+            means = _train_means(self.store.folder, self.labels)
             guesses["class_mean"] = means[self.labels("test")[:count]]
         return guesses
 
@@ -153,11 +153,13 @@ class Attacker:
 
 
 @lru_cache(maxsize=4)
-def _train_means(folder: Path, labels: Labels | None, classes: int) -> Tensor:
+def _train_means(folder: Path, labels: Labels | None) -> Tensor:
     """Return the means of all train images of a store by class, or of all together, uint8 ``(classes, 3, H, W)``.
 
     All attacks of a process share them: whoever gives ``labels`` gives the same function every time.
     """
-    images = ImageStore(folder).images("train")
-    of = torch.zeros(len(images), dtype=torch.int64) if labels is None else labels("train")
-    return to_bitmap(class_means(images, of, classes))
+    store = ImageStore(folder)
+    images = store.images("train")
+    if labels is None:
+        return to_bitmap(mean_image(images)).unsqueeze(0)
+    return to_bitmap(class_means(images, labels("train"), len(store.classes)))

@@ -26,12 +26,12 @@ from roles.evaluator.measures import psnr, ssim
 from roles.evaluator.results import AttackResult
 from sim.config.errors import ConfigError
 from sim.config.experiment import Experiment
-from sim.report.columns import attack_column, name_in_results
+from sim.report.columns import attack_column
 from sim.report.notebook import in_html
 from sim.report.sprites import Pictures
 from sim.report.studies import conclusion_of
-from sim.report.summary import control_in_a_word, extreme_in_words, headline
-from sim.report.table import best_attack, extremes, row_of, short_of, verdict_counts
+from sim.report.summary import control_in_a_word, extremes_in_words, headline
+from sim.report.table import best_attack_on, short_of, verdict_counts
 from sim.run.folder import RunFolder
 from sim.run.machine import compute_of, store_of
 from sim.run.progress import Status
@@ -57,14 +57,13 @@ class Run:
     def _repr_html_(self) -> str:
         if not self.has_table:
             return f"<p>{escape(repr(self))}</p>"
-        strips = [(extreme_in_words(self.table, name), self._strip(name)) for name in extremes(self.table)]
+        strips = [(words, self._strip(name)) for name, words in extremes_in_words(self.table).items()]
         return in_html(
             self.experiment.name, headline(self.table, self.facts), self.short, control_in_a_word(self.table), strips
         )
 
     def _strip(self, subject: str) -> list[NDArray[np.uint8]]:
-        pictures, best = self.pictures(subject), best_attack(row_of(self.table, subject))
-        names = ("plain", "protected", name_in_results(best))
+        pictures, names = self.pictures(subject), ("plain", "protected", best_attack_on(self.table, subject))
         return [pictures[name][:_MOST_IN_STRIP] for name in names]
 
     @property

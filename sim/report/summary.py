@@ -1,6 +1,7 @@
 """A run in words: what was run, its table in short, and whether anything was hidden."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -51,14 +52,21 @@ def headline(table: pd.DataFrame, facts: Mapping[str, Any]) -> str:
     return said("headline", facts, table)
 
 
-def extreme_in_words(table: pd.DataFrame, subject: str) -> str:
-    """Return what became of a user whose images are given away most or least (see :func:`extremes`), by its name."""
+def extremes_in_words(table: pd.DataFrame) -> dict[str, str]:
+    """Return what became of the users whose images are given away most and least (see :func:`extremes`), by name."""
     names = extremes(table)
-    return said("extreme", row_of(table, subject), "" if len(names) == 1 else ("most", "least")[names.index(subject)])
+    hows = ("most", "least") if len(names) > 1 else ("",)
+    return {name: said("extreme", row_of(table, name), how) for name, how in zip(names, hows, strict=False)}
 
 
 def said(macro: str, *about: object) -> str:
     """Return what a macro of ``templates/words.md`` says."""
+    return str(getattr(_words(), macro)(*about)).strip()
+
+
+@cache
+def _words() -> Any:
+    """Return the macros, compiled once: a page of many runs asks for them hundreds of times."""
     environment = templates("sim.report")
     of_tables = (attack_ssims, control_of, measured_users, moving_users, seen_through_users, users_of, verdict_counts)
     own = (in_percent, said_of, verdicts_in_words, who)
@@ -66,7 +74,7 @@ def said(macro: str, *about: object) -> str:
     environment.globals |= {it.__name__: it for it in asked}
     environment.globals |= {"most_shown": _MOST_SHOWN, "cipher_attacks": CIPHER_ATTACKS, "report": REPORT}
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
-    return str(getattr(environment.get_template("words.md").module, macro)(*about)).strip()
+    return environment.get_template("words.md").module
 
 
 def who(rows: pd.DataFrame, total: int) -> str:

@@ -12,7 +12,15 @@ from roles.common.naming import user_name
 from roles.evaluator.results import AttackResult, Seen
 from roles.evaluator.seen import as_seen
 from sim.config.experiment import Experiment
-from sim.report.columns import CIPHER_TITLES, attack_column, attacks_in, possible_columns, recorded, title_of
+from sim.report.columns import (
+    CIPHER_TITLES,
+    attack_column,
+    attacks_in,
+    name_in_results,
+    possible_columns,
+    recorded,
+    title_of,
+)
 from sim.report.rest import at_the_end
 from sim.report.statistics import median_interval, share_interval
 from sim.run.folder import RunFolder
@@ -159,6 +167,11 @@ def row_of(table: pd.DataFrame, subject: str) -> "pd.Series[Any]":
 def best_attack(row: "pd.Series[Any]") -> str:
     """Return the attack whose estimates have the highest median SSIM in a row of a table, by how its columns begin."""
     return max(attacks_in(row.dropna()), key=lambda name: float(row[f"{name}_ssim"]))
+
+
+def best_attack_on(table: pd.DataFrame, subject: str) -> str:
+    """Return the best attack on a subject, by its name in the results."""
+    return name_in_results(best_attack(row_of(table, subject)))
 
 
 def extremes(table: pd.DataFrame) -> list[str]:

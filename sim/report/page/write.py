@@ -17,7 +17,7 @@ from matplotlib.colors import to_hex
 from roles.common.files import write_atomically
 from sim.config.errors import ConfigError
 from sim.report import summary
-from sim.report.columns import name_in_results, verdicts_in_words
+from sim.report.columns import verdicts_in_words
 from sim.report.figures.boxes import Box, draw_psnr_boxes
 from sim.report.figures.curves import Panel, draw_learning_curves
 from sim.report.figures.run import PANELS, ROUND_PANELS, boxes_of, estimate_title, trade_offs
@@ -25,7 +25,7 @@ from sim.report.figures.trade_off import TradeOff, draw_trade_off
 from sim.report.page import tables
 from sim.report.results import Run, Sweep, load, pictures_of
 from sim.report.sprites import Pictures, data_uri, fit
-from sim.report.table import HIDDEN, best_attack, extremes, measured_users, row_of, verdict_counts
+from sim.report.table import HIDDEN, best_attack_on, measured_users, verdict_counts
 from sim.report.text import templates
 from sim.run.subject import CONTROL, Subject
 
@@ -125,12 +125,11 @@ def _section(run: Run, budget: int) -> dict[str, Any]:
 def _extremes(run: Run, measures: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """Return whose images are given away most and least, in words, and which of their rows of pictures say it best."""
     found = list[dict[str, Any]]()
-    for name in extremes(run.table):
+    for name, words in summary.extremes_in_words(run.table).items():
         subject = Subject.of(run.experiment, Subject.named(name).user).name
         if subject in measures:
             labels = [measured["label"] for measured in measures[subject]]
-            rows = [0, labels.index(estimate_title(name_in_results(best_attack(row_of(run.table, name)))))]
-            words = summary.extreme_in_words(run.table, name)
+            rows = [0, labels.index(estimate_title(best_attack_on(run.table, name)))]
             found.append({"name": name, "subject": subject, "rows": rows, "words": words})
     return found
 

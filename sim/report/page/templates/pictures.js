@@ -13,23 +13,25 @@ function tileOf(sheet, side, column, line, words, caption) {
   return element("figure", {}, canvas, ...(caption ? [element("figcaption", {}, caption)] : []));
 }
 
+/** Returns rows of tiles below each other: `lines` are pairs of a label and its `count` tiles. */
+function stripOf(count, lines) {
+  const strip = element("div", { className: "strip" }, ...lines.flatMap(([label, tiles]) => [element("span", {}, label), ...tiles]));
+  strip.style.gridTemplateColumns = `auto repeat(${count}, auto)`;
+  return strip;
+}
+
 const ROWS_IN_COMMON = { plain: "plain", class_mean: "class mean" };
 
 /** Draws whose images are given away most and least: plain, protected, best estimate. */
 async function makeExtremes(section, run) {
   const { common, subjects } = run.strips, place = section.querySelector("[data-extremes]");
   for (const { name, subject, rows, words } of run.extremes.filter((extreme) => extreme.subject in subjects)) {
-    const figure = element("figure", {}, element("figcaption", {}, words));
-    const strip = element("div", { className: "strip" });
-    place.append(figure);
-    figure.append(strip);
     const [first, sheet] = await Promise.all([loaded(common), loaded(subjects[subject].sprite)]);
     const side = first.naturalHeight / run.strips.rows.length, columns = [...Array(Math.min(run.strips.count, MOST_IN_EXTREMES)).keys()];
-    strip.style.gridTemplateColumns = `auto repeat(${columns.length}, auto)`;
-    const line = (label, from, row) => strip.append(element("span", {}, label),
-      ...columns.map((at) => tileOf(from, side, at, row, `${label}, image ${at + 1} of ${shortName(name)}`)));
-    line("plain", first, 0);
-    rows.forEach((row) => line(subjects[subject].rows[row].label, sheet, row));
+    const line = (label, from, row) =>
+      [label, columns.map((at) => tileOf(from, side, at, row, `${label}, image ${at + 1} of ${shortName(name)}`))];
+    const lines = [line("plain", first, 0), ...rows.map((row) => line(subjects[subject].rows[row].label, sheet, row))];
+    place.append(element("figure", {}, element("figcaption", {}, words), stripOf(columns.length, lines)));
   }
 }
 
@@ -51,16 +53,13 @@ function makeStrips(section, run) {
     select.value = key;
     const [first, sheet] = await Promise.all([loaded(common), loaded(subjects[key].sprite)]);
     if (turn !== wanted) return;
-    const side = first.naturalHeight / rows.length, strip = element("div", { className: "strip" });
-    strip.style.gridTemplateColumns = `auto repeat(${count}, auto)`;
-    const line = (label, tiles) => strip.append(element("span", {}, label), ...tiles);
-    const columns = [...Array(count).keys()];
-    rows.forEach((name, row) => line(ROWS_IN_COMMON[name], columns.map((at) => tileOf(first, side, at, row, `${ROWS_IN_COMMON[name]}, image ${at + 1}`))));
-    subjects[key].rows.forEach(({ label, psnr, ssim }, row) => line(label, columns.map((at) => {
+    const side = first.naturalHeight / rows.length, columns = [...Array(count).keys()];
+    const inCommon = rows.map((of, row) => [ROWS_IN_COMMON[of], columns.map((at) => tileOf(first, side, at, row, `${ROWS_IN_COMMON[of]}, image ${at + 1}`))]);
+    const own = subjects[key].rows.map(({ label, psnr, ssim }, row) => [label, columns.map((at) => {
       const near = psnr[at] === "100.0" ? "exact" : `${psnr[at]} dB`;
       return tileOf(sheet, side, at, row, `${label}, image ${at + 1} of ${shortName(name)}: ${near}, SSIM ${ssim[at]}`, near);
-    })));
-    place.replaceChildren(strip);
+    })]);
+    place.replaceChildren(stripOf(count, [...inCommon, ...own]));
     if (scroll) section.querySelector(".strips").scrollIntoView({ block: "nearest" });
   }
   select.addEventListener("change", () => choose(select.value, false));
@@ -77,7 +76,7 @@ function drawn(tag, attributes, ...children) {
   return made;
 }
 
-const numberIn = (name) => (/^user-\d+$/.test(name) ? String(Number(name.slice(5))) : name);
+const numberIn = (name) => shortName(name).replace(/^user /, "");
 
 function makeHeatMap(figure, heat) {
   const { attackers, victims, values } = heat;
