@@ -11,7 +11,7 @@ from matplotlib.cbook import boxplot_stats
 
 from roles.common.config.base import Frozen
 from roles.common.config.recipe import Recipe
-from roles.common.config.user import AdversarialConfig, GanConfig, PixelConfig, UserConfig
+from roles.common.config.user import AdversarialConfig, EntropyConfig, GanConfig, PixelConfig, UserConfig
 from sim.config.experiment import Experiment, in_words
 from sim.report.figures.boxes import Box
 from sim.report.figures.run import boxes_of
@@ -27,7 +27,14 @@ BUDGETS = {"CPU": (16, 5), "full": (64, 200)}
 """Of table1.yaml and of table1_paper.yaml: width and epochs of h_theta."""
 CONTROL_METHOD = "control: blur"
 PHI = "phi_weights"
-SINCE: dict[str, Any] = {"labels": True, "noise": 0.0, "upsampling": "nearest"}
+SINCE: dict[str, Any] = {
+    "labels": True,
+    "noise": 0.0,
+    "dfil": None,
+    "networks": 1,
+    "restart": None,
+    "upsampling": "nearest",
+}
 """Keys that configs have had since the first rows were kept, with what those rows had: so they change no digest."""
 
 
@@ -156,8 +163,8 @@ def method_of(experiment: Experiment, subject: Subject) -> str:
         case "network":
             name = f"proposed, alpha {config.alpha:g}, {config.features.layer}"
             return ", ".join(filter(None, [name, _recipe(experiment, subject)]))
-        case "adversarial":
-            return ", ".join(filter(None, ["adversarial", _recipe(experiment, subject)]))
+        case "adversarial" | "entropy" as kind:
+            return ", ".join(filter(None, [kind, _recipe(experiment, subject)]))
         case "gan":
             return ", ".join(filter(None, ["GAN-based, re-implemented", _recipe(experiment, subject)]))
         case "tanaka":
@@ -175,10 +182,12 @@ def _recipe(experiment: Experiment, subject: Subject) -> str:
         return ""
     width, epochs = BUDGETS[budget_of(experiment)]
     usual = UserConfig(width=width, training=Recipe(epochs=epochs))
-    apart = _changes(config, usual, {"width", "depth", "upsampling", "noise", "crop_padding", "flip"})
+    apart = _changes(config, usual, {"width", "depth", "upsampling", "noise", "dfil", "crop_padding", "flip"})
     apart |= _changes(config.training, usual.training)
     if isinstance(config.protection, AdversarialConfig):
         apart |= _changes(config.protection, AdversarialConfig(kind="adversarial"))
+    if isinstance(config.protection, EntropyConfig):
+        apart |= _changes(config.protection, EntropyConfig(kind="entropy"))
     if isinstance(config.protection, GanConfig):
         apart |= _changes(config.protection, GanConfig(kind="gan"))
         # The method's own name has the layer where the paper's network is meant.

@@ -1,6 +1,7 @@
 """What a user's protection does to an image, for those who may apply it: the user, and an evaluator."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import get_args
 
 import torch
@@ -19,6 +20,8 @@ from roles.common.weights import State, load_into
 Protect = Callable[[Tensor, Split, Tensor], Tensor]
 """A protection at work: uint8 images ``(N, 3, H, W)``, their split, and their positions in it, int64 ``(N,)``, to
 protected images of the same form; the same for the same images."""
+NOISE = "noise"
+"""The standard deviation of noise, beside the network's weights in a theta, where ``user.dfil`` sets it."""
 
 
 def encryption_of(config: UserConfig, user: int, seed: int) -> LearnableEncryption | PixelEncryption:
@@ -53,25 +56,39 @@ def protection_of(config: UserConfig, user: int, seed: int, theta: State, comput
     if config.needs_classifier:
         encryption = encryption_of(config, user, seed)
         return lambda images, split, positions: encryption.protect(images, image_numbers(split, positions))
-    h, secret = network_of(config, user, theta, compute), config.own_seed(user, seed, "noise")
+    h = network_of(config, user, theta, compute)
 
-    def protect(images: Tensor, split: Split, positions: Tensor) -> Tensor:
-        if h is None:
-            return images
-        return with_noise(apply_network(h, images, compute), config.noise, secret, image_numbers(split, positions))
+    def transform(images: Tensor, split: Split, positions: Tensor) -> Tensor:
+        return images if h is None else apply_network(h, images, compute)
 
-    return protect
+    if h is None or not config.is_noisy:
+        return transform
+    return Noisy(transform, noise_of(config, theta), config.own_seed(user, seed, "noise"))
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """A network's protection with noise from a secret of the user's: a :data:`Protect` of which parts are public."""
+
+    transform: Protect
+    """What the network alone does."""
+    noise: float
+    """Standard deviation of what is added, of values in [0, 1]."""
+    secret: int
+
+    def __call__(self, images: Tensor, split: Split, positions: Tensor) -> Tensor:
+        """Protect, as a :data:`Protect` does."""
+        numbers = image_numbers(split, positions)
+        return with_noise(self.transform(images, split, positions), self.noise, self.secret, numbers)
 
 
 def with_noise(images: Tensor, noise: float, secret: int, numbers: Tensor) -> Tensor:
     """Return uint8 ``(N, 3, H, W)`` with Gaussian noise, of values in [0, 1] and clipped to them.
 
     Args:
-        noise: its standard deviation; 0 for none.
+        noise: its standard deviation.
         secret: what noise follows from, together with which images they are, ``numbers``, int64 ``(N,)``.
     """
-    if noise == 0:
-        return images
     drawn = [torch.randn(images.shape[1:], generator=generator(secret, number)) for number in numbers.tolist()]
     return torch.stack([to_bitmap(to_unit(x) + noise * n) for x, n in zip(images, drawn, strict=True)])
 
@@ -85,5 +102,19 @@ def network_of(config: UserConfig, user: int, theta: State, compute: Compute) ->
     if not config.trains_network:
         return None
     h = UNet(config.width, config.depth, config.upsampling)
-    load_into(h, theta, f"published theta of user {user}")
+    weights = {name: value for name, value in theta.items() if config.dfil is None or name != NOISE}
+    load_into(h, weights, f"published theta of user {user}")
     return compute.module(h)
+
+
+def noise_of(config: UserConfig, theta: State) -> float:
+    """Return the standard deviation of a user's noise: of its config or, where ``dfil`` sets it, of its theta.
+
+    Raises:
+        ValueError: theta does not say.
+    """
+    if config.dfil is None:
+        return config.noise
+    if NOISE not in theta:
+        raise ValueError(f"theta of a user with dfil {config.dfil:g} has no {NOISE!r} beside the network's weights")
+    return float(theta[NOISE])

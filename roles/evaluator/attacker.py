@@ -15,7 +15,7 @@ from roles.common.data import ImageStore
 from roles.common.exchange import PSI, Classify, ExchangeError, Predictions, Work, expect
 from roles.common.fitting import Progress
 from roles.common.images import to_bitmap
-from roles.common.protection import Protect
+from roles.common.protection import Noisy, Protect
 from roles.common.seeds import generator
 from roles.common.unet import UNet
 from roles.common.weights import State
@@ -145,11 +145,22 @@ class Attacker:
         plain, ids = self.known
         held_out = self.ids("validation", self.validation_count(len(plain)))
         validation = self.store.images("validation")[held_out]
-        pairs = Pairs(protect(plain, "train", ids), plain, protect(validation, "validation", held_out), validation)
+        # Whoever has h_theta knows how much noise there is, but not which: it draws its own, anew whenever it looks.
+        noise, transform = (protect.noise, protect.transform) if isinstance(protect, Noisy) else (0.0, protect)
+        pairs = Pairs(transform(plain, "train", ids), plain, protect(validation, "validation", held_out), validation)
         mirrors = self.config.flip and itn.mirrors == "image"
-        mirrored = protect(plain.flip(3), "train", ids) if mirrors else None
+        mirrored = transform(plain.flip(3), "train", ids) if mirrors else None
         flip = self.config.flip and (mirrors or not keyed)
-        return train_itn(itn, pairs, self.compute, self.seed, flip=flip, mirrored=mirrored, progress=self.progress)
+        return train_itn(
+            itn,
+            pairs,
+            self.compute,
+            self.seed,
+            flip=flip,
+            mirrored=mirrored,
+            noise=noise,
+            progress=self.progress,
+        )
 
 
 @lru_cache(maxsize=4)

@@ -11,7 +11,7 @@ from roles.common.batches import Batches
 from roles.common.compute import Compute, Number
 from roles.common.config.attack import ItnConfig
 from roles.common.fitting import Progress, fit
-from roles.common.images import to_unit
+from roles.common.images import to_bitmap, to_unit
 from roles.common.seeds import derived_seed, generator
 from roles.common.unet import UNet
 
@@ -52,6 +52,7 @@ def train_itn(
     *,
     flip: bool,
     mirrored: Tensor | None = None,
+    noise: float = 0.0,
     progress: Progress = lambda step, total, loss: None,
 ) -> tuple[UNet, list[dict[str, float]]]:
     """Train an inverse network on pairs and return the epoch with the lowest validation MSE (Section IV-B).
@@ -61,6 +62,9 @@ def train_itn(
         flip: whether augmentation mirrors (not for digits).
         mirrored: the mirror image of each plain one, protected, uint8 ``(N, 3, H, W)``: what augmentation takes in
             place of half the pairs. Without it, half the pairs are mirrored as they are.
+        noise: standard deviation, of values in [0, 1], of Gaussian noise that protected images get whenever they are
+            trained on, and are then clipped: where the protection adds such, and pairs and ``mirrored`` are without.
+            Validation pairs are taken as they are.
 
     Returns:
         The network on the device of ``compute``, in eval mode, and a curve with one row an epoch: epoch, step,
@@ -78,16 +82,25 @@ def train_itn(
     mirrored = mirrored if mirrored is None else mirrored.to(compute.device)
 
     def draw(number: int, ids: Tensor) -> tuple[Tensor, ...]:
-        return (ids, draw_flips(len(ids), generator(seed, "itn", config.name, "flip", number))) if flip else (ids,)
+        drawn = [ids]
+        if flip:
+            drawn.append(draw_flips(len(ids), generator(seed, "itn", config.name, "flip", number)))
+        if noise:
+            stream = generator(seed, "itn", config.name, "noise", number)
+            drawn.append(noise * torch.randn(len(ids), *pairs.plain.shape[1:], generator=stream))
+        return tuple(drawn)
 
-    def loss_of(ids: Tensor, *flipped: Tensor) -> Tensor:
+    def loss_of(ids: Tensor, *drawn: Tensor) -> Tensor:
         inputs, targets = protected[ids], plain[ids]
-        if flipped and mirrored is None:
-            inputs, targets = paired_flip(inputs, targets, *flipped)
-        elif flipped and mirrored is not None:
-            inputs, targets = instead(inputs, targets, mirrored[ids], *flipped)
+        if flip and mirrored is None:
+            inputs, targets = paired_flip(inputs, targets, drawn[0])
+        elif flip and mirrored is not None:
+            inputs, targets = instead(inputs, targets, mirrored[ids], drawn[0])
+        inputs = compute.batch(to_unit(inputs))
+        if noise:
+            inputs = to_unit(to_bitmap(inputs + drawn[-1].to(inputs.device)))
         with compute.autocast():
-            estimates = itn(compute.batch(to_unit(inputs)))
+            estimates = itn(inputs)
         return objective(estimates, compute.batch(to_unit(targets)))
 
     def validate() -> dict[str, float]:

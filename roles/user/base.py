@@ -30,6 +30,10 @@ class Traffic:
     received_bytes: int = 0
 
 
+_LOOKS = ("passes_through", "dfil")
+"""What a look at a few images tells, and no sum."""
+
+
 @dataclass
 class Sums:
     """Running sums over the images of an epoch or a validation pass; on a GPU they stay there until they are read."""
@@ -40,6 +44,8 @@ class Sums:
     correct: Number = 0
     passes_through: Number = math.nan
     """How much of the plain images is left in the protected ones (passing.py); NaN where nobody has looked."""
+    dfil: Number = math.nan
+    """How much a protected image may tell (fisher.py); NaN where nobody has looked."""
 
     def add(self, images: int, loss: Number, correct: Number, feature_loss: Number = math.nan) -> None:
         """Add a batch with these mean losses; L_feat is NaN where nobody has computed it."""
@@ -51,7 +57,7 @@ class Sums:
     def numbers(self) -> dict[str, float]:
         """Return the sums by name, read."""
         correct = int(self.correct)
-        floats = {name: float(getattr(self, name)) for name in ("loss", "feature_loss", "passes_through")}
+        floats = {name: float(getattr(self, name)) for name in ("loss", "feature_loss", *_LOOKS)}
         return {"images": self.images, "correct": correct, **floats}
 
     def columns(self, name: str) -> dict[str, float]:
@@ -65,7 +71,7 @@ class Sums:
             raise ExchangeError(f"the provider's losses have come to {sums['loss']}: expected finite ones")
         summed = {"loss": sums["loss"], "accuracy": sums["correct"], "feature_loss": sums["feature_loss"]}
         means = {key: value / self.images for key, value in summed.items()}
-        means["passes_through"] = sums["passes_through"]
+        means |= {key: sums[key] for key in _LOOKS}
         return {f"{name}_{key}": value for key, value in means.items() if not math.isnan(value)}
 
 

@@ -10,16 +10,19 @@ from torch import Tensor
 from roles.common.augment import Augmentation
 from roles.common.compute import Compute
 from roles.common.config.recipe import set_lr
-from roles.common.config.user import AdversarialConfig, GanConfig, UserConfig
+from roles.common.config.user import AdversarialConfig, EntropyConfig, GanConfig, UserConfig
 from roles.common.data import ImageStore
 from roles.common.exchange import Losses, LossGradient, LossValues, Work, checked_gradient, expect
+from roles.common.fisher import jacobian_energy, leakage, noise_for
 from roles.common.images import all_finite, to_unit
 from roles.common.passing import passes_through
+from roles.common.protection import NOISE
 from roles.common.seeds import derived_seed, generator
 from roles.common.unet import UNet
 from roles.common.weights import State, cpu_state, groups_of, load_into, prefixed, restore_training, training_state
 from roles.user.adversarial import InverseAdversary
 from roles.user.base import Sums, TrainingResult, UserTraining, result_of
+from roles.user.entropy import Entropy
 from roles.user.features import FeatureLoss, OwnLoss, feature_loss, shared_features
 from roles.user.gan import Adversary
 
@@ -46,6 +49,10 @@ class TransformerTraining(UserTraining):
             self._own = Adversary(config.protection, self._phi, self._seed, compute)
         elif isinstance(config.protection, AdversarialConfig):
             self._own = InverseAdversary(config.protection, config.width, config.depth, self._seed, compute)
+        elif isinstance(config.protection, EntropyConfig):
+            self._own = Entropy(config.protection, self._seed, compute)
+        self._scale = torch.tensor(config.noise, device=compute.device)
+        """Standard deviation of the noise on protected images."""
         self._optimiser = config.training.optimiser_for(self._h)
         self._set_out()
         self._validation: Sums | None = None
@@ -60,8 +67,9 @@ class TransformerTraining(UserTraining):
         return self._config.training.total_steps(self._batches.per_epoch) if self.images else 0
 
     def theta(self) -> State:
-        """Return the current weights of h_theta."""
-        return cpu_state(self._h)
+        """Return the current weights of h_theta and, where ``dfil`` sets it, how much noise goes with them."""
+        noise = {} if self._config.dfil is None else {NOISE: self._scale.cpu()}
+        return cpu_state(self._h) | noise
 
     def selected_theta(self) -> State:
         """Return the weights with the lowest validation value of the objective so far (Section IV-A)."""
@@ -108,12 +116,15 @@ class TransformerTraining(UserTraining):
             return
         yield from self._train_step(self._batches.ids_at(self.step), recipe.lr_at(self.step, total))
         if self.step % self._batches.per_epoch == 0 or self.step == total:
+            self._set_noise()
             self._validation = Sums()
 
     def _train_step(self, ids: Tensor, lr: float) -> Work[None]:
         stream, config = generator(self._seed, "augment", self.step), self._config
+        if self.step == 0:
+            self._set_noise()
         drawn: tuple[Tensor, ...] = Augmentation.draw(len(ids), config.crop_padding, stream, flip=config.flip)
-        if config.noise:
+        if config.is_noisy:
             drawn += (self._noise(len(ids), self.step),)
         _, protected = self._halves.begin(ids, *drawn)
         # On a GPU nobody waits for a look at them: psi's loss of such images is not finite either.
@@ -156,7 +167,19 @@ class TransformerTraining(UserTraining):
         return torch.randn(count, 3, side, side, generator=generator(self._seed, "noise", *scope))
 
     def _with_noise(self, protected: Tensor, *noise: Tensor) -> Tensor:
-        return (protected + self._config.noise * noise[0].to(protected.device)).clamp(0, 1) if noise else protected
+        return (protected + self._scale * noise[0].to(protected.device)).clamp(0, 1) if noise else protected
+
+    def _energy(self) -> Tensor:
+        """Return what dFIL is made of, for some validation images and h_theta as it is."""
+        self._h.eval()
+        images = self._store.images("validation", self._compute.device)[self._ids.validation[:_LOOKED_AT]]
+        stream = generator(self._seed, "fisher", self.step)
+        return jacobian_energy(self._h, self._compute.batch(to_unit(images)), self._compute, stream)
+
+    def _set_noise(self) -> None:
+        """Set the noise to what ``dfil`` asks for, where it does."""
+        if self._config.dfil is not None:
+            self._scale.copy_(noise_for(self._energy(), self._config.dfil))
 
     def _descend(self, plain: Tensor, protected: Tensor, gradient: Tensor) -> tuple[Tensor]:
         """Take a step down the gradient of L_trans, given that of L_class; return L_feat, or NaN."""
@@ -173,6 +196,8 @@ class TransformerTraining(UserTraining):
         return (distance,)
 
     def _validate(self, sums: Sums) -> Work[None]:
+        if sums.images == 0:
+            sums.dfil = self._compute.number(leakage(self._energy(), self._scale))
         self._h.eval()
         ids = self._ids.validation
         while sums.images < len(ids):
@@ -180,7 +205,7 @@ class TransformerTraining(UserTraining):
             images = self._store.images("validation", self._compute.device)[batch]
             plain = self._compute.batch(to_unit(images))
             with torch.no_grad(), self._compute.autocast():
-                noise = (self._noise(len(batch), "validation", sums.images),) if self._config.noise else ()
+                noise = (self._noise(len(batch), "validation", sums.images),) if self._config.is_noisy else ()
                 protected = self._with_noise(self._h(plain), *noise)
                 distance = feature_loss(self._phi(protected), self._phi(plain))
             if sums.images == 0:
@@ -210,6 +235,7 @@ class TransformerTraining(UserTraining):
         tensors, numbers = super().checkpoint()
         tensors |= training_state("theta", self._h, self._optimiser)
         tensors |= prefixed("theta", {name: value.to("cpu", copy=True) for name, value in self._buffers.items()})
+        tensors |= {"noise/scale": self._scale.cpu()}
         tensors |= prefixed("best", self._best) | prefixed("own", self._own.checkpoint())
         validation = self._validation and self._validation.numbers()
         return tensors, numbers | {"validation": validation, "best_epoch": self.selected_epoch}
@@ -220,6 +246,7 @@ class TransformerTraining(UserTraining):
         super().restore(tensors, numbers)
         groups = groups_of(tensors)
         self._best, self.selected_epoch = groups["best"], numbers["best_epoch"]
+        self._scale.copy_(groups["noise"].get("scale", self._scale))
         self._set_out()
         self._validation = numbers["validation"] and Sums(**numbers["validation"])
         self._own.restore(groups["own"])

@@ -68,9 +68,9 @@ def _problems(experiment: Experiment, store: ImageStore) -> Iterator[str]:
                 f"{key}.depth: got {config.depth}: images of {side} pixels need a side divisible by "
                 f"2**(depth - 1) = {factor}; set {key}.depth or data.size"
             )
-        if config.noise and not config.trains_network:
-            got = f"{key}.noise: got {config.noise:g}"
-            yield f"{got}: protection {config.protection.kind!r} has no network to add it to; set 0"
+        if config.is_noisy and not config.trains_network:
+            got = f"{key}.noise: got {config.noise:g}" if config.dfil is None else f"{key}.dfil: got {config.dfil:g}"
+            yield f"{got}: protection {config.protection.kind!r} has no network to add noise to; leave it out"
         if config.protection.kind == "tanaka" and side % 4:
             yield f"{key}.protection: got 'tanaka': it needs images with a side divisible by 4, these have {side}"
     if experiment.strategy.averages:
@@ -79,6 +79,8 @@ def _problems(experiment: Experiment, store: ImageStore) -> Iterator[str]:
             yield f"strategy.name: got {name!r}: it averages networks, and protection {other!r} has none"
         if len({config.noise for config in configs}) > 1 and experiment.strategy.publishes_one:
             yield f"strategy.name: got {name!r}: all publish one network, so their noise must be the same"
+        if any(config.dfil is not None for config in configs):
+            yield f"strategy.name: got {name!r}: dfil sets each user's noise by its own network; give user.noise"
         if len({(config.width, config.depth) for config in configs}) > 1:
             yield f"strategy.name: got {name!r}: it needs networks of one width and depth for all users"
     if math.ceil(3 * attack.blur_sigma) >= side:

@@ -11,12 +11,13 @@ _RESTS = {"late_accuracy": 0.05, "late_passes_through": 0.1}
 def at_the_end(curve: Sequence[dict[str, float]], selected_epoch: int) -> dict[str, float]:
     """Return columns of a table on how the training of an h_theta ended.
 
-    ``passes_through`` is that of the selected epoch or, where that is 0 and there is none, of the last.
+    ``passes_through`` and ``dfil`` are of the selected epoch or, where that is 0 and there is none, of the last.
     ``late_accuracy`` and ``late_passes_through`` are by how much accuracy, in [0, 1], and what passes through have
     changed on validation images since two thirds of the epochs (of two epochs, since the first). A training of one
     epoch has not got them.
     """
-    ends = {} if not curve else {"passes_through": curve[selected_epoch - 1].get("validation_passes_through")}
+    looks = ("passes_through", "dfil") if curve else ()
+    ends = {name: curve[selected_epoch - 1].get(f"validation_{name}") for name in looks}
     if len(curve) > 1:
         before, last = curve[max(1, 2 * len(curve) // 3) - 1], curve[-1]
         for name in ("accuracy", "passes_through"):

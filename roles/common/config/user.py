@@ -1,9 +1,9 @@
 """What a user may choose: how it protects its images, and how it trains what protects them."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from roles.common.config.base import Frozen
 from roles.common.config.recipe import Recipe
@@ -81,6 +81,28 @@ class AdversarialConfig(Frozen):
     """Steps of g for each step of h_theta."""
     lr: Annotated[float, Field(gt=0)] = 3e-3
     """Of g's Adam."""
+    networks: Annotated[int, Field(ge=1, le=8)] = 1
+    """How many networks g there are, each trained at every step: the one that errs least counts."""
+    restart: Annotated[int, Field(ge=1)] | None = None
+    """After so many steps of h_theta the networks, in turn, start from new weights, so that it faces no old
+    acquaintance alone; by default they never do."""
+
+
+class EntropyConfig(Frozen):
+    """h_theta trained so that protected images of a cluster are alike: the cluster is told, and little else.
+
+    The loss is L_class + ``weight`` * (the mean over all values of half the logarithm of x_hat's variance within its
+    cluster), against noise, without which every variance above 0 tells all. Users have no labels: clusters are of
+    protected images, and follow them. The last epoch's network is published.
+    """
+
+    kind: Literal["entropy"]
+    weight: Annotated[float, Field(gt=0)] = 10.0
+    """How much likeness within clusters counts beside L_class."""
+    clusters: Annotated[int, Field(ge=2)] = 10
+    """How many there are: as many as classes say the least that lets psi tell them apart."""
+    warmup: Annotated[int, Field(ge=0)] = 100
+    """Steps before clusters are drawn; over twice as many more, ``weight`` rises to its value."""
 
 
 class NetworkConfig(Frozen):
@@ -96,7 +118,7 @@ class PlainConfig(Frozen):
 
 
 Protection = Annotated[
-    NetworkConfig | AdversarialConfig | GanConfig | TanakaConfig | PixelConfig | PlainConfig,
+    NetworkConfig | AdversarialConfig | EntropyConfig | GanConfig | TanakaConfig | PixelConfig | PlainConfig,
     Field(discriminator="kind"),
 ]
 
@@ -109,9 +131,9 @@ def has_key(protection: Protection | None) -> bool:
 class UserConfig(Frozen):
     """A user's protection and, where that is a network, h_theta and how it is trained.
 
-    With ``adversarial`` and ``gan`` the network is the same and alpha without effect. With a key (``tanaka``,
-    ``pixel``) the provider trains a classifier for this user, by its own recipe (``classifier.training``): of what is
-    below, augmentation alone then means something.
+    With ``adversarial``, ``entropy`` and ``gan`` the network is the same and alpha without effect. With a key
+    (``tanaka``, ``pixel``) the provider trains a classifier for this user, by its own recipe (``classifier.training``):
+    of what is below, augmentation alone then means something.
     """
 
     protection: Protection = NetworkConfig()
@@ -128,6 +150,11 @@ class UserConfig(Frozen):
     clipped. An image's noise follows from its place in the data set and a secret of the user's that is not published:
     it is the same however often the image is protected, so that repeats do not average it away. h_theta is trained
     with noise drawn anew."""
+    dfil: Annotated[float, Field(gt=0)] | None = None
+    """In place of ``noise``, how much a value of a protected image may tell of one of the plain image: the diagonal
+    Fisher information leakage, ||dh/dx||_F^2 / (d sigma^2) for d values (arXiv:2305.04146). After each epoch noise is
+    set to the standard deviation sigma that gives it; it is published with theta. No unbiased estimate of x has a mean
+    squared error below its inverse: below 1, none comes nearer than noise of the size of the whole range."""
     features: FeaturesConfig = FeaturesConfig()
     training: Recipe = Recipe(epochs=200)
     crop_padding: Annotated[int, Field(ge=0)] = 4
@@ -135,6 +162,21 @@ class UserConfig(Frozen):
     seed: Annotated[int, Field(ge=0)] | None = None
     """Of initial weights, order, augmentation, noise and key, together with the run's seed: users of one number draw
     the same. By default every user draws its own."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.dfil is not None and self.noise:
+            raise ValueError(f"dfil sets the noise itself: leave noise out, got noise {self.noise:g}")
+        if isinstance(self.protection, EntropyConfig) and not self.is_noisy:
+            raise ValueError(
+                "protection entropy needs noise, such as noise: 0.3, or dfil: what is alike tells all without"
+            )
+        return self
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether what a network makes of an image gets noise."""
+        return self.noise > 0 or self.dfil is not None
 
     def own_seed(self, user: int, seed: int, *scope: str) -> int:
         """Return the seed of user number ``user``'s random stream for ``scope``, in a run with ``seed``."""
@@ -144,7 +186,7 @@ class UserConfig(Frozen):
     @property
     def trains_network(self) -> bool:
         """Whether the protection is a network, trained against psi and published."""
-        return isinstance(self.protection, NetworkConfig | AdversarialConfig | GanConfig)
+        return isinstance(self.protection, NetworkConfig | AdversarialConfig | EntropyConfig | GanConfig)
 
     @property
     def needs_classifier(self) -> bool:

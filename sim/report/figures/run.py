@@ -191,6 +191,8 @@ def _network_parts(configs: Sequence[UserConfig], config: UserConfig) -> list[st
         parts.append(config.upsampling)
     if len({other.noise for other in configs}) > 1:
         parts.append(f"noise {config.noise:g}")
+    if len({other.dfil for other in configs}) > 1:
+        parts.append("dFIL not set" if config.dfil is None else f"dFIL {config.dfil:g}")
     if len({other.training.epochs for other in configs}) > 1:
         parts.append(f"epochs {config.training.epochs:g}")
     return parts

@@ -1,3 +1,4 @@
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -7,9 +8,11 @@ from pydantic import ValidationError
 from roles.common.augment import draw_flips
 from roles.common.compute import Compute
 from roles.common.config.attack import AttackConfig, ItnConfig
+from roles.common.config.data import Split
 from roles.common.config.recipe import Recipe
 from roles.common.data import ImageStore
 from roles.common.images import to_unit
+from roles.common.protection import Noisy, with_noise
 from roles.common.transform import apply_network
 from roles.common.weights import cpu_state, digest
 from roles.evaluator.attacker import Attacker
@@ -113,6 +116,42 @@ def test_under_a_key_images_are_mirrored_and_pairs_are_not(
 
     assert (curve(flip=True, keyed=True) == curve(flip=True, keyed=False)) == without_a_key
     assert (curve(flip=True, keyed=True) == curve(flip=False, keyed=False)) == (not without_a_key)
+
+
+def test_against_noise_it_draws_its_own_anew_at_every_step(
+    store: ImageStore, compute: Compute, small_itn: ItnConfig
+) -> None:
+    # With steps too small to change anything, epochs of one batch differ by what they are trained on alone.
+    still = small_itn.training.model_copy(update={"epochs": 6, "lr": 1e-12})
+    config = small_itn.model_copy(update={"training": still})
+    plain, held_out = store.images("train")[:16], store.images("validation")[:8]
+
+    def losses(protected: torch.Tensor, noise: float) -> list[float]:
+        _, curve = train_itn(config, Pairs(protected, plain, held_out, held_out), compute, 0, flip=False, noise=noise)
+        return [row["train_loss"] for row in curve]
+
+    fixed = losses(with_noise(plain, 0.5, 0, torch.arange(16)), 0)
+    fresh = losses(plain, 0.5)
+    assert max(fixed) - min(fixed) < 1e-5
+    assert min(abs(one - other) for one, other in itertools.combinations(fresh, 2)) > 1e-5
+    assert fresh == losses(plain, 0.5)
+
+
+def test_an_attacker_of_noisy_images_trains_on_what_the_network_alone_does(
+    attacker_with: AttackerWith, small_itn: ItnConfig, store: ImageStore
+) -> None:
+    asked: list[str] = []
+
+    def transform(images: torch.Tensor, split: Split, positions: torch.Tensor) -> torch.Tensor:
+        asked.append(split)
+        return 255 - images
+
+    attacker = attacker_with(AttackConfig(itns=(small_itn,), pairs=16, flip=False))
+    _, silent = attacker.inverse_network(small_itn, transform)
+    _, noisy = attacker.inverse_network(small_itn, Noisy(transform, 0.3, secret=5))
+    assert asked == ["train", "validation"] * 2
+    assert noisy[0]["train_loss"] != silent[0]["train_loss"]
+    assert noisy[0]["validation_loss"] > silent[0]["validation_loss"]
 
 
 def test_a_training_that_diverges_stops_and_names_itself(

@@ -42,10 +42,10 @@ def test_while_a_reconstruction_is_too_good_the_gradient_makes_it_worse(compute:
     rival = adversary(compute, steps=200, lr=0.01, cap=1.0)
     protected = 1 - plain
     gradient = gradient_of(rival, plain, protected)
-    error = rival._error(protected, plain)
+    error = rival._rivals[0].error(protected, plain)
     assert error < 0.05  # a negative is undone within 200 steps
     # Down the gradient, as h_theta is to go: g errs by more.
-    assert rival._error(protected - 0.5 * gradient / gradient.abs().max(), plain) > error
+    assert rival._rivals[0].error(protected - 0.5 * gradient / gradient.abs().max(), plain) > error
 
 
 def test_from_the_cap_on_nothing_more_is_asked_for(compute: Compute, plain: Tensor) -> None:
@@ -133,3 +133,28 @@ def test_the_noise_of_an_image_is_the_same_however_often_it_is_protected_and_nob
     )
     for other in others:
         assert not torch.equal(once, other)
+
+
+def test_of_several_networks_the_one_that_errs_least_counts(compute: Compute, plain: Tensor) -> None:
+    rival = adversary(compute, cap=1.0, networks=3, weight=1.0)
+    for _ in range(20):
+        gradient_of(rival, plain, 1 - plain)
+    gradient = gradient_of(rival, plain, 1 - plain)
+    errors, gradients = [], []
+    for each in rival._rivals:
+        leaf = (1 - plain).requires_grad_()
+        errors.append(each.error(leaf, plain))
+        gradients.append(-torch.autograd.grad(errors[-1], leaf)[0])
+    best = min(range(3), key=lambda number: errors[number].item())
+    assert torch.allclose(gradient, gradients[best])
+    assert not any(torch.allclose(gradient, other) for number, other in enumerate(gradients) if number != best)
+
+
+def test_networks_start_anew_in_turn(compute: Compute, plain: Tensor) -> None:
+    rival = adversary(compute, cap=1.0, networks=2, restart=3)
+    first = list(rival._rivals)
+    replaced: list[list[bool]] = []
+    for step in range(7):
+        rival.gradient(plain, 1 - plain, step)
+        replaced.append([now is not before for now, before in zip(rival._rivals, first, strict=True)])
+    assert replaced == [[False, False]] * 3 + [[True, False]] * 3 + [[True, True]]
