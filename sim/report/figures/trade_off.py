@@ -46,7 +46,8 @@ def draw_trade_off(to: Target, points: list[TradeOff], hidden: tuple[float, floa
     """Draw what protections cost against what can be seen, one mark a user: both are best at the upper left.
 
     The more of its images are exposed, the larger is a mark's area; what is not known is drawn like none. Marks of a
-    group that touch its first one share that one's label; up to 32 labels are written.
+    group that touch its first one share that one's label; up to 32 labels are written. A dashed line goes along those
+    that none is better than in both.
 
     Args:
         to: see :data:`Target`.
@@ -71,6 +72,9 @@ def draw_trade_off(to: Target, points: list[TradeOff], hidden: tuple[float, floa
             shown["linewidths"] = 0.6
             ax.scatter(places[own, 0], places[own, 1], s=areas[own], **shown)
             ax.scatter([], [], s=_area(0), label=group, **shown)
+        if len(best := frontier(places)):
+            corners = np.array([(best[0, 0], bottom), *best, (right, best[-1, 1])])
+            ax.step(*corners.T, where="post", color="0.6", linewidth=0.6, linestyle="--", zorder=1)
         ax.add_patch(Rectangle((left, -loss), gain - left, top + loss, color="0.9", zorder=0))
         goal = f"goal: within {loss:g} points and {gain:g} SSIM"
         ax.annotate(goal, (left, top), (3, -3), textcoords="offset points", va="top", size=6.5, color="0.3")
@@ -79,6 +83,18 @@ def draw_trade_off(to: Target, points: list[TradeOff], hidden: tuple[float, floa
             _explain_sizes(figure)
         figure.draw_without_rendering()  # pixels are known once the layout is
         _label(ax, points, places, np.sqrt(areas) / 2 / 72 * figure.dpi)
+
+
+def frontier(places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return those of ``(N, 2)`` gains and accuracies that no other is better than in both, by rising gain.
+
+    >>> frontier(np.array([[0.1, -1.0], [0.2, -2.0], [0.0, -5.0], [0.3, 0.0]])).tolist()
+    [[0.0, -5.0], [0.1, -1.0], [0.3, 0.0]]
+    """
+    by_gain = places[np.lexsort((-places[:, 1], places[:, 0]))]
+    before = np.maximum.accumulate(np.concatenate([[-np.inf], by_gain[:, 1]]))[:-1]
+    best: NDArray[np.float64] = by_gain[by_gain[:, 1] > before]
+    return best
 
 
 def _area(exposed: float) -> float:

@@ -53,6 +53,15 @@ def test_the_corner_that_is_the_goal_is_named_inside_the_picture_above_all_marks
     assert len(others) == 9 and not any(name.overlaps(label) for label in others)
 
 
+def test_a_line_goes_along_the_protections_that_none_is_better_than(tmp_path: Path, drawn: dict[str, Figure]) -> None:
+    best, worse = [(0.0, -5.0), (0.1, -1.0), (0.3, 0.0)], [(0.2, -2.0), (0.1, -4.0)]
+    draw_trade_off(
+        tmp_path / "t", [TradeOff("user", accuracy, gain, "a") for gain, accuracy in worse + best], (2, 0.05)
+    )
+    (line,) = [line for line in drawn["t"].axes[0].lines if line.get_drawstyle() == "steps-post"]
+    assert [tuple(corner) for corner in line.get_xydata()][1:-1] == best
+
+
 def radius(exposed: float) -> float:
     """In pixels."""
     return math.sqrt(12 + 98 * exposed) / 2 / 72 * PNG_DPI
