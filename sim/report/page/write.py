@@ -65,9 +65,22 @@ def write_page(paths: Sequence[Path], out: Path | None = None) -> Path:
     asked |= {"verdicts_in_words": verdicts_in_words}
     environment.globals |= asked | {"most_in_load": _MOST_IN_LOAD}
     chart = _comparison_chart(runs) if len(runs) > 1 else None
-    page = environment.get_template("report.html.j2").render(sections=sections, chart=chart, data=data)
+    page = environment.get_template("report.html.j2").render(
+        sections=sections, title=_title(runs), chart=chart, data=data
+    )
     write_atomically(file, page)
     return file
+
+
+def renew_page(folder: Path) -> None:
+    """Write the page of a run or a sweep again where it lies in its folder, unless it compares it with others."""
+    page = folder / "report.html"
+    if page.is_file() and f"<title>{_title(_labelled([folder]))} - veilsim</title>" in page.read_text():
+        write_page([folder])
+
+
+def _title(runs: Mapping[str, Run]) -> str:
+    return f"{len(runs)} runs compared" if len(runs) > 1 else next(iter(runs.values())).experiment.name
 
 
 def _labelled(paths: Sequence[Path]) -> dict[str, Run]:
