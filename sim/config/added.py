@@ -1,6 +1,7 @@
 """One more attack for an experiment that has been run: an inverse network, or a study."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any, cast
 
 from pydantic import BaseModel
@@ -37,8 +38,9 @@ def with_attack(experiment: Experiment, kind: str, keys: Sequence[str], users: S
     _check(experiment, kind, users)
     content = experiment.model_dump(mode="json")
     itns, section = content["attack"]["itns"], _section(kind)
-    own = itns[-1] if kind == ITN else {"kind": kind}
-    added = {key: value for key, value in own.items() if key not in ("name", "users")}
+    added: dict[str, Any] = {"kind": kind}
+    if kind == ITN:
+        added = {key: value for key, value in deepcopy(itns[-1]).items() if key not in ("name", "users")}
     for key in keys:
         apply_override(added, key)
     if users:

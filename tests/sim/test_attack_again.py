@@ -11,12 +11,10 @@ from typer.testing import CliRunner
 from roles.common.weights import State, load
 from sim.cli import cli
 from sim.cli.attacks import attacked
-from sim.cli.experiments import finish
 from sim.config.experiment import Experiment
 from sim.report.page.write import write_page
 from sim.report.results import Run
 from sim.run.folder import RunFolder
-from sim.run.progress import Status
 from tests.sim.in_process_run import (
     STRATEGIES,
     KilledError,
@@ -157,23 +155,6 @@ def test_time_and_command_of_what_was_added_are_told_apart(finished: Path) -> No
     page = write_page([finished]).read_text()
     assert "veilsim attack &#39;runs/x y&#39; --kind itn" in page
     assert "attacks that were added to the finished run (on another)" in page
-
-
-@pytest.mark.usefixtures("without_figures")
-def test_the_page_in_the_folder_is_written_again_but_not_one_that_compares_runs(
-    finished: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sim.cli.experiments.watch", lambda run, console: "")
-    page = write_page([finished])
-    run_in(finished, add(finished, "itn", WIDE))
-    assert "ITN wide" not in page.read_text()
-    Status("starting").write(finished)
-    finish(RunFolder(finished))
-    assert "ITN wide" in page.read_text()
-    other = Path(shutil.copytree(finished, finished.parent / "other"))
-    compared = write_page([finished, other]).read_text()
-    finish(RunFolder(finished))
-    assert page.read_text() == compared
 
 
 def test_veilsim_attack_runs_it_through_flower_and_shows_what_came_of_it(finished: Path) -> None:
