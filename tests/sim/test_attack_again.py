@@ -6,8 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from flwr.app import Message
 from typer.testing import CliRunner
 
+import sim.client_app
 from roles.common.weights import State, load
 from sim.cli import cli
 from sim.cli.attacks import attacked
@@ -129,6 +131,20 @@ def test_an_attack_that_is_killed_goes_on_where_it_was(finished: Path) -> None:
     assert 1 <= len(done) < 3
     run, grid = run_in(finished, experiment)
     assert len(grid.of_type("evaluate.itn")) == 3 - len(done)
+    assert table_of(run)["itn_wide_psnr"].notna().all()
+
+
+def test_an_evaluator_that_goes_on_in_another_process_still_knows_what_it_was_told(finished: Path) -> None:
+    def forgetting(message: Message, reply: Message) -> Message:
+        sim.client_app._store.forget()
+        return reply
+
+    before = {name: kept(finished, name) for name in SUBJECTS}
+    run, grid = run_in(finished, add(finished, "itn", WIDE), forgetting)
+    # Of each subject, the labels of one network's estimates are asked for; of the control, those of blurred images too.
+    assert len(grid.of_type("evaluate.resume")) == 4
+    for name in SUBJECTS:
+        assert_stayed(before[name], kept(finished, name))
     assert table_of(run)["itn_wide_psnr"].notna().all()
 
 
