@@ -32,6 +32,7 @@ from sim.run.folder import RunFolder
 from sim.run.ownership import claim, watch_owner
 from sim.run.progress import Board, Status
 from sim.run.progress_line import ProgressLine
+from sim.run.subject import subjects_of
 from sim.run.tracking import Tracker
 
 app = ServerApp()
@@ -83,7 +84,8 @@ def run_experiment(grid: Grid, run: RunFolder, experiment: Experiment) -> None:
     job = Job(experiment, run.path, first_round=run.finished_rounds() if experiment.strategy.averages else 0)
     tracker, load = Tracker(run, experiment), ProviderLoad(run.load())
     ahead = {"classifier": 1 + len(experiment.other_classifiers), "users": 1, "attacks": 1}
-    board = Board(run.path, ahead | {"studies": len(experiment.studies)}, len(experiment.attack.itns))
+    itns = max(len(run.missing_itns(subject, experiment)) for subject in subjects_of(experiment))
+    board = Board(run.path, ahead | {"studies": len(experiment.studies)}, max(1, itns))
     with run.timing("seconds") as note_seconds:
         board.show("starting", "starting Ray and its workers")
         roster = call_roll(grid, run, job, _ProgressLog(run, load, note_seconds).tell, load, board)

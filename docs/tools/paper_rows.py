@@ -33,6 +33,7 @@ SINCE: dict[str, Any] = {
     "dfil": None,
     "networks": 1,
     "restart": None,
+    "users": None,
     "upsampling": "nearest",
 }
 """Keys that configs have had since the first rows were kept, with what those rows had: so they change no digest."""

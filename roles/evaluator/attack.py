@@ -1,5 +1,7 @@
 """The evaluation of one published protection: what it hides, what an attacker gets back, and what must be beaten."""
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,7 @@ _CURVE_COLUMNS = ("epoch", "step", "train_loss", "validation_loss")
 
 
 def evaluate_protection(
-    protect: Protect, protection: Protection | None, attacker: Attacker, state: State
+    protect: Protect, protection: Protection | None, attacker: Attacker, state: State, known: Collection[str] = ()
 ) -> Work[AttackResult]:
     """Attack ``protect`` with every inverse network and measure what comes back (Section IV-B).
 
@@ -27,6 +29,7 @@ def evaluate_protection(
         protection: what its user has chosen; None for the positive control. Which attacks apply follows from it.
         state: what has been done so far, empty at first; filled in place, up to date at every yield. With the same
             tensors in it, another generator yields the same request and trains no finished inverse network again.
+        known: attacks whose estimates were measured before, by name: they are not made again.
 
     Raises:
         ExchangeError: the provider's answer is unusable.
@@ -40,17 +43,18 @@ def evaluate_protection(
         state["protected/images"] = protect(plain, "test", positions)
     protected = state["protected/images"]
     predictions = {"protected": (yield from attacker.classify(protected, "protected/labels", state))}
-    for itn in config.itns:
+    itns = [itn for itn in config.itns if itn.name not in known]
+    for itn in itns:
         if f"itn/{itn.name}/images" not in state:
             network, curve = attacker.inverse_network(itn, protect, keyed=has_key(protection))
             rows = [[row[column] for column in _CURVE_COLUMNS] for row in curve]
             state[f"itn/{itn.name}/curve"] = torch.tensor(rows, dtype=torch.float64)
             state[f"itn/{itn.name}/images"] = apply_network(network, protected, attacker.compute)
-    attacks = [attack for attack in CIPHER_ATTACKS if attack.applies_to(protection)]
+    attacks = [attack for attack in CIPHER_ATTACKS if attack.applies_to(protection) and attack.name not in known]
     for attack in attacks:
         if f"itn/{attack.name}/images" not in state:
             state[f"itn/{attack.name}/images"] = attack.estimate(protected, protection, protect, attacker)
-    names = [itn.name for itn in config.itns] + [attack.name for attack in attacks]
+    names = [itn.name for itn in itns] + [attack.name for attack in attacks]
     estimated = {name: state[f"itn/{name}/images"] for name in names}
     for name, images in estimated.items():
         predictions[name] = yield from attacker.classify(images, f"itn/{name}/labels", state)
@@ -63,7 +67,7 @@ def evaluate_protection(
     guesses = attacker.guesses(len(plain))
     shown = {"plain": plain, "protected": protected, **estimated}
     shown |= {name: guess for name, guess in guesses.items() if name == "class_mean"}
-    curves = {itn.name: state[f"itn/{itn.name}/curve"].tolist() for itn in config.itns}
+    curves = {itn.name: state[f"itn/{itn.name}/curve"].tolist() for itn in itns}
     of_protected = measured(protected, predictions["protected"])
     return AttackResult(
         protected=of_protected,

@@ -1,7 +1,8 @@
 """What attacks and studies find, as plain data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 
@@ -50,6 +51,23 @@ class AttackResult:
     pictures: dict[str, Tensor]
     """uint8 ``(pictures, 3, H, W)`` of the first test images: ``plain``, ``protected``, each of ``estimates``, and,
     where the evaluator has labels, ``class_mean``."""
+
+
+def with_more(before: AttackResult, more: AttackResult) -> AttackResult:
+    """Return what was found ``before``, with the estimates that only a later evaluation of the same protection has.
+
+    Raises:
+        ValueError: they are not of the same test images.
+    """
+    counts = [len(result.protected.psnr) for result in (before, more)]
+    if counts[0] != counts[1] or not torch.equal(before.pictures["plain"], more.pictures["plain"]):
+        raise ValueError(f"its {counts[1]} test images are not the {counts[0]} that earlier attacks were measured on")
+    return replace(
+        before,
+        estimates=more.estimates | before.estimates,
+        curves=more.curves | before.curves,
+        pictures=more.pictures | before.pictures,
+    )
 
 
 Row = dict[str, str | int | float]

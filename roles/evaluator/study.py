@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from roles.common.config.attack import ItnConfig
+from roles.common.config.attack import ItnConfig, Users
 from roles.common.config.base import Frozen
 from roles.common.config.data import Split
 from roles.common.exchange import Published, Theta, Work, expect
@@ -175,6 +175,15 @@ class Study(Frozen, ABC):
     """The table's columns, and what is in them."""
     figure: ClassVar[HeatMap | Lines]
     """How the table is drawn."""
+    seen_in_training: ClassVar[bool] = False
+    """Whether it is about what was noted while users trained, so that no finished run can be asked it any more."""
+
+    users: Users = None
+    """Users that it is about; by default all who have published."""
+
+    def among(self, published: Sequence[int]) -> list[int]:
+        """Return those of the users that have ``published`` that it is about."""
+        return [user for user in published if self.users is None or user in self.users]
 
     def parts(self, users: Sequence[int], seed: int) -> list[str]:
         """Return the pieces of work, named by letters, digits and hyphens: by default one for each who published."""
@@ -182,7 +191,7 @@ class Study(Frozen, ABC):
 
     @abstractmethod
     def work(self, part: str, users: Sequence[int], context: StudyContext) -> Work[Findings]:
-        """Do one piece, given all ``users`` who have published.
+        """Do one piece, given all ``users`` that the study is about.
 
         Raises:
             ExchangeError: an answer is unusable.

@@ -62,6 +62,50 @@ def run(
         raise ConfigError("name a config, such as configs/quickstart.yaml, or a run to --resume")
 
 
+def _attack_kinds() -> list[str]:
+    from sim.config.added import attack_kinds
+
+    return attack_kinds()
+
+
+@cli.command(cls=Command)
+def attack(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, or of a sweep: all of its cells.")],
+    keys: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="What the attack is like, as its section of a config: name=wide width=128 of an ITN, which has all "
+            "else from the last one of the run; steps=1000 of an inversion.",
+            metavar="[KEY=VALUE]...",
+            show_default=False,
+        ),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            help="itn, an inverse network, or a kind of study; without it, you are told all.",
+            autocompletion=_attack_kinds,
+        ),
+    ] = None,
+    user: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Whom to attack, by number, once or several times; by default everybody.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Attack what a finished run has published once more, and add what comes back to its results.
+
+    Example: veilsim attack runs/quickstart-20260101-120000 --kind itn name=wide width=128 training.epochs=400
+
+    Example: veilsim attack runs/quickstart-20260101-120000 --kind inversion --user 0 --user 2 steps=1000
+    """
+    with console.status(_LOADING):
+        from sim.cli.attacks import attacked
+        from sim.cli.experiments import finish
+    finish(attacked(run.resolve(), kind, keys or [], user or []))
+
+
 @_benchmarks.callback()
 def _bench() -> None:
     """Run a benchmark of this checkout.

@@ -9,6 +9,7 @@ from sim.config.checks import check
 from sim.config.errors import ConfigError
 from sim.config.experiment import Experiment
 from sim.config.files import load_experiment
+from sim.report.page.write import renew_page
 from sim.report.sweep import write_sweep_report
 from sim.report.terminal import print_summary
 from sim.report.text import REPORT
@@ -79,6 +80,8 @@ def finish(prepared: RunFolder | SweepFolder) -> None:
             _watch_all(prepared)
         else:
             _watch_one(prepared)
+        with console.status("writing the page"):
+            renew_page(prepared.path)
     except KeyboardInterrupt:
         raise Stopped(f"stopped; go on with: {resuming(prepared.path)}") from None
 

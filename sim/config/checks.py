@@ -88,6 +88,11 @@ def _problems(experiment: Experiment, store: ImageStore) -> Iterator[str]:
     for index, itn in enumerate(attack.itns):
         if side % 2 ** (itn.depth - 1):
             yield f"attack.itns.{index}.depth: got {itn.depth}: too deep for images of {side} pixels"
+    chosen = {f"attack.itns.{index}": itn.users for index, itn in enumerate(attack.itns)}
+    chosen |= {f"studies.{index}": study.users for index, study in enumerate(experiment.studies)}
+    for key, some in chosen.items():
+        if users.count != "auto" and some is not None and max(some) >= users.count:
+            yield f"{key}.users: got {max(some)}: users are 0 to {users.count - 1}"
     others = enumerate(experiment.other_classifier_configs())
     classifiers = {"classifier": experiment.classifier} | {f"other_classifiers.{n}": other for n, other in others}
     for key, classifier in classifiers.items():

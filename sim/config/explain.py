@@ -46,7 +46,7 @@ def _explain(details: list[ErrorDetails], root: type[BaseModel]) -> str:
         # In a list, the last key is a position.
         field = next(section.model_fields[name] for name in reversed(keys) if name in section.model_fields)
         keys, got = [*keys, "kind"], f"got {first['input'].get('kind')!r}: "
-        said = f"must be one of {', '.join(_kinds(field.annotation))}"
+        said = f"must be one of {', '.join(kinds_of(field.annotation))}"
     elif kind in ("model_type", "model_attributes_type"):
         said = "must be a section of keys and values"
     elif kind == "value_error" and isinstance(first["input"], dict | BaseModel):
@@ -66,7 +66,7 @@ def _locate(detail: ErrorDetails, root: type[BaseModel]) -> tuple[list[str], typ
         elif part in section.model_fields:
             keys.append(part)
             annotation = section.model_fields[part].annotation
-            models, kinds = _models(annotation), _kinds(annotation)
+            models, kinds = _models(annotation), kinds_of(annotation)
             section = models[0] if len(models) == 1 else section
         elif detail["type"] == "extra_forbidden":
             keys.append(part)
@@ -80,7 +80,7 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return [model for part in get_args(annotation) for model in _models(part)]
 
 
-def _kinds(annotation: Any) -> dict[str, type[BaseModel]]:
+def kinds_of(annotation: Any) -> dict[str, type[BaseModel]]:
     """Return the sections that a field may hold, by their ``kind``; none if it may hold one only."""
     models = _models(annotation)
     return {get_args(m.model_fields["kind"].annotation)[0]: m for m in models} if len(models) > 1 else {}

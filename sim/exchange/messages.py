@@ -9,7 +9,8 @@ type                      to         carries                              reply
 ``evaluate``              user       the job, theta or nothing            loss and accuracy on validation images
 ``query.publish``         user       the job, the average or nothing      the theta that goes public, curve, traffic
 ``evaluate.test``         user       the job, theta                       predicted labels of protected test images
-``evaluate.itn``          evaluator  the job, subject, theta, labels      measures per image, curves, pictures
+``evaluate.itn``          evaluator  the job, subject, attacks on it      measures per image, curves, pictures
+                                     that are known, theta, labels
 ``evaluate.study``        evaluator  the job, study, who has published    rows of a study's table
 ``query.images``          provider   user index                           ids of X' and of validation images
 ``query.loss_gradient``   provider   x_hat, ids, user, images before      dL_class/dx_hat, loss, number correct

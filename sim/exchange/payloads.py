@@ -150,21 +150,22 @@ def decode_study(content: RecordDict) -> StudyPart:
     return StudyPart(kind, part, [int(cast(int, user)) for user in users])
 
 
-def encode_subject(name: str) -> ConfigRecord:
-    """Encode the name of what an evaluator is to attack."""
-    return ConfigRecord({"name": name})
+def encode_subject(name: str, known: Sequence[str] = ()) -> ConfigRecord:
+    """Encode the name of what an evaluator is to attack, and of the attacks whose estimates are ``known`` already."""
+    return ConfigRecord({"name": name, "known": list(known)})
 
 
-def decode_subject(content: RecordDict) -> str:
-    """Return the name of what a message asks to have attacked.
+def decode_subject(content: RecordDict) -> tuple[str, list[str]]:
+    """Return the name of what a message asks to have attacked, and of the attacks that are known already.
 
     Raises:
         MessageError: the message does not say.
     """
-    name = content.config_records.get("subject", ConfigRecord()).get("name")
-    if not isinstance(name, str):
-        raise MessageError("an attack needs to be told its subject")
-    return name
+    record = content.config_records.get("subject", ConfigRecord())
+    name, known = record.get("name"), record.get("known", [])
+    if not isinstance(name, str) or not isinstance(known, list):
+        raise MessageError("an attack needs to be told its subject, and which attacks on it are known")
+    return name, [str(one) for one in known]
 
 
 def encode_findings(findings: Findings) -> RecordDict:

@@ -16,7 +16,7 @@ from sim.exchange.messages import ARRAYS, METRICS, decode_tensors, encode_tensor
 from sim.exchange.payloads import decode_attack, decode_curve, encode_subject
 from sim.phases.roster import Roster
 from sim.run.folder import Publication
-from sim.run.subject import CONTROL, Subject
+from sim.run.subject import CONTROL, Subject, subjects_of
 
 _BESIDE = {"query.publish": "to publish", "evaluate.test": "to test"}
 """What users that have trained are waited for to do."""
@@ -39,10 +39,9 @@ class Evaluation:
         # A provider that evaluates as well has its users' questions to answer first.
         self._training, self._while_training = True, roster.evaluators != [roster.provider]
         self._waiting: list[tuple[Subject, int]] = []
-        of_users = (Subject.of(roster.job.experiment, user) for user in range(len(roster.users)))
-        self._subjects = {CONTROL, *of_users}
+        self._subjects = set(subjects_of(roster.job.experiment))
         self._submitted: set[Subject] = set()
-        self._attacked = sum(self._run.attack_path(subject).is_file() for subject in self._subjects)
+        self._attacked = sum(not self._missing(subject) for subject in self._subjects)
         self._beside = Counter[str]()
 
     def add(self, user: int, average: ArrayRecord | None = None) -> None:
@@ -136,6 +135,9 @@ class Evaluation:
         self._run.forget_failure(user_name(user))
         self._attack(Subject.of(self._roster.job.experiment, user), user)
 
+    def _missing(self, subject: Subject) -> list[str]:
+        return self._run.missing_itns(subject, self._roster.job.experiment)
+
     def _attack(self, subject: Subject, user: int) -> None:
         """Have a subject attacked; ``user`` is one whose published theta it is, or that it is a control for."""
         if self._training and not self._while_training:
@@ -144,12 +146,13 @@ class Evaluation:
         if subject in self._submitted:
             return
         self._run.forget_failure(subject.name)
-        if self._run.attack_path(subject).is_file():
+        if not self._missing(subject):
             return
         self._submitted.add(subject)
+        known = self._run.attacks_on(subject)
 
         def message_to(node: int) -> Message:
-            records: dict[str, ArrayRecord | ConfigRecord] = {"subject": encode_subject(subject.name)}
+            records: dict[str, ArrayRecord | ConfigRecord] = {"subject": encode_subject(subject.name, known)}
             if subject != CONTROL:
                 labels = self._run.predictions(user)
                 assert labels is not None
@@ -158,7 +161,7 @@ class Evaluation:
             return Message(job_content(self._roster.job, **records), node, "evaluate.itn")
 
         def finished(reply: Message) -> None:
-            reason = failure_of(reply, lambda content: self._run.keep_attack(subject, decode_attack(content)))
+            reason = failure_of(reply, lambda content: self._run.add_attack(subject, decode_attack(content)))
             if reason is not None:
                 log(ERROR, "attack on %s failed: %s", subject.name, reason)
                 self._run.keep_failure(subject.name, reason)

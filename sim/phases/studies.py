@@ -22,11 +22,12 @@ def run_studies(roster: Roster) -> None:
     """
     run, experiment, published = roster.run, roster.job.experiment, roster.run.published()
     parts = [
-        StudyPart(study.kind, part, published)
+        StudyPart(study.kind, part, users)
         for study in experiment.studies
-        for part in study.parts(published, experiment.attack_seed)
+        if (users := study.among(published))
+        for part in study.parts(users, experiment.attack_seed)
     ]
-    missing = [part for part in parts if run.findings(part.kind, part.part, published) is None]
+    missing = [part for part in parts if run.findings(part.kind, part.part, part.published) is None]
     ended: list[StudyPart] = []
     run.forget_failed_parts()
 
@@ -40,7 +41,8 @@ def run_studies(roster: Roster) -> None:
 
         def finished(reply: Message) -> None:
             reason = failure_of(
-                reply, lambda content: run.keep_findings(part.kind, part.part, published, decode_findings(content))
+                reply,
+                lambda content: run.keep_findings(part.kind, part.part, part.published, decode_findings(content)),
             )
             if reason is not None:
                 log(ERROR, "study %s, part %s failed: %s", part.kind, part.part, reason)

@@ -20,9 +20,9 @@ _USER_COLUMNS = ("user", "attacker", "victim")
 
 def _found(study: StudyConfig, run: RunFolder, experiment: Experiment) -> dict[str, Findings]:
     """Return the rows that each part of a study has found; none of a part that is not finished."""
-    published = run.published()
-    parts = study.parts(published, experiment.attack_seed)
-    return {part: run.findings(study.kind, part, published) or [] for part in parts}
+    users = study.among(run.published())
+    parts = study.parts(users, experiment.attack_seed) if users else []
+    return {part: run.findings(study.kind, part, users) or [] for part in parts}
 
 
 def study_table(study: StudyConfig, run: RunFolder, experiment: Experiment) -> pd.DataFrame:
@@ -54,7 +54,8 @@ def _with_itn(study: StudyConfig, table: pd.DataFrame, run: RunFolder, experimen
 
     def found(name: str) -> float:
         result = run.attack(Subject.of(experiment, Subject.named(name).user))
-        return math.nan if result is None else float(result.estimates[itn].ssim[:images].median())
+        estimates = None if result is None else result.estimates.get(itn)
+        return math.nan if estimates is None else float(estimates.ssim[:images].median())
 
     known = {name: found(name) for name in table[whose].unique()}
     return table.assign(itn_ssim=table[whose].map(known))

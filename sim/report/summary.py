@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from roles.common.naming import user_name
 from roles.evaluator.attacks import CIPHER_ATTACKS
 from sim.config.experiment import Experiment
 from sim.report.columns import attack_column, attacks_in, title_of, verdicts_in_words
@@ -68,11 +69,21 @@ def said(macro: str, *about: object) -> str:
 def _words() -> Any:
     """Return the macros, compiled once: a page of many runs asks for them hundreds of times."""
     environment = templates("sim.report")
-    of_tables = (attack_ssims, control_of, measured_users, moving_users, seen_through_users, users_of, verdict_counts)
+    of_tables = (
+        attack_ssims,
+        attacked,
+        control_of,
+        measured_users,
+        moving_users,
+        seen_through_users,
+        users_of,
+        verdict_counts,
+    )
     own = (in_percent, said_of, verdicts_in_words, who)
     asked = (*of_tables, *own, Subject, bootstrapped_median_interval, hardware, with_interval, with_range)
     environment.globals |= {it.__name__: it for it in asked}
     environment.globals |= {"most_shown": _MOST_SHOWN, "cipher_attacks": CIPHER_ATTACKS, "report": REPORT}
+    environment.filters |= {"user_name": user_name, "hardware_of": hardware}
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     return environment.get_template("words.md").module
 

@@ -1,6 +1,7 @@
 """The table of a run: one row a user and one a control, and how well images were hidden."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -110,13 +111,18 @@ def table_of(run: RunFolder, experiment: Experiment) -> pd.DataFrame:
                 # What is published is the last average, which no user has validated by itself.
                 del row["selected_epoch"]
                 row.pop("passes_through", None)
-        failure = "" if measures else run.failure(user_name(user)) or run.failure(subject.name)
-        rows.append(row | measures | {"failure": failure})
-    if measures_of(CONTROL):
-        rows.append({"subject": CONTROL.name, **measures_of(CONTROL), "failure": ""})
+        failure = run.failure(user_name(user)) or run.failure(subject.name)
+        rows.append(row | measures | {"failure": failure if _lacks_some(measures, subject, experiment) else ""})
+    if found := measures_of(CONTROL):
+        failure = run.failure(CONTROL.name) if _lacks_some(found, CONTROL, experiment) else ""
+        rows.append({"subject": CONTROL.name, **found, "failure": failure})
     table = pd.DataFrame(rows)
     columns = possible_columns([attack_column(itn.name) for itn in experiment.attack.itns])
     return table[[column.key for column in columns if column.key in table]].convert_dtypes()
+
+
+def _lacks_some(measures: Mapping[str, object], subject: Subject, experiment: Experiment) -> bool:
+    return any(f"{attack_column(itn.name)}_psnr" not in measures for itn in subject.itns_of(experiment))
 
 
 def users_of(table: pd.DataFrame) -> pd.DataFrame:

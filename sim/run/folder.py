@@ -16,7 +16,7 @@ from torch import Tensor
 from roles.common.files import write_atomically
 from roles.common.naming import user_name
 from roles.common.weights import State, load, save
-from roles.evaluator.results import AttackResult, Findings
+from roles.evaluator.results import AttackResult, Findings, with_more
 from sim.config.errors import ConfigError
 from sim.config.experiment import Experiment
 from sim.config.files import load_experiment
@@ -71,7 +71,7 @@ class RunFolder:
         return load_experiment(self.path / "config.yaml")
 
     def keep_experiment(self, experiment: Experiment) -> None:
-        """Make this the experiment; of a run that has begun, only what changes no result may be new."""
+        """Make this the experiment; of a run that has begun, only what changes no result, or adds one, may be new."""
         text = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
         write_atomically(self.path / "config.yaml", text)
 
@@ -195,6 +195,25 @@ class RunFolder:
         tensors, numbers = taken_apart(result)
         metrics = json.dumps({name: dict(record) for name, record in numbers.items()})
         save(self.attack_path(subject), tensors, {"metrics": metrics})
+
+    def add_attack(self, subject: Subject, result: AttackResult) -> None:
+        """Keep what an evaluator found out about ``subject`` beside what is known; of that, nothing changes.
+
+        Raises:
+            ValueError: what is known is of other test images.
+        """
+        before = self.attack(subject)
+        self.keep_attack(subject, result if before is None else with_more(before, result))
+
+    def attacks_on(self, subject: Subject) -> list[str]:
+        """Return the names of the attacks on ``subject`` whose estimates are known."""
+        result = self.attack(subject)
+        return [] if result is None else list(result.estimates)
+
+    def missing_itns(self, subject: Subject, experiment: Experiment) -> list[str]:
+        """Return the names of the inverse networks that attack ``subject`` and whose estimates are not known."""
+        known = self.attacks_on(subject)
+        return [itn.name for itn in subject.itns_of(experiment) if itn.name not in known]
 
     def attack(self, subject: Subject) -> AttackResult | None:
         """Return what an evaluator found out about ``subject``, or None."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from roles.common.config.attack import ItnConfig
 from roles.common.naming import user_name
 from sim.config.experiment import Experiment
 
@@ -42,6 +43,11 @@ class Subject:
             raise ValueError(f"subject {name!r}: must be a user such as {user_name(0)}, or {' or '.join(known)}")
         return known[name]
 
+    def itns_of(self, experiment: Experiment) -> tuple[ItnConfig, ...]:
+        """Return the inverse networks of an experiment that attack it: a control and what all publish, every one."""
+        itns = experiment.attack.itns
+        return tuple(itn for itn in itns if self.kind != "user" or itn.users is None or self.user in itn.users)
+
     @property
     def name(self) -> str:
         """What files, tables and messages call it."""
@@ -58,3 +64,9 @@ class Subject:
 
 
 CONTROL = Subject("control")
+
+
+def subjects_of(experiment: Experiment) -> list[Subject]:
+    """Return everything that is attacked in a run, the control last."""
+    users = [Subject.of(experiment, user) for user in range(experiment.user_count)]
+    return [*dict.fromkeys(users), CONTROL]

@@ -24,7 +24,7 @@ def help_of(path: tuple[str, ...], capfd: pytest.CaptureFixture[str]) -> str:
 
 
 def test_the_commands_are_these() -> None:
-    expected = {(), ("run",), ("report",), ("bench",), ("bench", "exchange"), ("bench", "users")}
+    expected = {(), ("run",), ("attack",), ("report",), ("bench",), ("bench", "exchange"), ("bench", "users")}
     assert set(commands(_COMMAND)) == expected
 
 
@@ -64,3 +64,10 @@ def test_shells_can_complete_commands(capfd: pytest.CaptureFixture[str]) -> None
     completing = {"_VEILSIM_COMPLETE": "complete_bash", "COMP_WORDS": "veilsim bench ", "COMP_CWORD": "2"}
     done = CliRunner().invoke(cli, [], env=completing, prog_name="veilsim")
     assert done.output.split() == ["exchange", "users"]
+
+
+def test_shells_can_complete_the_kinds_of_attacks() -> None:
+    completing = {"_VEILSIM_COMPLETE": "complete_bash", "COMP_WORDS": "veilsim attack RUN --kind i", "COMP_CWORD": "4"}
+    done = CliRunner().invoke(cli, [], env=completing, prog_name="veilsim")
+    assert {"itn", "inversion"} <= set(done.output.split())
+    assert all(kind.startswith("i") for kind in done.output.split())

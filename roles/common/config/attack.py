@@ -9,6 +9,12 @@ from roles.common.config.recipe import Recipe
 from roles.common.unet import Upsampling
 
 _TAKEN_NAMES = ("plain", "protected")
+_MOST_ITNS = 16
+"""In one run: figures tell 40 series apart, but a column of boxes for each of 24 users is a page long by then."""
+
+
+Users = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None
+"""Some users of a run, by number; None: all."""
 
 
 class ItnConfig(Frozen):
@@ -29,12 +35,14 @@ class ItnConfig(Frozen):
     as the paper does, but not where a key protects; ``image``, the plain image, which is then protected. Few h_thetas
     treat left and right alike, so mirrored pairs are not what the network will be given. It takes an attacker who can
     protect images: pairs that were not of its own making are then not mirrored at all."""
+    users: Users = None
+    """Whose protections it attacks, beside the control; by default everybody's."""
 
 
 class AttackConfig(Frozen):
     """How a published protection is attacked and measured."""
 
-    itns: Annotated[tuple[ItnConfig, ...], Field(min_length=1, max_length=5)] = (
+    itns: Annotated[tuple[ItnConfig, ...], Field(min_length=1, max_length=_MOST_ITNS)] = (
         ItnConfig(name="paper", training=Recipe(epochs=200)),
         ItnConfig(
             name="strong",
@@ -43,7 +51,7 @@ class AttackConfig(Frozen):
         ),
     )
     """The paper's inverse network, and one trained as today's practice would: the former may be under-trained, and
-    mirrors pairs that h_theta would never give."""
+    mirrors pairs that h_theta would never give. At least one attacks everybody."""
     pairs: Annotated[int, Field(ge=2)] | None = None
     """Train images that the attacker makes pairs from; by default all."""
     labels: bool = True
@@ -66,4 +74,6 @@ class AttackConfig(Frozen):
         if len({*_TAKEN_NAMES, *names}) < len(_TAKEN_NAMES) + len(names):
             taken = ", ".join(map(repr, _TAKEN_NAMES))
             raise ValueError(f"itns need names of their own, none of {taken}: they are {names}")
+        if all(itn.users for itn in self.itns):
+            raise ValueError("itns must have one that attacks everybody: leave out the users of one")
         return self

@@ -49,6 +49,7 @@ class Curious(Study):
     figure: ClassVar[Lines] = Lines(
         "user", "ssim", "", "median SSIM of the estimates", references=RECONSTRUCTION_REFERENCES
     )
+    seen_in_training: ClassVar[bool] = True
 
     def work(self, part: str, users: Sequence[int], context: StudyContext) -> Work[Findings]:
         """See :class:`Study`."""

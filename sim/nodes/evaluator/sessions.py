@@ -1,6 +1,7 @@
 """An evaluator as a node: one attack on one published transformer, or on a control; one part of a study."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -64,21 +65,24 @@ class AttackSession(Session):
     def begin(self, content: RecordDict) -> None:
         """See :class:`Session`: theta is empty where a key protects, and for a control."""
         records = content.array_records
-        self._subject = Subject.named(decode_subject(content))
+        name, self._known = decode_subject(content)
+        self._subject = Subject.named(name)
         self._theta: State = decode_tensors(records[ARRAYS]) if ARRAYS in records else {}
         known = decode_tensors(records["predictions"]) if "predictions" in records else {}
         self._state: State = prefixed("protected", known)
 
     def work(self) -> Work[RecordDict]:
-        """Attack, measure, and reply with everything found."""
-        experiment, subject = self._job.experiment, self._subject
+        """Attack, but for what is known already, measure, and reply with everything found."""
+        experiment, subject, known = self._job.experiment, self._subject, self._known
         attacker = _attacker(self._job, "attacks", subject.title)
+        config = attacker.config.model_copy(update={"itns": subject.itns_of(experiment)})
+        attacker = replace(attacker, config=config)
         if subject == CONTROL:
-            result = yield from evaluate_protection(self._blur, None, attacker, self._state)
+            result = yield from evaluate_protection(self._blur, None, attacker, self._state, known)
         else:
             protect = _protection_of(experiment, subject.user, self._theta)
             protection = experiment.user_config(subject.user).protection
-            result = yield from evaluate_protection(protect, protection, attacker, self._state)
+            result = yield from evaluate_protection(protect, protection, attacker, self._state, known)
         return encode_attack(result)
 
     def _blur(self, images: Tensor, split: str, positions: Tensor) -> Tensor:
@@ -86,12 +90,14 @@ class AttackSession(Session):
 
     def checkpoint(self) -> tuple[State, dict[str, Any]]:
         """See :class:`Session`."""
-        return prefixed("state", self._state) | prefixed("theta", self._theta), {"subject": self._subject.name}
+        numbers = {"subject": self._subject.name, "known": self._known}
+        return prefixed("state", self._state) | prefixed("theta", self._theta), numbers
 
     def restore(self, tensors: State, numbers: Mapping[str, Any]) -> None:
         """See :class:`Session`."""
         groups = groups_of(tensors)
         self._state, self._theta, self._subject = groups["state"], groups["theta"], Subject.named(numbers["subject"])
+        self._known = numbers["known"]
 
 
 class StudySession(Session):

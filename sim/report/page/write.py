@@ -33,6 +33,8 @@ _BUDGET = 9_000_000
 """Characters of all pictures in a page."""
 _MOST_IN_LOAD = 400
 """Points of the provider's load."""
+_LONGEST_PAUSE_S = 3600
+"""Of the provider's load: between a run and an attack that was added to it there may be weeks."""
 _COLOURS = 64
 P = ParamSpec("P")
 
@@ -61,13 +63,32 @@ def write_page(paths: Sequence[Path], out: Path | None = None) -> Path:
     # Users stay in their order, and a number that JSON lacks is an error here and not in the browser.
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False, "separators": (",", ":")}
     environment.filters |= {"thousands": "{:,.0f}".format, "shell": shlex.join}
-    asked = {"data_uri": data_uri, "summary": summary, "tables": tables, "verdict_counts": verdict_counts}
+    asked = {
+        "without_pauses": without_pauses,
+        "data_uri": data_uri,
+        "summary": summary,
+        "tables": tables,
+        "verdict_counts": verdict_counts,
+    }
     asked |= {"verdicts_in_words": verdicts_in_words}
     environment.globals |= asked | {"most_in_load": _MOST_IN_LOAD}
     chart = _comparison_chart(runs) if len(runs) > 1 else None
-    page = environment.get_template("report.html.j2").render(sections=sections, chart=chart, data=data)
+    page = environment.get_template("report.html.j2").render(
+        sections=sections, title=_title(runs), chart=chart, data=data
+    )
     write_atomically(file, page)
     return file
+
+
+def renew_page(folder: Path) -> None:
+    """Write the page of a run or a sweep again where it lies in its folder, unless it compares it with others."""
+    page = folder / "report.html"
+    if page.is_file() and f"<title>{_title(_labelled([folder]))} - veilsim</title>" in page.read_text():
+        write_page([folder])
+
+
+def _title(runs: Mapping[str, Run]) -> str:
+    return f"{len(runs)} runs compared" if len(runs) > 1 else next(iter(runs.values())).experiment.name
 
 
 def _labelled(paths: Sequence[Path]) -> dict[str, Run]:
@@ -144,12 +165,22 @@ def _figures(run: Run, boxes: list[Box]) -> dict[str, Any]:
     if averages := run.folder.rounds():
         figures["rounds"] = _panels({"average": averages}, ROUND_PANELS)
     if len(run.provider_load):
-        figures["load"] = _provider_load(run.provider_load)
+        figures["load"] = _provider_load(without_pauses(run.provider_load))
     return figures
 
 
 def _panels(curves: dict[str, list[dict[str, float]]], panels: Sequence[Panel]) -> list[tuple[str, str]]:
     return [(panel.title, _svg(draw_learning_curves, curves, [panel])) for panel in panels]
+
+
+def without_pauses(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a provider's load with nothing between two requests but an hour, where there was more.
+
+    >>> without_pauses(pd.DataFrame({"second": [10, 20, 90_000, 90_001]}))["second"].tolist()
+    [10, 20, 3620, 3621]
+    """
+    pauses = rows["second"].diff().fillna(0).astype("int64")
+    return rows.assign(second=rows["second"] - (pauses - _LONGEST_PAUSE_S).clip(lower=0).cumsum())
 
 
 def _provider_load(rows: pd.DataFrame) -> list[tuple[str, str]]:

@@ -4,13 +4,20 @@ import math
 
 import pytest
 import torch
-from flwr.app import MetricRecord, RecordDict
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roles.evaluator.results import AttackResult, Measured, Seen
 from sim.exchange.messages import ARRAYS
-from sim.exchange.payloads import decode_attack, decode_curve, encode_attack, encode_curve
+from sim.exchange.payloads import (
+    decode_attack,
+    decode_curve,
+    decode_subject,
+    encode_attack,
+    encode_curve,
+    encode_subject,
+)
 from tests.sim.exchange.wire import FINITE, assert_same, one_line
 
 ROWS = st.lists(st.dictionaries(st.sampled_from(["epoch", "loss", "accuracy"]), FINITE), max_size=4)
@@ -78,3 +85,14 @@ def test_a_reply_of_an_evaluator_that_lacks_a_measure_is_refused(name: str) -> N
 
 def test_a_reply_without_measures_is_refused() -> None:
     assert one_line(lambda: decode_attack(RecordDict())) == "the evaluator's reply carries no measures"
+
+
+@pytest.mark.parametrize("known", [[], ["paper", "fr_attack"]])
+def test_an_evaluator_is_told_whom_to_attack_and_which_attacks_are_known(known: list[str]) -> None:
+    assert decode_subject(RecordDict({"subject": encode_subject("user-0003", known)})) == ("user-0003", known)
+
+
+@pytest.mark.parametrize("record", [{}, {"name": 3}, {"name": "user-0003", "known": "paper"}])
+def test_an_evaluator_that_is_not_told_says_so(record: dict[str, str | int]) -> None:
+    text = one_line(lambda: decode_subject(RecordDict({"subject": ConfigRecord(record)})))
+    assert text == "an attack needs to be told its subject, and which attacks on it are known"

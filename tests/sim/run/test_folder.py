@@ -131,3 +131,50 @@ def test_measures_that_an_earlier_version_kept_are_read(run: RunFolder) -> None:
     assert found.curves == {"strong": [{"epoch": 1.0, "loss": 0.5}, {"epoch": 2.0}]}
     assert list(found.pictures) == ["plain", "protected"]
     assert found.seen is None
+
+
+def result_of(pictures: int = 1, **estimates: float) -> AttackResult:
+    return AttackResult(
+        protected=measured(sum(estimates.values())),
+        seen=None,
+        estimates={name: measured(value) for name, value in estimates.items()},
+        baselines={"mean_image": measured(5)},
+        curves={name: [{"epoch": 1.0, "step": value}] for name, value in estimates.items()},
+        pictures={
+            name: torch.full((1, 3, 2, 2), pictures, dtype=torch.uint8) for name in ("plain", "protected", *estimates)
+        },
+    )
+
+
+def test_a_later_attack_is_kept_beside_those_that_were_known_of_which_nothing_changes(run: RunFolder) -> None:
+    run.add_attack(CONTROL, result_of(paper=10))
+    run.add_attack(CONTROL, result_of(paper=11, wide=20))
+    found = run.attack(CONTROL)
+    assert found is not None
+    assert sorted(run.attacks_on(CONTROL)) == ["paper", "wide"]
+    psnrs = {name: estimate.psnr.tolist() for name, estimate in found.estimates.items()}
+    assert psnrs == {"paper": [10.0] * 3, "wide": [20.0] * 3}
+    assert found.protected.psnr.tolist() == [10.0] * 3
+    assert {name: rows[0]["step"] for name, rows in found.curves.items()} == {"paper": 10, "wide": 20}
+    assert set(found.pictures) == {"plain", "protected", "paper", "wide"}
+
+
+def test_a_later_attack_on_other_images_is_not_put_beside_what_is_known(run: RunFolder) -> None:
+    run.add_attack(CONTROL, result_of(paper=10))
+    with pytest.raises(ValueError, match="test images are not the 3 that earlier attacks were measured on"):
+        run.add_attack(CONTROL, result_of(wide=20, pictures=2))
+    assert run.attacks_on(CONTROL) == ["paper"]
+
+
+def test_what_is_missing_are_the_inverse_networks_that_attack_somebody(run: RunFolder, experiment: Experiment) -> None:
+    itns = [{"name": "all", "training": {"epochs": 1}}, {"name": "one", "users": [1], "training": {"epochs": 1}}]
+    some = Experiment.model_validate(experiment.model_dump() | {"attack": {"itns": itns}})
+    run.keep_attack(CONTROL, result_of(all=10))
+    subjects = (Subject("user", 0), Subject("user", 1), Subject("shared"), CONTROL)
+    missing = {subject.name: run.missing_itns(subject, some) for subject in subjects}
+    assert missing == {
+        "user-0000": ["all"],
+        "user-0001": ["all", "one"],
+        "shared": ["all", "one"],
+        "control-blur": ["one"],
+    }

@@ -7,7 +7,7 @@ from flwr.app import ArrayRecord
 from typer.testing import CliRunner
 
 from sim.cli import cli
-from sim.report.page.write import write_page
+from sim.report.page.write import renew_page, write_page
 from sim.run.folder import RunFolder
 from tests.sim import made_up_run
 from tests.sim.report.page.parsed import EVIL, Page, column
@@ -112,3 +112,15 @@ def test_a_folder_that_is_no_run_or_has_no_results_is_one_line(tmp_path: Path) -
         assert done.stderr.startswith(f"veilsim: {path}: {expected}")
         assert done.stderr.count("\n") == 1
         assert not (path / "report.html").exists()
+
+
+def test_a_page_is_renewed_where_it_lies_but_not_one_that_compares_the_run_with_others(tmp_path: Path) -> None:
+    run, other = (made_up_run.make(tmp_path / name, made_up_run.experiment_of(1)) for name in ("one", "other"))
+    renew_page(run.path)
+    assert not (run.path / "report.html").exists()
+    for compared, renewed in (([run.path], True), ([run.path, other.path], False)):
+        page = write_page(compared)
+        before = page.read_text()
+        run.note({"processor": f"one that {renewed} names"})
+        renew_page(run.path)
+        assert (page.read_text() != before) == renewed
