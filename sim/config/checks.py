@@ -64,15 +64,16 @@ def _beyond_the_terms(experiment: Experiment, images: int) -> Iterator[str]:
         case _:
             share = 0 if users.count == "auto" else math.ceil(images / users.count)
     share = min(share, users.images or share)
+    smallest = min(share, *users.partition.sizes) if isinstance(users.partition, SizesPartition) else share
     for number, config in enumerate(experiment.user_configs()):
         key, recipe = f"users.settings.{number}" if users.settings else "user", config.training
         if not config.trains_network:
             continue
-        limits = [(f"{key}.training.batch_size", recipe.batch_size), ("users", share or terms.least_batch)]
-        for name, largest in limits:
-            if largest < terms.least_batch:
+        limits = [(f"{key}.training.batch_size", recipe.batch_size), ("users", smallest or terms.least_batch)]
+        for name, most in limits:
+            if most < terms.least_batch:
                 least = f"the provider answers {terms.least_batch} images or more (provider.defence.least_batch)"
-                yield f"{name}: got {largest}{' images each' if name == 'users' else ''}: {least}"
+                yield f"{name}: got {most}{' images' if name == 'users' else ''}: {least}"
         if terms.most_images is not None and share:
             parts = batch_sizes(share, recipe.batch_size, terms.least_batch)
             epochs, rest = divmod(recipe.total_steps(len(parts)), len(parts))

@@ -36,7 +36,7 @@ class Extraction(Study):
     steps: Annotated[int, Field(ge=1)] = 2000
     """Of its training, however many images there are."""
     batch_size: Annotated[int, Field(ge=1)] = 64
-    weight: Annotated[float, Field(ge=0)] = 3.0
+    weight: Annotated[float, Field(ge=0)] = 1.0
     """How much gradients count beside labels."""
     images: Annotated[int, Field(ge=1)] = 2000
     """Test images on which student and psi are compared."""

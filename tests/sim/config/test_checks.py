@@ -93,8 +93,8 @@ def test_networks_too_deep_for_the_images_are_refused(config: Path, overrides: l
             "user.training.batch_size: got 128: the provider answers 129 images or more (provider.defence.least_batch)",
         ),
         (
-            ["provider.defence.least_batch=100", "users.images=99"],
-            "users: got 99 images each: the provider answers 100 images or more (provider.defence.least_batch)",
+            ["provider.defence.least_batch=100", "users={count: 2, partition: {kind: sizes, sizes: [500, 99]}}"],
+            "users: got 99 images: the provider answers 100 images or more (provider.defence.least_batch)",
         ),
     ],
 )

@@ -55,6 +55,11 @@ def test_users_and_heat_maps_have_one_column() -> None:
     )
 
 
+@pytest.fixture(autouse=True)
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim.report.sweep.draw_table", lambda path, table: None)
+
+
 @pytest.fixture
 def sweep(tmp_path: Path) -> SweepFolder:
     """Two cells of three whose studies have found something, of which one is done."""

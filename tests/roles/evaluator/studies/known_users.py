@@ -139,7 +139,7 @@ STUDIES: dict[str, Study] = {
     "extraction": Extraction(
         kind="extraction", queries=(20, 500), width=8, steps=3, batch_size=8, images=20, thieves=2
     ),
-    "labels": LabelInference(kind="labels", batches=(1, 8), images=20),
+    "labels": LabelInference(kind="labels", batches=(4, 8), images=12),
     "membership": Membership(kind="membership", images=20),
 }
 

@@ -59,7 +59,6 @@ def test_what_psi_remembers_of_plain_images_is_the_control_and_h_theta_adds_noth
     assert set(found) == {(o, s) for o in ("test", "train") for s in ("plain", "protected", "change", "inverse")}
     for others in ("test", "train"):
         assert float(found[others, "plain"]["auc"]) > 0.8
-        assert float(found[others, "plain"]["found"]) > 0.3
         # Darkened images are none that it remembers.
         assert abs(float(found[others, "protected"]["auc"]) - 0.5) < 0.15
         assert abs(float(found[others, "change"]["auc"]) - 0.5) < 0.2
