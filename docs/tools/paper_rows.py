@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.cbook import boxplot_stats
 
 from roles.common.config.base import Frozen
+from roles.common.config.provider import ProviderConfig
 from roles.common.config.recipe import Recipe
 from roles.common.config.user import AdversarialConfig, EntropyConfig, GanConfig, PixelConfig, UserConfig
 from sim.config.experiment import Experiment, in_words
@@ -35,6 +36,7 @@ SINCE: dict[str, Any] = {
     "restart": None,
     "users": None,
     "upsampling": "nearest",
+    "provider": ProviderConfig().model_dump(),
 }
 """Keys that configs have had since the first rows were kept, with what those rows had: so they change no digest."""
 
@@ -115,6 +117,7 @@ def _key(experiment: Experiment, subject: Subject) -> str:
         users |= set() if experiment.users.partition.kind == "all" else {"count"}
         users |= {"count", "settings"} if experiment.strategy.averages else set()
         what |= {"subject": subject.name, "user": user, "users": experiment.users.model_dump(include=users)}
+        what |= {"provider": experiment.provider.model_dump()} if config.trains_network else {}
         if experiment.strategy.averages:
             what["strategy"] = experiment.strategy.model_dump()
     return _digest(what)

@@ -41,8 +41,9 @@ def blocks_of(folder: Path) -> Mapping[str, Callable[[], str]]:
 
 
 def _cells(sweep: SweepFolder) -> str:
-    """Return the table of a sweep, and what the studies of its cells amount to."""
-    table = "\n".join(line for line in (sweep.path / "summary.md").read_text().splitlines() if line.startswith("|"))
+    """Return the tables of a sweep, and what the studies of its cells amount to."""
+    blocks = (sweep.path / "summary.md").read_text().split("\n\n")
+    table = "\n\n".join(block for block in blocks if block.startswith(("|", "**")))
     said = [
         f"- {run.path.name}: {conclusion_of(study, run, run.experiment())}"
         for run in sweep.runs()

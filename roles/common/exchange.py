@@ -36,6 +36,17 @@ def other_classifier(number: int) -> int:
     return PSI - 1 - number
 
 
+def guest(number: int) -> int:
+    """Return what stands in place of a user's number for whoever asks for gradients and is none of the run's users.
+
+    A hostile user is one: what it asks is not taken for what the user did whose images it has.
+
+    >>> guest(0), guest(1)
+    (-1, -2)
+    """
+    return -1 - number
+
+
 class ExchangeError(ValueError):
     """A request or an answer that does not make sense; the message says what and what would be right."""
 
@@ -75,8 +86,9 @@ class ImageIds:
 class LossGradient(_Protected):
     """Ask for L_class of protected training images and its gradient.
 
-    The answer depends neither on the ``user`` nor on how many images it has ``asked`` about before, but a curious
-    provider takes note. After an interruption the same request may come again.
+    The answer depends neither on the ``user``, or :func:`guest`, nor on how many images it has ``asked`` about before,
+    but a curious provider takes note, and one with a budget (:class:`roles.common.config.provider.DefenceConfig`)
+    counts by itself and refuses. After an interruption the same request may come again.
     """
 
     user: int
@@ -85,7 +97,10 @@ class LossGradient(_Protected):
 
 @dataclass(frozen=True, eq=False)
 class Gradient:
-    """dL_class/dx_hat for the batch mean of L_class (Eq. 5), float32 like x_hat; the loss; how many were correct."""
+    """dL_class/dx_hat for the batch mean of L_class (Eq. 5), float32 like x_hat; the loss; how many were correct.
+
+    What a provider's terms (:class:`roles.common.config.provider.DefenceConfig`) leave of them, where it has any.
+    """
 
     gradient: Tensor
     loss: Number

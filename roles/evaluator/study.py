@@ -8,7 +8,7 @@ import json
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from roles.common.config.attack import ItnConfig, Users
 from roles.common.config.base import Frozen
 from roles.common.config.data import Split
+from roles.common.config.provider import DefenceConfig
 from roles.common.exchange import Published, Theta, Work, expect
 from roles.common.protection import Protect
 from roles.common.unet import UNet
@@ -101,6 +102,8 @@ class StudyContext:
     state: State
     """What the part has found so far: with the same tensors in it, the same part started anew asks the same request
     again (:mod:`roles.common.exchange`)."""
+    terms: DefenceConfig = field(default_factory=DefenceConfig)
+    """On which terms the provider gives gradients away; they are public."""
 
     @property
     def itn(self) -> ItnConfig:

@@ -9,11 +9,13 @@ from torch.nn import functional as F
 from roles.common import exchange
 from roles.common.compute import Compute
 from roles.common.config.classifier import ClassifierName
+from roles.common.config.provider import DefenceConfig
 from roles.common.data import ImageStore
 from roles.common.exchange import PSI, ExchangeError
 from roles.common.labels import load_labels
 from roles.common.weights import State, cpu_state, digest, load_into
 from roles.provider.classifiers import Classifier
+from roles.provider.defence import Defence
 from roles.provider.memory import Memory
 from roles.provider.training import predict
 from roles.provider.user_classifiers import UserClassifiers
@@ -30,6 +32,7 @@ class Provider:
         user_classifiers: those of users whose protection psi cannot read.
         memory: where a curious provider keeps what it is asked about; None: it keeps nothing.
         others: architecture and weights of further classifiers of plain images.
+        defence: on which terms it gives gradients away; None: all who ask are given exact ones.
 
     Raises:
         ValueError: ``state`` does not fit ``name``.
@@ -46,6 +49,7 @@ class Provider:
         user_classifiers: UserClassifiers,
         memory: Memory | None = None,
         others: Sequence[tuple[ClassifierName, State]] = (),
+        defence: Defence | None = None,
     ) -> None:
         self._compute, self._side = compute, store.side
         self._psi = _frozen(name, state, "psi", store, compute)
@@ -53,10 +57,11 @@ class Provider:
             _frozen(kind, weights, f"other classifier {number}", store, compute)
             for number, (kind, weights) in enumerate(others)
         ]
-        self._user_classifiers, self._memory = user_classifiers, memory
+        self._user_classifiers, self._memory, self._defence = user_classifiers, memory, defence
         self._assignment, self._validation = assignment, validation
         self._labels = load_labels(store.folder, "train")
         self._validation_labels = load_labels(store.folder, "validation")
+        self._terms = DefenceConfig() if defence is None else defence.config
         self._descent = compute.captured(self._descend)
 
     def digest(self) -> str:
@@ -98,19 +103,27 @@ class Provider:
 
     def _loss_gradient(self, request: exchange.LossGradient) -> exchange.Gradient:
         labels = self._labels_of(request.protected, request.ids, self._labels)
-        if self._memory is not None:
+        if self._defence is not None:
+            self._defence.admit(request)
+        # Whoever is none of the run's users has no images that could be remembered as theirs.
+        if self._memory is not None and request.user >= 0:
             self._memory.note(request)
         gradient, loss, correct = self._descent(request.protected, labels)
+        if self._defence is not None:
+            gradient = self._defence.applied(gradient, request)
         # What a recording gives lasts until it is replayed: the sums of an epoch are made of copies.
         return exchange.Gradient(gradient, self._compute.number(loss), self._compute.number(correct))
 
     def _descend(self, protected: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return dL_class/dx_hat, L_class, and how many images psi classifies correctly."""
-        protected = self._compute.batch(protected).detach().requires_grad_()
+        protected, terms = self._compute.batch(protected).detach().requires_grad_(), self._terms
         with self._compute.autocast():
             logits = self._psi(protected)
-        loss = F.cross_entropy(logits, labels)
+        loss = F.cross_entropy(logits, labels, label_smoothing=terms.label_smoothing)
         (gradient,) = torch.autograd.grad(loss, protected)
+        if terms.withhold_losses:
+            labels = logits.detach().argmax(1)
+            loss = F.cross_entropy(logits.detach(), labels)
         correct = (logits.argmax(1) == labels).sum()
         return gradient.float().contiguous(), _if_in_range(protected, loss.detach()), correct
 

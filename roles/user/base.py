@@ -96,10 +96,14 @@ class UserTraining(ABC):
     Args:
         user: which user this is; with the run's ``seed`` it decides all that is random.
         batch_size: images a request.
+        least_batch: the fewest that the provider answers.
     """
 
-    def __init__(self, config: UserConfig, user: int, seed: int, store: ImageStore, batch_size: int) -> None:
+    def __init__(
+        self, config: UserConfig, user: int, seed: int, store: ImageStore, batch_size: int, least_batch: int = 1
+    ) -> None:
         self._config, self._user, self._store, self._batch_size = config, user, store, batch_size
+        self._least_batch = least_batch
         self._seed = config.own_seed(user, seed)
         self._take(ImageIds(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)))
         self.step = 0
@@ -153,7 +157,8 @@ class UserTraining(ABC):
             self._take(expect((yield TrainingImages(self._user)), ImageIds))
 
     def _take(self, ids: ImageIds) -> None:
-        self._ids, self._batches = ids, Batches(ids.train, self._batch_size, derived_seed(self._seed, "order"))
+        order = derived_seed(self._seed, "order")
+        self._ids, self._batches = ids, Batches(ids.train, self._batch_size, order, self._least_batch)
 
     def checkpoint(self) -> tuple[State, dict[str, Any]]:
         """Return tensors and JSON-able numbers from which :meth:`restore` goes on at the last whole step."""

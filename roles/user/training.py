@@ -38,8 +38,10 @@ class TransformerTraining(UserTraining):
         ValueError: phi's weights cannot be had.
     """
 
-    def __init__(self, config: UserConfig, user: int, seed: int, store: ImageStore, compute: Compute) -> None:
-        super().__init__(config, user, seed, store, config.training.batch_size)
+    def __init__(
+        self, config: UserConfig, user: int, seed: int, store: ImageStore, compute: Compute, least_batch: int = 1
+    ) -> None:
+        super().__init__(config, user, seed, store, config.training.batch_size, least_batch)
         self._compute = compute
         torch.manual_seed(derived_seed(self._seed, "theta"))
         self._h = compute.module(UNet(config.width, config.depth, config.upsampling))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from roles.common.batches import batch_sizes
 from roles.common.data import ImageStore, prepare
 from roles.evaluator.measures import Lpips
 from roles.user.features import shared_features
@@ -45,6 +46,43 @@ def check_shares(partition: Partition, count: int, images: int) -> None:
             raise ConfigError(f"users.partition.images: got {partition.images}: there are {images} training images")
     elif not isinstance(partition, AllPartition) and count * 2 > images:
         raise ConfigError(f"users.count: got {count}: {images} training images are at most {images // 2} users")
+
+
+def _beyond_the_terms(experiment: Experiment, images: int) -> Iterator[str]:
+    """Yield whose training the provider would not answer to its end, given how many training images there are.
+
+    Where a partition is drawn from labels, nobody knows yet how many images the largest share has: at least the mean.
+    """
+    terms, users = experiment.provider.defence, experiment.users
+    match users.partition:
+        case AllPartition():
+            share = images
+        case SamplePartition(images=drawn):
+            share = drawn
+        case SizesPartition(sizes=sizes):
+            share = max(sizes)
+        case _:
+            share = 0 if users.count == "auto" else math.ceil(images / users.count)
+    share = min(share, users.images or share)
+    smallest = min(share, *users.partition.sizes) if isinstance(users.partition, SizesPartition) else share
+    for number, config in enumerate(experiment.user_configs()):
+        key, recipe = f"users.settings.{number}" if users.settings else "user", config.training
+        if not config.trains_network:
+            continue
+        limits = [(f"{key}.training.batch_size", recipe.batch_size), ("users", smallest or terms.least_batch)]
+        for name, most in limits:
+            if most < terms.least_batch:
+                least = f"the provider answers {terms.least_batch} images or more (provider.defence.least_batch)"
+                yield f"{name}: got {most}{' images' if name == 'users' else ''}: {least}"
+        if terms.most_images is not None and share:
+            parts = batch_sizes(share, recipe.batch_size, terms.least_batch)
+            epochs, rest = divmod(recipe.total_steps(len(parts)), len(parts))
+            needed = epochs * share + sum(parts[:rest])
+            if needed > terms.most_images:
+                yield (
+                    f"provider.defence.most_images: got {terms.most_images}: {key}.training.epochs {recipe.epochs:g} "
+                    f"on {share} images asks about {needed}; raise the one or lower the other"
+                )
 
 
 def _missing_trackers(experiment: Experiment) -> Iterator[str]:
@@ -108,6 +146,7 @@ def _problems(experiment: Experiment, store: ImageStore) -> Iterator[str]:
         ("attack.pairs", attack.pairs, train, "training"),
         ("attack.test_images", attack.test_images, store.counts["test"], "test"),
     )
+    yield from _beyond_the_terms(experiment, train)
     for key, value, limit, split in limits:
         if value is not None and value > limit:
             yield f"{key}: got {value}: there are {limit} {split} images"

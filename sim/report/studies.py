@@ -14,7 +14,7 @@ from sim.report.text import write_table
 from sim.run.folder import RunFolder, part_name
 from sim.run.subject import Subject
 
-_USER_COLUMNS = ("user", "attacker", "victim")
+USER_COLUMNS = ("user", "attacker", "victim")
 """Columns that hold a user's number, which tables call by its name."""
 
 
@@ -29,7 +29,7 @@ def study_table(study: StudyConfig, run: RunFolder, experiment: Experiment) -> p
     """Return the rows of a study's finished parts, with the columns that the study describes."""
     rows = sum(_found(study, run, experiment).values(), Findings())
     table = pd.DataFrame(rows, columns=list(study.columns))
-    named = {column: table[column].map(user_name) for column in _USER_COLUMNS if column in table}
+    named = {column: table[column].map(user_name) for column in USER_COLUMNS if column in table}
     return table.assign(**named).convert_dtypes()
 
 

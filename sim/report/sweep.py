@@ -8,6 +8,7 @@ from roles.common.files import write_atomically
 from sim.report.columns import attacks_in, columns_in_words, title_of
 from sim.report.figures.run import draw_table
 from sim.report.statistics import mean_interval
+from sim.report.sweep_studies import report_sweep_studies
 from sim.report.table import attacked, controls_of, gap_of
 from sim.report.text import REPORT, markdown, psnr_and_ssim, with_interval, with_range, write_table
 from sim.run.subject import CONTROL
@@ -34,6 +35,7 @@ def write_sweep_report(sweep: SweepFolder) -> str:
         f"# {sweep.name}\n\n{sum(run.has_table() for run in runs)} of {len(runs)} cells; axes: {', '.join(axes)}. "
         f"Medians; of acc. and to plain, of {_SEEDS_FOR_AN_INTERVAL} seeds or more the mean over seeds [95% interval, "
         f"Student's t], else the median (lowest to highest).\n\n{summary_table(table, axes)}\n\n"
+        f"{report_sweep_studies(sweep, table, _but_seeds(axes))}"
         f"`{REPORT}` compares the cells, with pictures, on one page.\n"
     )
     write_atomically(sweep.path / "summary.md", summary)

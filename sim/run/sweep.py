@@ -45,7 +45,7 @@ def file_name(text: str) -> str:
 
 
 def value_names(values: Sequence[Any]) -> list[str]:
-    """Return what tables and folders call the values of an axis: of a section, its name or kind.
+    """Return what tables and folders call the values of an axis: of a section, its name or kind, else all its keys.
 
     Where several sections have one name or kind, it is followed by what sets each of them apart.
 
@@ -53,14 +53,20 @@ def value_names(values: Sequence[Any]) -> list[str]:
     ['0.005', 'resnet20']
     >>> value_names([{"kind": "iid"}, {"kind": "shards", "per_user": 2}, {"kind": "shards", "per_user": 3}])
     ['iid', 'shards per_user 2', 'shards per_user 3']
+    >>> value_names([{}, {"clip": 0.1, "sign": True}])
+    ['default', 'clip 0.1 sign']
     """
-    short = [str(v.get("name") or v.get("kind") or v) if isinstance(v, dict) else str(v) for v in values]
+    short = [_short_name(value) if isinstance(value, dict) else str(value) for value in values]
     words = [in_words(value) if isinstance(value, dict) else [] for value in values]
     names: list[str] = []
     for name, own in zip(short, words, strict=True):
         common = set.intersection(*(set(others) for other, others in zip(short, words, strict=True) if other == name))
         names.append(" ".join([name, *(word for word in own if word not in common)]))
     return names
+
+
+def _short_name(section: dict[str, Any]) -> str:
+    return str(section.get("name") or section.get("kind") or " ".join(in_words(section)) or "default")
 
 
 def is_sweep(path: Path, overrides: Sequence[str]) -> bool:
@@ -151,8 +157,10 @@ class SweepFolder:
         """Return the run of each cell, in order."""
         return [RunFolder.open(self.path / "cells" / name) for name in self._description()["cells"]]
 
-    def table(self) -> pd.DataFrame:
+    def table(self, name: str = "table") -> pd.DataFrame:
         """Return the rows of all cells that have come to their end, the axes in front; empty if none has.
+
+        By ``name``, such as ``studies/transfer``, those of another table than the cells' own, where a cell has it.
 
         A cell that is tried again because something in it had failed keeps its rows until it has better ones.
         """
@@ -160,8 +168,9 @@ class SweepFolder:
         cells = self._description()["cells"].values()
         names = {axis: value_names([values[axis] for values in cells]) for axis in self.axes}
         for number, run in enumerate(self.runs()):
-            if run.has_table():
-                table = pd.read_parquet(run.path / "table.parquet")
+            path = run.path / f"{name}.parquet"
+            if run.has_table() and path.is_file():
+                table = pd.read_parquet(path)
                 for position, (axis, named) in enumerate(names.items()):
                     table.insert(position, axis, named[number])
                 tables.append(table)

@@ -6,9 +6,15 @@ from pydantic import Field
 
 from roles.evaluator.studies.collusion import Collusion
 from roles.evaluator.studies.curious import Curious
+from roles.evaluator.studies.extraction import Extraction
 from roles.evaluator.studies.inversion import Inversion
+from roles.evaluator.studies.labels import LabelInference
+from roles.evaluator.studies.membership import Membership
 from roles.evaluator.studies.retrieval import Retrieval
 from roles.evaluator.studies.transfer import Transfer
 from roles.evaluator.studies.utility import Utility
 
-StudyConfig = Annotated[Collusion | Curious | Inversion | Retrieval | Transfer | Utility, Field(discriminator="kind")]
+StudyConfig = Annotated[
+    Collusion | Curious | Extraction | Inversion | LabelInference | Membership | Retrieval | Transfer | Utility,
+    Field(discriminator="kind"),
+]

@@ -131,6 +131,7 @@ class StudySession(Session):
             [config.name for config in experiment.other_classifier_configs()],
             lambda user: experiment.user_config(user).needs_classifier,
             self._state,
+            experiment.provider.defence,
         )
         return encode_findings((yield from study.work(part.part, part.published, context)))
 

@@ -4,11 +4,13 @@ import torch
 from flwr.app import RecordDict
 from torch import Tensor
 
+from roles.common.config.provider import DefenceConfig
 from roles.common.config.user import PixelConfig, TanakaConfig
 from roles.common.data import ImageStore
 from roles.common.labels import load_labels
 from roles.common.seeds import generator
 from roles.common.weights import load, save
+from roles.provider.defence import Defence
 from roles.provider.memory import Memory
 from roles.provider.provider import Provider
 from roles.provider.user_classifiers import UserClassifiers
@@ -66,7 +68,7 @@ def build_provider(job: Job) -> Provider:
         [len(images) for images in assignment],
         compute,
     )
-    remembered = experiment.remembered
+    remembered, terms = experiment.remembered, experiment.provider.defence
     return Provider(
         experiment.classifier.name,
         psi,
@@ -77,6 +79,7 @@ def build_provider(job: Job) -> Provider:
         classifiers,
         Memory(folder / "memory", remembered, store.side) if remembered else None,
         [(config.name, state) for config, state in zip(experiment.other_classifier_configs(), others, strict=True)],
+        None if terms == DefenceConfig() else Defence(terms, experiment.seed, folder / "asked"),
     )
 
 

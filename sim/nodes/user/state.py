@@ -17,7 +17,8 @@ def new_training(job: Job, user: int) -> UserTraining:
     experiment = job.experiment
     config, store = experiment.user_config(user), store_of(experiment)
     if config.trains_network:
-        return TransformerTraining(config, user, experiment.seed, store, compute_of(experiment))
+        least = experiment.provider.defence.least_batch
+        return TransformerTraining(config, user, experiment.seed, store, compute_of(experiment), least)
     return EncryptedTraining(config, experiment.classifier.training.epochs, user, experiment.seed, store)
 
 

@@ -22,6 +22,18 @@ def test_every_image_comes_exactly_once_an_epoch_and_no_batch_holds_a_single_one
         assert all(len(batch) == size for batch in got[:-1])
 
 
+@settings(max_examples=60, deadline=None)
+@given(count=counts, size=sizes, seed=seeds, data=st.data())
+def test_no_batch_is_smaller_than_the_least_unless_all_images_are_fewer(
+    count: int, size: int, seed: int, data: st.DataObject
+) -> None:
+    least = data.draw(st.integers(1, size))
+    batches = Batches(torch.arange(count), size, seed, least)
+    got = [len(batches.ids_at(position)) for position in range(batches.per_epoch)]
+    assert sum(got) == count
+    assert all(min(count, least) <= length < size + max(2, least) for length in got)
+
+
 @settings(max_examples=30, deadline=None)
 @given(count=counts, size=sizes, seed=seeds, steps=st.lists(st.integers(0, 40), min_size=1, max_size=6))
 def test_a_batch_depends_on_seed_and_step_alone(count: int, size: int, seed: int, steps: list[int]) -> None:

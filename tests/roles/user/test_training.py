@@ -35,6 +35,14 @@ from tests.roles.user.conftest import PlainProvider, StartTraining
 from tests.roles.user.trainings import PLAIN_SGD, network
 
 
+def test_a_rest_that_is_smaller_than_the_provider_answers_joins_the_batch_before(
+    config: UserConfig, provider: PlainProvider, tiny: ImageStore, compute: Compute
+) -> None:
+    drive(TransformerTraining(config, 1, 0, tiny, compute, least_batch=3).run(1, 1), provider.answer)
+    asked = [len(request.ids) for request in provider.requests if isinstance(request, LossGradient)]
+    assert asked == [4, 6] * 3
+
+
 @pytest.mark.parametrize("alpha", [0.0, 0.02, 0.5])
 def test_a_step_goes_down_the_gradient_of_the_whole_objective(
     alpha: float, config: UserConfig, start: StartTraining, provider: PlainProvider, tiny: ImageStore

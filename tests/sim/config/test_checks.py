@@ -67,6 +67,56 @@ def test_networks_too_deep_for_the_images_are_refused(config: Path, overrides: l
     assert objection(config, "data.size=24", *overrides).startswith(expected)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        # 1293 images of 4 users: 324 each; 10 epochs.
+        (
+            ["provider.defence.most_images=3239"],
+            "provider.defence.most_images: got 3239: user.training.epochs 10 on 324 images asks about 3240; raise the "
+            "one or lower the other",
+        ),
+        (
+            ["provider.defence.most_images=3239", "users.settings=[{training: {epochs: 1}}, {}]"],
+            "provider.defence.most_images: got 3239: users.settings.1.training.epochs 10 on 324 images asks about 3240",
+        ),
+        (
+            ["provider.defence.most_images=2000", "users.partition={kind: all}"],
+            "provider.defence.most_images: got 2000: user.training.epochs 10 on 1293 images asks about 12930",
+        ),
+        (
+            ["provider.defence.most_images=2000", "users.partition={kind: sizes, sizes: [2, 2, 300, 2]}"],
+            "provider.defence.most_images: got 2000: user.training.epochs 10 on 300 images asks about 3000",
+        ),
+        (
+            ["provider.defence.least_batch=129"],
+            "user.training.batch_size: got 128: the provider answers 129 images or more (provider.defence.least_batch)",
+        ),
+        (
+            ["provider.defence.least_batch=100", "users={count: 2, partition: {kind: sizes, sizes: [500, 99]}}"],
+            "users: got 99 images: the provider answers 100 images or more (provider.defence.least_batch)",
+        ),
+    ],
+)
+def test_a_training_that_the_providers_terms_do_not_let_end_is_refused(
+    config: Path, overrides: list[str], expected: str
+) -> None:
+    assert objection(config, *overrides).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "provider.defence.most_images=3240",
+        "provider.defence={least_batch: 128}",
+        "users.images=20",
+        "users.settings=[{protection: {kind: plain}}]",
+    ],
+)
+def test_a_training_within_the_providers_terms_is_not(config: Path, override: str) -> None:
+    assert check(load_experiment(config, ["provider.defence={most_images: 3240, least_batch: 4}", override]), config)
+
+
 @pytest.mark.parametrize("package", ["tensorboard", "mlflow"])
 def test_a_tracker_that_is_not_installed_is_refused_with_the_extra_that_brings_it(
     config: Path, monkeypatch: pytest.MonkeyPatch, package: str

@@ -5,13 +5,16 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from roles.common.config.data import Split
 from roles.common.data import ImageStore
 from roles.common.exchange import (
     Answer,
     Classify,
+    Gradient,
     ImageIds,
+    LossGradient,
     Memories,
     Predictions,
     Published,
@@ -27,7 +30,17 @@ from roles.common.labels import load_labels
 from roles.common.protection import Protect
 from roles.common.weights import State
 from roles.evaluator.results import Findings
-from roles.evaluator.studies import Collusion, Curious, Inversion, Retrieval, Transfer, Utility
+from roles.evaluator.studies import (
+    Collusion,
+    Curious,
+    Extraction,
+    Inversion,
+    LabelInference,
+    Membership,
+    Retrieval,
+    Transfer,
+    Utility,
+)
 from roles.evaluator.study import Study, StudyContext
 
 USERS = [0, 1, 2]
@@ -55,11 +68,31 @@ def protection(user: int, theta: State) -> Protect:
     return protect
 
 
+class NearestMean(nn.Module):
+    """A psi in closed form: the nearer an image is to the mean train image of a class, the higher that one's logit."""
+
+    def __init__(self, store: ImageStore) -> None:
+        super().__init__()
+        images, labels = to_unit(store.images("train")).flatten(1), load_labels(store.folder, "train")
+        self.means = torch.stack([images[labels == label].mean(0) for label in range(10)])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 0.2 * (images.flatten(1) @ self.means.T - self.means.square().sum(1) / 2)
+
+
+def gradient_of(psi: nn.Module, request: LossGradient, labels: Tensor) -> Gradient:
+    images = request.protected.clone().requires_grad_()
+    logits, labels = psi(images), labels[request.ids]
+    loss = F.cross_entropy(logits, labels)
+    (gradient,) = torch.autograd.grad(loss, images)
+    return Gradient(gradient, loss.item(), int((logits.argmax(1) == labels).sum()))
+
+
 class Provider:
     """Answers as a provider and a ServerApp would; psi looks at the test labels, in the order of the images."""
 
     def __init__(self, store: ImageStore, factors: list[float]) -> None:
-        self._store, self._factors = store, factors
+        self._store, self._factors, self.psi = store, factors, NearestMean(store)
         self.requests: list[Request] = []
 
     def __call__(self, request: Request) -> Answer:
@@ -71,6 +104,8 @@ class Provider:
                 labels = load_labels(self._store.folder, "test")[: len(request.images)]
                 # The second of the others takes every image for a nought.
                 return Predictions(torch.zeros_like(labels) if request.user == other_classifier(1) else labels)
+            case LossGradient():
+                return gradient_of(self.psi, request, load_labels(self._store.folder, "train"))
             case TrainingImages():
                 return ImageIds(torch.arange(50) + 50 * request.user, torch.arange(10))
             case Recall():
@@ -101,6 +136,11 @@ STUDIES: dict[str, Study] = {
     "inversion": Inversion(kind="inversion", images=5, steps=30),
     "curious": Curious(kind="curious", images=20),
     "utility": Utility(kind="utility", images=20),
+    "extraction": Extraction(
+        kind="extraction", queries=(20, 500), width=8, steps=3, batch_size=8, images=20, thieves=2
+    ),
+    "labels": LabelInference(kind="labels", batches=(4, 8), images=12),
+    "membership": Membership(kind="membership", images=20),
 }
 
 

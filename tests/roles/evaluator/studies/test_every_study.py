@@ -68,6 +68,30 @@ SENTENCES: dict[str, tuple[list[Row], str]] = {
         "Protected images are classified, against plain ones, with (medians over users) -2.0 points at psi, -50.0 "
         "points at other 0 (resnet20).",
     ),
+    "extraction": (
+        [
+            {"channel": channel, "queries": queries, "agreement": agreement}
+            for channel, queries, agreement in (("service", 5, 0.1), ("service", 9, 0.5), ("gradients", 7, 0.75))
+        ],
+        "A student of the hostile user's agrees with psi on test images in 50.0% with service of 9 images, 75.0% with "
+        "gradients of 7 images (medians).",
+    ),
+    "labels": (
+        [
+            {"method": method, "batch": batch, "named": named, "service": 0.9}
+            for method, batch, named in (("probe", 1, 1.0), ("probe", 8, 0.99), ("passive", 1, 0.95), ("passive", 8, 1))
+        ],
+        "Of the labels of X', hostile users know 99.0 to 100.0% by the probe method, 95.0 to 100.0% by the passive "
+        "method, with requests of 1 to 8 images; the service alone tells 90.0 to 90.0%.",
+    ),
+    "membership": (
+        [
+            {"others": others, "score": score, "auc": auc}
+            for others, score, auc in (("test", "plain", 0.6), ("test", "change", 0.5), ("test", "plain", 0.7))
+        ],
+        "Members of X' are told with an AUC (medians over users), from test images 0.65 by plain, 0.50 by change. 0.5 "
+        "is a guess.",
+    ),
 }
 
 

@@ -1,0 +1,97 @@
+"""A hostile user: it asks for gradients of any image under any id, as often as the provider's terms allow."""
+
+import torch
+from torch import Tensor
+
+from roles.common.exchange import (
+    ImageIds,
+    LossGradient,
+    TrainingImages,
+    Work,
+    checked_gradient,
+    expect,
+    guest,
+)
+from roles.common.images import to_unit
+from roles.common.seeds import derived_seed
+from roles.evaluator.study import StudyContext
+
+
+class HostileUser:
+    """One who knows X' of a user, plain images and ids, and asks as a :func:`guest`, with a budget of its own.
+
+    It knows the provider's terms, and asks for nothing that these do not grant: nobody refuses it anything.
+
+    Args:
+        name: of its account: letters, digits and slashes. What it has been told is in the state under this name.
+    """
+
+    def __init__(self, context: StudyContext, name: str) -> None:
+        self._context, self.terms, self._name = context, context.terms, name
+        self._account = guest(derived_seed(0, "hostile", name) % 2**31)
+
+    def request_size(self, batch: int) -> int:
+        """Return how many images a request of ``batch`` has, where the terms may ask for more."""
+        return max(batch, self.terms.least_batch)
+
+    def affordable(self, images: int, batch: int) -> int:
+        """Return how many of ``images`` its budget allows it to ask about, in requests of ``batch``."""
+        size, most = self.request_size(batch), self.terms.most_images
+        if most is None:
+            return images
+        whole, rest = divmod(min(images, most), size)
+        # A short request is filled up, and what fills it is counted as well.
+        fits = whole * size + max(rest, self.terms.least_batch) <= most
+        return whole * size + rest if fits else whole * size
+
+    def gradients(self, key: str, images: Tensor, ids: Tensor, batch: int) -> Work[tuple[Tensor, Tensor, Tensor]]:
+        """Ask for the gradients of images under ids, ``batch`` or as many as the terms ask for in a request.
+
+        Args:
+            key: where in the state the answers are, under the name of this user.
+            images: uint8 ``(N, 3, H, W)``.
+            ids: int64 ``(N,)``.
+
+        Returns:
+            The gradient of each image's own loss, float32 ``(N, 3, H, W)``, on the CPU; and for each image the mean
+            loss, float32 ``(N,)``, and the number correct, int64 ``(N,)``, of the request that it was in.
+
+        Raises:
+            ExchangeError: an answer is unusable.
+        """
+        state, size = self._context.state, self.request_size(batch)
+        names = [f"{self._name}/{key}/{part}" for part in ("gradients", "losses", "correct")]
+        while len(state.get(names[0], ())) < len(ids):
+            done = len(state.get(names[0], ()))
+            places = torch.arange(done, min(done + size, len(ids)))
+            # A short rest is filled up with images that were asked before.
+            filled = places if len(places) >= self.terms.least_batch else _filled(places, self.terms.least_batch)
+            asked = to_unit(images[filled])
+            answer = checked_gradient((yield LossGradient(asked, ids[filled], self._account, done)), asked)
+            found = (
+                answer.gradient[: len(places)].cpu() * len(filled),
+                torch.full((len(places),), float(answer.loss)),
+                torch.full((len(places),), int(answer.correct)),
+            )
+            for name, values in zip(names, found, strict=True):
+                state[name] = torch.cat([state[name], values]) if name in state else values
+        gradients, losses, correct = (state[name] for name in names)
+        return gradients, losses, correct
+
+    def classified(self, key: str, images: Tensor) -> Work[Tensor]:
+        """Ask the service for labels of uint8 ``(N, 3, H, W)``, int64 ``(N,)``, kept in the state; N may be 0."""
+        return (yield from self._context.attacker.classify(images, f"{self._name}/{key}", self._context.state))
+
+
+def images_of(user: int, context: StudyContext) -> Work[tuple[Tensor, Tensor]]:
+    """Return a user's X', plain, uint8 ``(M, 3, H, W)``, and its ids, int64 ``(M,)``, as that user knows both."""
+    key = f"x-prime/{user}"
+    if key not in context.state:
+        context.state[key] = expect((yield TrainingImages(user)), ImageIds).train
+    ids = context.state[key]
+    return context.attacker.store.images("train")[ids], ids
+
+
+def _filled(places: Tensor, count: int) -> Tensor:
+    """Return ``count`` places, which begin with ``places`` and go on with these again."""
+    return places[torch.arange(count) % len(places)]

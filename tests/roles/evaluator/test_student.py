@@ -1,0 +1,58 @@
+"""A student of psi: what it learns from labels, and what gradients add."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from roles.common.compute import Compute
+from roles.common.data import ImageStore
+from roles.common.images import to_unit
+from roles.evaluator.student import Lessons, Student, answers_of, train_student
+from tests.roles.evaluator.studies.known_users import NearestMean
+
+
+@pytest.fixture(scope="module")
+def lessons(tiny: ImageStore) -> Lessons:
+    """Fifty images with what a psi says of them, and the gradients of that."""
+    psi, images = NearestMean(tiny), tiny.images("train")[:50]
+    inputs = to_unit(images).requires_grad_()
+    logits = psi(inputs)
+    labels = logits.argmax(1)
+    (gradients,) = torch.autograd.grad(F.cross_entropy(logits, labels, reduction="sum"), inputs)
+    return Lessons(images, labels, gradients)
+
+
+def taught(lessons: Lessons, steps: int, compute: Compute) -> Student:
+    return train_student(lessons, 10, 8, steps, 16, 1.0, 0, compute)
+
+
+def test_gradients_bring_a_student_nearer_to_psi_than_the_same_labels_alone(
+    lessons: Lessons, tiny: ImageStore, compute: Compute
+) -> None:
+    test = tiny.images("test")
+    answers = NearestMean(tiny)(to_unit(test)).argmax(1)
+    with_gradients, alone = (
+        float((answers_of(taught(known, 150, compute), test, compute) == answers).double().mean())
+        for known in (lessons, Lessons(lessons.images, lessons.labels))
+    )
+    assert alone > 0.7
+    assert with_gradients > alone + 0.05
+
+
+def test_how_long_gradients_are_teaches_a_student_nothing(lessons: Lessons, compute: Compute) -> None:
+    assert lessons.gradients is not None
+    longer = Lessons(lessons.images, lessons.labels, 4 * lessons.gradients)
+    one, other = (taught(known, 3, compute).state_dict() for known in (lessons, longer))
+    assert all(torch.allclose(one[name], other[name], atol=1e-3) for name in one)
+
+
+def test_a_students_answer_to_an_image_does_not_depend_on_others(tiny: ImageStore, compute: Compute) -> None:
+    student, images = Student(10, 8).train(), to_unit(tiny.images("test")[:4])
+    assert torch.allclose(student(images)[:1], student(images[:1]), atol=1e-5)
+
+
+def test_a_student_whose_loss_is_not_finite_is_said_to_have_diverged(lessons: Lessons, compute: Compute) -> None:
+    assert lessons.gradients is not None
+    broken = Lessons(lessons.images, lessons.labels, lessons.gradients * torch.nan)
+    with pytest.raises(ValueError, match=r"^the student of an extraction diverged at step 0$"):
+        taught(broken, 2, compute)
