@@ -8,8 +8,8 @@ from torch import Tensor
 
 from roles.common.compute import Compute
 from roles.common.config.data import Split
-from roles.common.config.user import PixelConfig, TanakaConfig, UserConfig
-from roles.common.encryption import LearnableEncryption, PixelEncryption
+from roles.common.config.user import BlockConfig, PixelConfig, TanakaConfig, UserConfig
+from roles.common.encryption import BlockEncryption, Encryption, LearnableEncryption, PixelEncryption
 from roles.common.images import to_bitmap, to_unit
 from roles.common.seeds import generator
 from roles.common.transform import apply_network
@@ -21,7 +21,7 @@ Protect = Callable[[Tensor, Split, Tensor], Tensor]
 protected images of the same form; the same for the same images."""
 
 
-def encryption_of(config: UserConfig, user: int, seed: int) -> LearnableEncryption | PixelEncryption:
+def encryption_of(config: UserConfig, user: int, seed: int) -> Encryption:
     """Return the encryption of one user, whose key follows from the run's ``seed`` and the user's number.
 
     Raises:
@@ -31,6 +31,8 @@ def encryption_of(config: UserConfig, user: int, seed: int) -> LearnableEncrypti
     match config.protection:
         case TanakaConfig():
             return LearnableEncryption(config.protection, key)
+        case BlockConfig():
+            return BlockEncryption(config.protection, key)
         case PixelConfig():
             return PixelEncryption(config.protection, key)
         case other:
