@@ -138,8 +138,8 @@ def _nearest_places(encrypted: Tensor, plain: Tensor) -> Tensor:
     Args:
         encrypted: as of :func:`block_bytes`, as is ``plain``.
     """
-    flat = [values.flatten(0, 1).T.to(torch.float32) for values in (encrypted, plain)]
-    _, columns = linear_sum_assignment(torch.cdist(*flat, p=1).numpy())
+    one, other = (values.flatten(0, 1).T.to(torch.float32) for values in (encrypted, plain))
+    _, columns = linear_sum_assignment(torch.cdist(one, other, p=1).numpy())
     return torch.from_numpy(columns)
 
 
