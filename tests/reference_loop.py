@@ -50,7 +50,7 @@ def train_reference(
     torch.manual_seed(derived_seed(own_seed, "theta"))
     h = compute.module(UNet(config.width, config.depth, config.upsampling))
     phi = compute.module(Features(config.features)).eval()
-    psi = Classifier(experiment.classifier.name, len(store.classes))
+    psi = Classifier(experiment.classifier.name, len(store.classes), store.side)
     psi.load_state_dict(psi_state)
     psi = compute.module(psi).eval().requires_grad_(False)
 

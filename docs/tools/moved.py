@@ -46,7 +46,7 @@ def table(folder: Path, experiment: Experiment) -> str:
     """
     store, compute = store_of(experiment), Compute(native_precision(gpu=False), "cpu")
     plain, labels = store.images("test"), load_labels(store.folder, "test")
-    classifier = Classifier(experiment.classifier.name, len(store.classes))
+    classifier = Classifier(experiment.classifier.name, len(store.classes), store.side)
     load_into(classifier, load(folder / "provider" / "psi.safetensors")[0], "psi")
     feature_losses = {layer: _feature_losses(plain, experiment, layer, compute) for layer in LAYERS}
     lines: list[list[str]] = []

@@ -173,6 +173,8 @@ def method_of(experiment: Experiment, subject: Subject) -> str:
             return ", ".join(filter(None, ["GAN-based, re-implemented", _recipe(experiment, subject)]))
         case "tanaka":
             return "Tanaka"
+        case "block":
+            return "block-wise"
     if isinstance(protection, PixelConfig):
         keys = "one key" if protection.key == "one" else "a key an image"
         return f"pixel-based, {keys}{', shuffled' if protection.shuffle else ''}"

@@ -12,7 +12,7 @@ from sim.report.text import markdown, psnr_and_ssim, with_range
 CLASSIFIERS = {"resnet20": "ResNet-20", "vgg16_bn": "VGG16-BN"}
 MOST_RECOVERED = 0.01
 """The share of images that may be recovered where both claims are to hold."""
-PROTECTIONS = ("plain", "network", "adversarial", "entropy", "tanaka", "pixel", "gan")
+PROTECTIONS = ("plain", "network", "adversarial", "entropy", "tanaka", "block", "pixel", "gan")
 """In the order of the tables."""
 TABLE_1 = {
     "plain": (91.23, 92.23),

@@ -7,38 +7,52 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from roles.common.config.user import PixelConfig, TanakaConfig
+from roles.common.config.user import BlockConfig, PixelConfig, TanakaConfig
 from roles.common.seeds import generator
 
 CHANNEL_ORDERS = torch.tensor(list(permutations(range(3))))
 """The six orders of three channels, int64 ``(6, 3)``."""
-_BLOCK = 4
-_HALVES = 2 * 3 * _BLOCK * _BLOCK
+BLOCK = 4
+"""The side of the blocks that are encrypted, and of a ViT's patches, in pixels."""
+_BYTES = 3 * BLOCK * BLOCK
+_HALVES = 2 * _BYTES
 _CHUNK = 500
 
 
-def block_halves(images: Tensor) -> Tensor:
-    """Return the bytes of the blocks of 4x4 pixels of uint8 ``(N, 3, H, W)`` as values of 4 bits, ``(96, blocks)``.
-
-    A block is read as 48 bytes (row, column, channel); the low halves of all bytes come before the high ones.
+def block_bytes(images: Tensor) -> Tensor:
+    """Return the blocks of 4x4 pixels of uint8 ``(N, 3, H, W)`` as bytes (row, column, channel), ``(48, N, blocks)``.
 
     Raises:
         ValueError: H or W is not divisible by 4.
     """
     count, _, height, width = images.shape
-    if height % _BLOCK or width % _BLOCK:
-        raise ValueError(f"images are {height}x{width}: Tanaka's encryption needs sides divisible by {_BLOCK}")
-    blocks = images.reshape(count, 3, height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK)
-    values = blocks.permute(3, 5, 1, 0, 2, 4).reshape(_HALVES // 2, -1)
+    if height % BLOCK or width % BLOCK:
+        raise ValueError(f"images are {height}x{width}: encryption by blocks needs sides divisible by {BLOCK}")
+    blocks = images.reshape(count, 3, height // BLOCK, BLOCK, width // BLOCK, BLOCK)
+    return blocks.permute(3, 5, 1, 0, 2, 4).reshape(_BYTES, count, -1)
+
+
+def joined_bytes(values: Tensor, shape: torch.Size) -> Tensor:
+    """Return the images of ``shape`` that :func:`block_bytes` has taken apart."""
+    count, _, height, width = shape
+    blocks = values.reshape(BLOCK, BLOCK, 3, count, height // BLOCK, width // BLOCK)
+    return blocks.permute(3, 2, 4, 0, 5, 1).reshape(shape)
+
+
+def block_halves(images: Tensor) -> Tensor:
+    """Return :func:`block_bytes` as values of 4 bits, ``(96, N * blocks)``: the low halves of all bytes come first.
+
+    Raises:
+        ValueError: H or W is not divisible by 4.
+    """
+    values = block_bytes(images).flatten(1)
     return torch.cat([values & 15, values >> 4])
 
 
 def joined_halves(halves: Tensor, shape: torch.Size) -> Tensor:
     """Return the images of ``shape`` that :func:`block_halves` has taken apart."""
-    count, _, height, width = shape
     low, high = halves.chunk(2)
-    blocks = (low | high << 4).reshape(_BLOCK, _BLOCK, 3, count, height // _BLOCK, width // _BLOCK)
-    return blocks.permute(3, 2, 4, 0, 5, 1).reshape(shape)
+    return joined_bytes(low | high << 4, shape)
 
 
 class LearnableEncryption:
@@ -71,6 +85,40 @@ class LearnableEncryption:
         mask = self._mask.unsqueeze(1)
         chunks = torch.split(images, _CHUNK)
         return torch.cat([joined_halves((block_halves(c) ^ mask)[order] ^ mask, c.shape) for c in chunks])
+
+
+class BlockEncryption:
+    """Block-wise encryption for vision transformers (Kiya, Iijima and Nagamori, arXiv:2308.07612), in blocks of 4x4.
+
+    In this order: the blocks of an image change places (block scrambling), the 48 bytes of each change theirs (pixel
+    shuffling), and half of these, drawn one by one, become ``p XOR 255 = 255 - p`` (bit flipping). All blocks are
+    shuffled and flipped alike, and all images share the key, which follows from ``seed``.
+    """
+
+    def __init__(self, config: BlockConfig, seed: int) -> None:
+        self._config, self._seed = config, seed
+        stream = generator(seed, config.kind, "key")
+        self._order = torch.randperm(_BYTES, generator=stream)
+        self._mask = torch.randint(2, (_BYTES, 1, 1), generator=stream, dtype=torch.uint8) * 255
+
+    def protect(self, images: Tensor, numbers: Tensor) -> Tensor:
+        """Encrypt uint8 ``(N, 3, H, W)``; ``numbers`` are of no effect here, where all images share a key.
+
+        Raises:
+            ValueError: H or W is not divisible by 4.
+        """
+        values = block_bytes(images)
+        return joined_bytes(values[:, :, self._places(values)][self._order] ^ self._mask, images.shape)
+
+    def restore(self, images: Tensor, numbers: Tensor) -> Tensor:
+        """Decrypt ``images``, the inverse of :meth:`protect`, with the same shapes and errors."""
+        values = (block_bytes(images) ^ self._mask)[self._order.argsort()]
+        return joined_bytes(values[:, :, self._places(values).argsort()], images.shape)
+
+    def _places(self, values: Tensor) -> Tensor:
+        """Return which block comes to each place, int64 ``(blocks,)``."""
+        blocks = values.shape[2]
+        return torch.randperm(blocks, generator=generator(self._seed, self._config.kind, "places", blocks))
 
 
 class _PixelKey(NamedTuple):
@@ -135,3 +183,6 @@ class PixelEncryption:
             return _PixelKey(mask, None)
         orders = CHANNEL_ORDERS[torch.randint(len(CHANNEL_ORDERS), (1, *size), generator=stream)]
         return _PixelKey(mask, orders.permute(0, 3, 1, 2))
+
+
+Encryption = LearnableEncryption | BlockEncryption | PixelEncryption

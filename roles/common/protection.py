@@ -9,8 +9,8 @@ from torch import Tensor
 
 from roles.common.compute import Compute
 from roles.common.config.data import Split
-from roles.common.config.user import PixelConfig, TanakaConfig, UserConfig
-from roles.common.encryption import LearnableEncryption, PixelEncryption
+from roles.common.config.user import BlockConfig, PixelConfig, TanakaConfig, UserConfig
+from roles.common.encryption import BlockEncryption, Encryption, LearnableEncryption, PixelEncryption
 from roles.common.images import to_bitmap, to_unit
 from roles.common.seeds import generator
 from roles.common.transform import apply_network
@@ -24,7 +24,7 @@ NOISE = "noise"
 """The standard deviation of noise, beside the network's weights in a theta, where ``user.dfil`` sets it."""
 
 
-def encryption_of(config: UserConfig, user: int, seed: int) -> LearnableEncryption | PixelEncryption:
+def encryption_of(config: UserConfig, user: int, seed: int) -> Encryption:
     """Return the encryption of one user, whose key follows from the run's ``seed`` and the user's number.
 
     Raises:
@@ -34,6 +34,8 @@ def encryption_of(config: UserConfig, user: int, seed: int) -> LearnableEncrypti
     match config.protection:
         case TanakaConfig():
             return LearnableEncryption(config.protection, key)
+        case BlockConfig():
+            return BlockEncryption(config.protection, key)
         case PixelConfig():
             return PixelEncryption(config.protection, key)
         case other:

@@ -7,8 +7,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from roles.common.config.user import PixelConfig, Protection, TanakaConfig
-from roles.common.encryption import CHANNEL_ORDERS, block_halves, joined_halves
+from roles.common.config.user import BlockConfig, PixelConfig, Protection, TanakaConfig
+from roles.common.encryption import CHANNEL_ORDERS, block_bytes, block_halves, joined_bytes, joined_halves
 from roles.common.protection import Protect
 from roles.evaluator.attacker import Attacker
 
@@ -96,17 +96,65 @@ def tanaka_key_attack(protected: Tensor, known_protected: Tensor, known_plain: T
     Raises:
         ValueError: H or W is not divisible by 4.
     """
-    encrypted, plain = block_halves(known_protected), block_halves(known_plain)
-    difference = encrypted.unsqueeze(1) ^ plain.unsqueeze(0)
-    agree = torch.stack([(difference == value).sum(dim=2) for value in (0, 15)])
-    most, flipped = agree.max(dim=0)
-    _, columns = linear_sum_assignment(most.numpy(), maximize=True)
-    source = torch.from_numpy(columns)
-    mask = 15 * flipped.gather(1, source.unsqueeze(1)).to(torch.uint8)
+    source, mask = _shuffled_and_flipped(block_halves(known_protected), block_halves(known_plain), 15)
     halves = block_halves(protected)
     restored = torch.empty_like(halves)
     restored[source] = halves ^ mask
     return joined_halves(restored, protected.shape)
+
+
+def block_key_attack(protected: Tensor, known_protected: Tensor, known_plain: Tensor) -> Tensor:
+    """Decrypt images under block-wise encryption (arXiv:2308.07612), from pairs as of :func:`pixel_key_attack`.
+
+    What a block holds is the same before and after, up to order and to p or 255 - p: the sorted ``min(p, 255 - p)`` of
+    its values tell over the pairs which encrypted block was which plain one. Then all values are compared with all, as
+    in :func:`tanaka_key_attack`. Blocks that no pair tells apart by what they hold, such as dark corners, are told
+    apart by the order of values, once that is known: both are found once more.
+
+    Source: ours; what the scheme's definition implies.
+
+    Raises:
+        ValueError: H or W is not divisible by 4.
+    """
+    encrypted, plain, values = block_bytes(known_protected), block_bytes(known_plain), block_bytes(protected)
+    places = _nearest_places(_folded_and_sorted(encrypted), _folded_and_sorted(plain))
+    for _ in range(2):
+        source, mask = _shuffled_and_flipped(encrypted.flatten(1), plain[:, :, places].flatten(1), 255)
+        ordered = torch.empty_like(encrypted)
+        ordered[source] = encrypted ^ mask.unsqueeze(1)
+        places = _nearest_places(ordered, plain)
+    restored = torch.empty_like(values)
+    restored[source.unsqueeze(1), :, places] = (values ^ mask.unsqueeze(1)).transpose(1, 2)
+    return joined_bytes(restored, protected.shape)
+
+
+def _folded_and_sorted(values: Tensor) -> Tensor:
+    return torch.minimum(values, 255 - values).sort(dim=0).values
+
+
+def _nearest_places(encrypted: Tensor, plain: Tensor) -> Tensor:
+    """Return which plain block is nearest to each encrypted one, every one once, int64 ``(blocks,)``.
+
+    Args:
+        encrypted: as of :func:`block_bytes`, as is ``plain``.
+    """
+    one, other = (values.flatten(0, 1).T.to(torch.float32) for values in (encrypted, plain))
+    _, columns = linear_sum_assignment(torch.cdist(one, other, p=1).numpy())
+    return torch.from_numpy(columns)
+
+
+def _shuffled_and_flipped(encrypted: Tensor, plain: Tensor, negative: int) -> tuple[Tensor, Tensor]:
+    """Return which plain value each encrypted one is, int64 ``(V,)``, and what it is XORed with, uint8 ``(V, 1)``.
+
+    Args:
+        encrypted: V values of each of B blocks, uint8 ``(V, B)``, as is ``plain``.
+        negative: what a value is XORed with if it is flipped.
+    """
+    agree = torch.stack([(encrypted.unsqueeze(1) ^ value == plain).sum(dim=2) for value in (0, negative)])
+    most, flipped = agree.max(dim=0)
+    _, columns = linear_sum_assignment(most.numpy(), maximize=True)
+    source = torch.from_numpy(columns)
+    return source, negative * flipped.gather(1, source.unsqueeze(1)).to(torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -132,7 +180,8 @@ def _folded(protected: Tensor, protection: Protection | None, protect: Protect, 
 
 
 def _shares_key(protection: Protection | None) -> bool:
-    return isinstance(protection, TanakaConfig) or (isinstance(protection, PixelConfig) and protection.key == "one")
+    one_key = isinstance(protection, PixelConfig) and protection.key == "one"
+    return one_key or isinstance(protection, TanakaConfig | BlockConfig)
 
 
 def _decrypted(protected: Tensor, protection: Protection | None, protect: Protect, attacker: Attacker) -> Tensor:
@@ -140,7 +189,8 @@ def _decrypted(protected: Tensor, protection: Protection | None, protect: Protec
     pairs = protect(plain, "train", ids), plain
     if isinstance(protection, PixelConfig):
         return pixel_key_attack(protected, *pairs, shuffle=protection.shuffle)
-    return tanaka_key_attack(protected, *pairs)
+    attack = block_key_attack if isinstance(protection, BlockConfig) else tanaka_key_attack
+    return attack(protected, *pairs)
 
 
 CIPHER_ATTACKS = (

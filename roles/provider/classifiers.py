@@ -1,4 +1,4 @@
-"""The classifiers psi of the paper, ResNet-20 [25] and VGG16 with batch normalization [26], and their adaptations."""
+"""psi: the paper's ResNet-20 [25] and VGG16 with batch normalization [26], a small ViT, and their adaptations."""
 
 from typing import Literal
 
@@ -7,10 +7,11 @@ from torch.nn import functional as F
 
 from roles.common.config.classifier import ClassifierName
 from roles.common.images import normalise
+from roles.provider.vision_transformer import VisionTransformer
 
-Adaptation = Literal["tanaka", "pixel"]
+Adaptation = Literal["tanaka", "block", "pixel"]
 
-_CHANNELS: dict[Adaptation | None, int] = {None: 3, "tanaka": 32, "pixel": 64}
+_CHANNELS: dict[Adaptation | None, int] = {None: 3, "tanaka": 32, "block": 32, "pixel": 64}
 """What the classifier's first convolution is given."""
 
 
@@ -83,6 +84,14 @@ def _vgg16_bn(classes: int, channels: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(512, classes))
 
 
+def _initialise(network: nn.Sequential) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 class Classifier(nn.Module):
     """psi: ``(N, 3, H, W)`` in [0, 1] to logits ``(N, classes)``.
 
@@ -90,20 +99,31 @@ class Classifier(nn.Module):
     those of encrypted images, and its batch normalisation does the same with the right ones.
 
     Args:
-        adaptation: for images of a conventional protection, the network in front that adapts them: ``tanaka`` [16], for
-            sides divisible by 4, or ``pixel`` [17], [18]; None for plain images.
+        side: H and W, which a ``vit`` has embeddings for.
+        adaptation: for images under a key, the network in front that adapts them: ``tanaka`` [16], for sides divisible
+            by 4, or ``pixel`` [17], [18]. ``block`` is that of ``tanaka``, or none for a ``vit``, whose patches are the
+            blocks that are encrypted. None for plain images.
+
+    Raises:
+        ValueError: images of this side have no patches for a ``vit``.
     """
 
-    def __init__(self, name: ClassifierName, classes: int, adaptation: Adaptation | None = None) -> None:
+    def __init__(
+        self, name: ClassifierName, classes: int, side: int = 32, adaptation: Adaptation | None = None
+    ) -> None:
         super().__init__()
-        networks = {"tanaka": _tanaka, "pixel": _pixel}
+        if name == "vit" and adaptation == "block":
+            adaptation = None
+        networks = {"tanaka": _tanaka, "block": _tanaka, "pixel": _pixel}
         self.adaptation = None if adaptation is None else networks[adaptation]()
-        self.layers = {"resnet20": _resnet20, "vgg16_bn": _vgg16_bn}[name](classes, _CHANNELS[adaptation])
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        channels = _CHANNELS[adaptation]
+        if name == "vit":
+            self.layers: nn.Module = VisionTransformer(classes, channels, side)
+        else:
+            self.layers = {"resnet20": _resnet20, "vgg16_bn": _vgg16_bn}[name](classes, channels)
+        for network in (self.adaptation, self.layers):
+            if isinstance(network, nn.Sequential):  # not a ViT, which has initial weights of its own
+                _initialise(network)
 
     def forward(self, images: Tensor) -> Tensor:
         """Classify ``images``; the logits are float32 whatever the autocast mode."""

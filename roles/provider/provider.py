@@ -176,6 +176,6 @@ def _if_in_range(images: Tensor, loss: Tensor) -> Tensor:
 
 
 def _frozen(name: ClassifierName, state: State, source: str, store: ImageStore, compute: Compute) -> Classifier:
-    classifier = Classifier(name, len(store.classes))
+    classifier = Classifier(name, len(store.classes), store.side)
     load_into(classifier, state, source)
     return compute.module(classifier).eval().requires_grad_(False)

@@ -45,7 +45,7 @@ def train_classifier(
     images = store.images("train", compute.device)
     labels = load_labels(store.folder, "train").to(compute.device)
     torch.manual_seed(derived_seed(config.seed, "psi"))  # initial weights and dropout
-    classifier = compute.module(Classifier(config.name, len(store.classes)))
+    classifier = compute.module(Classifier(config.name, len(store.classes), store.side))
     batches = Batches(torch.arange(len(images)), config.training.batch_size, derived_seed(config.seed, "psi", "order"))
 
     def draw(number: int, ids: Tensor) -> tuple[Tensor, ...]:

@@ -56,6 +56,7 @@ class UserClassifiers:
         folder: where they are kept.
         config: architecture, recipe and seed; augmentation is the users' own.
         classes: number of classes.
+        side: of the images, in pixels.
         adaptations: for each user, what stands in front of its classifier; None for a user that has none of its own.
         images: for each user, how many images its X' holds.
     """
@@ -65,12 +66,13 @@ class UserClassifiers:
         folder: Path,
         config: ClassifierConfig,
         classes: int,
+        side: int,
         adaptations: Sequence[Adaptation | None],
         images: Sequence[int],
         compute: Compute,
     ) -> None:
-        self._folder, self._config, self._classes, self._compute = folder, config, classes, compute
-        self._adaptations, self._images = adaptations, images
+        self._folder, self._config, self._classes, self._side = folder, config, classes, side
+        self._adaptations, self._images, self._compute = adaptations, images, compute
         # Initial weights and dropout draw from PyTorch's one global generator, once it has been seeded for them.
         self._drawing = threading.Lock()
 
@@ -160,7 +162,7 @@ class UserClassifiers:
             raise ExchangeError(f"user {user} has no classifier of its own")
         with self._drawing:
             torch.manual_seed(derived_seed(self._config.seed, "pupil", user))
-            return self._compute.module(Classifier(self._config.name, self._classes, adaptation))
+            return self._compute.module(Classifier(self._config.name, self._classes, self._side, adaptation))
 
     def _load(self, user: int) -> tuple[weights.State, _Record]:
         if not self._path(user).is_file():

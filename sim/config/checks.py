@@ -9,6 +9,7 @@ import torch
 
 from roles.common.batches import batch_sizes
 from roles.common.data import ImageStore, prepare
+from roles.common.encryption import BLOCK
 from roles.evaluator.measures import Lpips
 from roles.user.features import shared_features
 from sim.config.errors import ConfigError
@@ -109,8 +110,9 @@ def _problems(experiment: Experiment, store: ImageStore) -> Iterator[str]:
         if config.is_noisy and not config.trains_network:
             got = f"{key}.noise: got {config.noise:g}" if config.dfil is None else f"{key}.dfil: got {config.dfil:g}"
             yield f"{got}: protection {config.protection.kind!r} has no network to add noise to; leave it out"
-        if config.protection.kind == "tanaka" and side % 4:
-            yield f"{key}.protection: got 'tanaka': it needs images with a side divisible by 4, these have {side}"
+        if config.protection.kind in ("tanaka", "block") and side % BLOCK:
+            got = f"{key}.protection: got {config.protection.kind!r}"
+            yield f"{got}: it needs images with a side divisible by {BLOCK}, these have {side}"
     if experiment.strategy.averages:
         name = experiment.strategy.name
         if other := next((config.protection.kind for config in configs if not config.trains_network), None):
@@ -136,6 +138,8 @@ def _problems(experiment: Experiment, store: ImageStore) -> Iterator[str]:
     for key, classifier in classifiers.items():
         if classifier.name == "vgg16_bn" and side < 32:
             yield f"{key}.name: got 'vgg16_bn': it needs images of 32 pixels, these have {side}"
+        if classifier.name == "vit" and side % BLOCK:
+            yield f"{key}.name: got 'vit': it needs images with a side divisible by {BLOCK}, these have {side}"
     train = store.counts["train"]
     # However many users a federation turns out to have, it has one.
     check_shares(users.partition, 1 if users.count == "auto" else users.count, train)

@@ -44,7 +44,7 @@ def compute() -> Compute:
 @pytest.fixture(scope="session")
 def no_user_classifiers(compute: Compute, tmp_path_factory: pytest.TempPathFactory) -> UserClassifiers:
     """What a provider has whose users all rely on psi."""
-    return UserClassifiers(tmp_path_factory.mktemp("user-classifiers"), ClassifierConfig(), 10, [], [], compute)
+    return UserClassifiers(tmp_path_factory.mktemp("user-classifiers"), ClassifierConfig(), 10, 8, [], [], compute)
 
 
 @pytest.fixture

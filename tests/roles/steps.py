@@ -8,7 +8,7 @@ import torch
 
 from roles.common.compute import Compute, Number
 from roles.common.config.attack import ItnConfig
-from roles.common.config.classifier import ClassifierConfig
+from roles.common.config.classifier import ClassifierConfig, ClassifierName
 from roles.common.config.recipe import Recipe
 from roles.common.config.user import FeaturesConfig, UserConfig
 from roles.common.data import ImageStore
@@ -50,7 +50,7 @@ Steps = Callable[[ImageStore, Compute, Observer], State]
 """Trains, and returns the weights."""
 
 
-def a_user(alpha: float, upsampling: str = "nearest") -> Steps:
+def a_user(alpha: float, upsampling: str = "nearest", psi: ClassifierName = "resnet20") -> Steps:
     def train(store: ImageStore, compute: Compute, observer: Observer) -> State:
         config = UserConfig.model_validate(
             {
@@ -64,9 +64,9 @@ def a_user(alpha: float, upsampling: str = "nearest") -> Steps:
             }
         )
         torch.manual_seed(0)
-        psi, own = cpu_state(Classifier("resnet20", 10)), torch.arange(BATCH * STEPS)
-        others = UserClassifiers(Path("nowhere"), ClassifierConfig(), 10, [], [], compute)
-        provider = Provider("resnet20", psi, store, compute, [own], torch.arange(20), others)
+        weights, own = cpu_state(Classifier(psi, 10, store.side)), torch.arange(BATCH * STEPS)
+        others = UserClassifiers(Path("nowhere"), ClassifierConfig(), 10, store.side, [], [], compute)
+        provider = Provider(psi, weights, store, compute, [own], torch.arange(20), others)
         training = TransformerTraining(config, 0, 0, store, compute)
         work = training.run(1, 1)
         request = next(work)
@@ -83,10 +83,13 @@ def a_user(alpha: float, upsampling: str = "nearest") -> Steps:
     return train
 
 
-def psi(store: ImageStore, compute: Compute, observer: Observer) -> State:
-    recipe = Recipe(epochs=STEPS / -(-store.counts["train"] // BATCH), batch_size=BATCH, lr=0.01)
-    config = ClassifierConfig(training=recipe, crop_padding=1, flip=True)
-    return train_classifier(config, store, compute, observer).state
+def a_psi(name: ClassifierName) -> Steps:
+    def train(store: ImageStore, compute: Compute, observer: Observer) -> State:
+        recipe = Recipe(epochs=STEPS / -(-store.counts["train"] // BATCH), batch_size=BATCH, lr=0.01)
+        config = ClassifierConfig(name=name, training=recipe, crop_padding=1, flip=True)
+        return train_classifier(config, store, compute, observer).state
+
+    return train
 
 
 def an_itn(mirrors: str, loss: str) -> Steps:
@@ -105,7 +108,9 @@ KINDS: dict[str, Steps] = {
     "a user": a_user(0.1),
     "a user with transposed convolutions": a_user(0.1, "transposed"),
     "a user without a loss of its own": a_user(0.0),
-    "psi": psi,
+    "a user whose psi is a ViT": a_user(0.0, psi="vit"),
+    "psi": a_psi("resnet20"),
+    "psi, a ViT": a_psi("vit"),
     "an ITN on mirrored pairs": an_itn("pair", "mse"),
     "an ITN on mirrored images": an_itn("image", "l1"),
 }

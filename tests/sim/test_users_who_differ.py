@@ -97,6 +97,32 @@ def test_users_of_every_kind_of_protection_share_a_run(mixed: Experiment, tmp_pa
     assert "Images under pixel and tanaka encryption are classified by a classifier" in summary
 
 
+def test_a_vit_serves_a_user_with_a_network_and_one_with_block_wise_encryption(
+    small: Experiment, tmp_path: Path
+) -> None:
+    settings = [{"alpha": 0.3}, {"protection": {"kind": "block"}}]
+    training = {"epochs": 2, "optimiser": "adam", "lr": 0.001, "weight_decay": 0, "schedule": "one_cycle"}
+    changes = {
+        "users": {
+            "count": 2,
+            "partition": {"kind": "all"},
+            "images": 30,
+            "validation_images": 20,
+            "settings": settings,
+        },
+        "classifier": {"name": "vit", "crop_padding": 0, "training": training},
+    }
+    run, grid = run_in(tmp_path / "run", Experiment.model_validate(small.model_dump() | changes))
+    table = table_of(run)
+    assert (table["failure"].fillna("") == "").all()
+    assert list(table["setting"][:2]) == ["alpha 0.3", "block"]
+    assert classifiers_asked(grid) == {PSI, 1}
+    block = table.loc["user-0001"]
+    assert block["protected_ssim"] < 0.5
+    assert block["key_attack_ssim"] > 0.99
+    assert block["verdict"] == "recovered"
+
+
 def test_users_of_one_network_and_several_alphas_are_drawn_over_alpha(tmp_path: Path) -> None:
     settings = [{"alpha": 0.3}, {"alpha": 0.1}, {"alpha": 0.3, "width": 3}]
     experiment = made_up_run.experiment_of(3, users={"count": 3, "settings": settings})

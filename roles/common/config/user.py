@@ -1,7 +1,7 @@
 """What a user may choose: how it protects its images, and how it trains what protects them."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeGuard
 
 from pydantic import Field, model_validator
 
@@ -35,6 +35,16 @@ class TanakaConfig(Frozen):
     """Tanaka's learnable image encryption [16]: one key for every block of every image."""
 
     kind: Literal["tanaka"]
+
+
+class BlockConfig(Frozen):
+    """Block-wise encryption for vision transformers (arXiv:2308.07612): one key for every image.
+
+    Blocks of 4x4 pixels change places, and the values in all of them are shuffled and negated alike. A classifier
+    ``vit`` reads such images as well as plain ones; to a convolutional one, blocks that were neighbours are lost.
+    """
+
+    kind: Literal["block"]
 
 
 class PixelConfig(Frozen):
@@ -118,22 +128,29 @@ class PlainConfig(Frozen):
 
 
 Protection = Annotated[
-    NetworkConfig | AdversarialConfig | EntropyConfig | GanConfig | TanakaConfig | PixelConfig | PlainConfig,
+    NetworkConfig
+    | AdversarialConfig
+    | EntropyConfig
+    | GanConfig
+    | TanakaConfig
+    | BlockConfig
+    | PixelConfig
+    | PlainConfig,
     Field(discriminator="kind"),
 ]
 
 
-def has_key(protection: Protection | None) -> bool:
+def has_key(protection: Protection | None) -> TypeGuard[TanakaConfig | BlockConfig | PixelConfig]:
     """Return whether a key protects, so that psi cannot read the images (None: no protection of a user's)."""
-    return isinstance(protection, TanakaConfig | PixelConfig)
+    return isinstance(protection, TanakaConfig | BlockConfig | PixelConfig)
 
 
 class UserConfig(Frozen):
     """A user's protection and, where that is a network, h_theta and how it is trained.
 
     With ``adversarial``, ``entropy`` and ``gan`` the network is the same and alpha without effect. With a key
-    (``tanaka``, ``pixel``) the provider trains a classifier for this user, by its own recipe (``classifier.training``):
-    of what is below, augmentation alone then means something.
+    (``tanaka``, ``block``, ``pixel``) the provider trains a classifier for this user, by its own recipe
+    (``classifier.training``): of what is below, augmentation alone then means something.
     """
 
     protection: Protection = NetworkConfig()

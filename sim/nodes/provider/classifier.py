@@ -153,7 +153,7 @@ def _found(path: Path) -> tuple[State, dict[str, Any]] | None:
 def _on_plain_images(experiment: Experiment, config: ClassifierConfig, state: State) -> tuple[float, float]:
     """Return a classifier's accuracy on the plain test images that are protected, and that of chance."""
     store, compute = store_of(experiment), compute_of(experiment)
-    classifier = Classifier(config.name, len(store.classes))
+    classifier = Classifier(config.name, len(store.classes), store.side)
     load_into(classifier, state, "psi")
     labels = load_labels(store.folder, "test")[: experiment.attack.test_images]
     logits = predict(compute.module(classifier), store.images("test")[: len(labels)], compute)

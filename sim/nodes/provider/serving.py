@@ -5,7 +5,7 @@ from flwr.app import RecordDict
 from torch import Tensor
 
 from roles.common.config.provider import DefenceConfig
-from roles.common.config.user import PixelConfig, TanakaConfig
+from roles.common.config.user import has_key
 from roles.common.data import ImageStore
 from roles.common.labels import load_labels
 from roles.common.seeds import generator
@@ -64,7 +64,8 @@ def build_provider(job: Job) -> Provider:
         folder,
         experiment.classifier,
         len(store.classes),
-        [one.kind if isinstance(one, TanakaConfig | PixelConfig) else None for one in protections],
+        store.side,
+        [one.kind if has_key(one) else None for one in protections],
         [len(images) for images in assignment],
         compute,
     )

@@ -4,25 +4,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from roles.common.config.user import PixelConfig, TanakaConfig
-from roles.common.encryption import LearnableEncryption, PixelEncryption
+from roles.common.config.user import BlockConfig, PixelConfig, TanakaConfig
+from roles.common.encryption import BlockEncryption, Encryption, LearnableEncryption, PixelEncryption
 
-TANAKA = TanakaConfig(kind="tanaka")
-CONFIGS = [
+TANAKA, BLOCK = TanakaConfig(kind="tanaka"), BlockConfig(kind="block")
+CONFIGS: list[TanakaConfig | BlockConfig | PixelConfig] = [
     TANAKA,
+    BLOCK,
     PixelConfig(kind="pixel"),
     PixelConfig(kind="pixel", shuffle=True),
     PixelConfig(kind="pixel", key="per_image"),
     PixelConfig(kind="pixel", key="per_image", shuffle=True),
 ]
-SHARED, PER_IMAGE = CONFIGS[:3], CONFIGS[3:]
+SHARED, PER_IMAGE = CONFIGS[:4], CONFIGS[4:]
 
+KeyConfig = TanakaConfig | BlockConfig | PixelConfig
 configs = st.sampled_from(CONFIGS)
 seeds = st.integers(0, 2**63 - 1)
 
 
-def encryption(config: TanakaConfig | PixelConfig, seed: int) -> LearnableEncryption | PixelEncryption:
-    return LearnableEncryption(config, seed) if isinstance(config, TanakaConfig) else PixelEncryption(config, seed)
+def encryption(config: KeyConfig, seed: int) -> Encryption:
+    match config:
+        case TanakaConfig():
+            return LearnableEncryption(config, seed)
+        case BlockConfig():
+            return BlockEncryption(config, seed)
+        case PixelConfig():
+            return PixelEncryption(config, seed)
 
 
 def pictures(count: int, height: int, width: int, seed: int = 0) -> Tensor:
@@ -40,7 +48,7 @@ def pictures(count: int, height: int, width: int, seed: int = 0) -> Tensor:
     content=st.integers(0, 1000),
 )
 def test_restoring_protected_images_gives_the_images(
-    config: TanakaConfig | PixelConfig, seed: int, numbers: list[int], rows: int, columns: int, content: int
+    config: KeyConfig, seed: int, numbers: list[int], rows: int, columns: int, content: int
 ) -> None:
     images, which = pictures(len(numbers), 4 * rows, 4 * columns, content), torch.tensor(numbers)
     kept = images.clone()
@@ -54,7 +62,7 @@ def test_restoring_protected_images_gives_the_images(
 
 @settings(max_examples=30, deadline=None)
 @given(config=configs, seed=seeds)
-def test_another_seed_is_another_key(config: TanakaConfig | PixelConfig, seed: int) -> None:
+def test_another_seed_is_another_key(config: KeyConfig, seed: int) -> None:
     images, numbers = pictures(2, 8, 8), torch.arange(2)
     protected = encryption(config, seed).protect(images, numbers)
     assert torch.equal(encryption(config, seed).protect(images, numbers), protected)
@@ -63,7 +71,7 @@ def test_another_seed_is_another_key(config: TanakaConfig | PixelConfig, seed: i
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_protection_does_not_depend_on_what_else_is_in_the_batch_nor_on_the_order(
-    config: TanakaConfig | PixelConfig,
+    config: KeyConfig,
 ) -> None:
     images, numbers = pictures(1100, 4, 8), torch.arange(1100) + 7  # more than one chunk
     whole = encryption(config, 0).protect(images, numbers)
@@ -77,7 +85,7 @@ def test_protection_does_not_depend_on_what_else_is_in_the_batch_nor_on_the_orde
 
 @pytest.mark.parametrize("config", SHARED)
 def test_with_one_key_the_same_image_is_protected_the_same_under_every_number(
-    config: TanakaConfig | PixelConfig,
+    config: KeyConfig,
 ) -> None:
     images = pictures(1, 8, 8).expand(3, 3, 8, 8)
     protected = encryption(config, 0).protect(images, torch.tensor([0, 1, 2]))
@@ -138,11 +146,31 @@ def test_tanaka_puts_low_halves_first_and_flips_before_and_after_the_permutation
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 10), (6, 8), (2, 4)])
-def test_tanaka_refuses_sides_that_blocks_do_not_fill(height: int, width: int) -> None:
-    encrypt = LearnableEncryption(TANAKA, 0)
+@pytest.mark.parametrize("encrypt", [LearnableEncryption(TANAKA, 0), BlockEncryption(BLOCK, 0)])
+def test_sides_that_blocks_do_not_fill_are_refused(encrypt: Encryption, height: int, width: int) -> None:
     for act in (encrypt.protect, encrypt.restore):
         with pytest.raises(ValueError, match=f"images are {height}x{width}: .* divisible by 4"):
             act(pictures(1, height, width), torch.arange(1))
+
+
+def test_block_wise_encryption_is_scrambling_shuffling_and_flipping_value_by_value_by_hand() -> None:
+    encrypt, images = BlockEncryption(BLOCK, seed=4), pictures(2, 8, 12)
+    order, mask = encrypt._order.tolist(), encrypt._mask.flatten().tolist()
+    places = encrypt._places(torch.empty(48, 2, 6)).tolist()
+    assert sorted(order) == list(range(48))
+    assert sorted(places) == list(range(6))
+    assert set(mask) == {0, 255}
+    assert 12 < mask.count(255) < 36
+    corners = [(row, column) for row in (0, 4) for column in (0, 4, 8)]
+    inside = [(c, i, j) for i in range(4) for j in range(4) for c in range(3)]
+    protected = encrypt.protect(images, torch.arange(2))
+    for image, result in zip(images, protected, strict=True):
+        for (row, column), (from_row, from_column) in zip(corners, [corners[place] for place in places], strict=True):
+            for (c, i, j), (from_c, from_i, from_j), flip in zip(
+                inside, [inside[place] for place in order], mask, strict=True
+            ):
+                plain = int(image[from_c, from_row + from_i, from_column + from_j])
+                assert int(result[c, row + i, column + j]) == (255 - plain if flip else plain)
 
 
 @pytest.mark.parametrize("key", ["one", "per_image"])

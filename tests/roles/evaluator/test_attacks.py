@@ -7,6 +7,7 @@ import torch
 
 from roles.common.config.attack import AttackConfig, ItnConfig
 from roles.common.config.user import (
+    BlockConfig,
     GanConfig,
     NetworkConfig,
     PixelConfig,
@@ -23,7 +24,7 @@ from roles.evaluator.attack import evaluate_protection
 from roles.evaluator.attacker import Attacker
 from roles.evaluator.attacks import CIPHER_ATTACKS
 
-TANAKA, ONE_KEY = TanakaConfig(kind="tanaka"), PixelConfig(kind="pixel", shuffle=True)
+TANAKA, BLOCK, ONE_KEY = TanakaConfig(kind="tanaka"), BlockConfig(kind="block"), PixelConfig(kind="pixel", shuffle=True)
 KEY_EACH = PixelConfig(kind="pixel", key="per_image")
 APPLY: list[tuple[Protection | None, list[str]]] = [
     (None, []),
@@ -31,6 +32,7 @@ APPLY: list[tuple[Protection | None, list[str]]] = [
     (PlainConfig(kind="plain"), []),
     (GanConfig(kind="gan"), []),
     (TANAKA, ["key_attack"]),
+    (BLOCK, ["key_attack"]),
     (ONE_KEY, ["fr_attack", "key_attack"]),
     (KEY_EACH, ["fr_attack"]),
 ]
@@ -54,9 +56,9 @@ def test_an_attack_applies_to_the_encryption_that_it_is_on(protection: Protectio
     assert has_key(protection) == bool(names)
 
 
-@pytest.mark.parametrize("protection", [TANAKA, ONE_KEY, KEY_EACH], ids=str)
+@pytest.mark.parametrize("protection", [TANAKA, BLOCK, ONE_KEY, KEY_EACH], ids=str)
 def test_an_evaluation_runs_what_applies_and_ten_known_pairs_tell_a_shared_key(
-    protection: TanakaConfig | PixelConfig,
+    protection: TanakaConfig | BlockConfig | PixelConfig,
     store: ImageStore,
     small_itn: ItnConfig,
     attacker_with: Callable[[AttackConfig], Attacker],

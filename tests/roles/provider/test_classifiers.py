@@ -37,6 +37,7 @@ def test_a_block_of_the_same_size_adds_its_input() -> None:
 
 def test_resnet20_has_20_weighted_layers_and_halves_the_image_twice() -> None:
     layers = Classifier("resnet20", classes=10).layers
+    assert isinstance(layers, nn.Sequential)
     assert sum(isinstance(module, nn.Conv2d | nn.Linear) for module in layers.modules()) == 20
     with torch.no_grad():
         assert layers[:-3](torch.rand(1, 3, 32, 32)).shape == (1, 64, 8, 8)
@@ -88,7 +89,7 @@ def test_classifiers_of_plain_images_have_the_names_and_initial_weights_that_tra
     assert sha.hexdigest() == values
 
 
-@pytest.mark.parametrize(("adaptation", "channels"), [("tanaka", 32), ("pixel", 64)])
+@pytest.mark.parametrize(("adaptation", "channels"), [("tanaka", 32), ("block", 32), ("pixel", 64)])
 @pytest.mark.parametrize("name", ["resnet20", "vgg16_bn"])
 def test_an_adapted_classifier_is_the_same_behind_its_first_convolution(
     name: ClassifierName, adaptation: Adaptation, channels: int
@@ -104,7 +105,7 @@ def test_an_adapted_classifier_is_the_same_behind_its_first_convolution(
     assert adapted(torch.empty(2, 3, 32, 32, device="meta")).shape == (2, 10)
 
 
-@pytest.mark.parametrize(("adaptation", "reach"), [("tanaka", 4), ("pixel", 1)])
+@pytest.mark.parametrize(("adaptation", "reach"), [("tanaka", 4), ("block", 4), ("pixel", 1)])
 def test_an_adaptation_network_never_mixes_what_is_encrypted_apart(adaptation: Adaptation, reach: int) -> None:
     torch.manual_seed(0)
     network = Classifier("resnet20", classes=3, adaptation=adaptation).eval().adaptation

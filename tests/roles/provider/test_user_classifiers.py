@@ -29,13 +29,13 @@ Start = Callable[..., UserClassifiers]
 
 @pytest.fixture
 def start(tmp_path: Path, compute: Compute) -> Start:
-    """Return a function that opens the classifiers of three users: Tanaka's, none of its own, pixel-based."""
+    """Return a function that opens those of four users: Tanaka's, none of its own, pixel-based, block-wise."""
 
-    def make(name: ClassifierName = "resnet20", **recipe: object) -> UserClassifiers:
+    def make(name: ClassifierName = "resnet20", side: int = 8, **recipe: object) -> UserClassifiers:
         training = Recipe.model_validate({"epochs": 20, "batch_size": 4, "lr": 0.05} | recipe)
-        adaptations: list[Adaptation | None] = ["tanaka", None, "pixel"]
+        adaptations: list[Adaptation | None] = ["tanaka", None, "pixel", "block"]
         config = ClassifierConfig(name=name, training=training)
-        return UserClassifiers(tmp_path / "own", config, 10, adaptations, [8, 8, 8], compute)
+        return UserClassifiers(tmp_path / "own", config, 10, side, adaptations, [8, 8, 8, 8], compute)
 
     return make
 
@@ -51,9 +51,14 @@ def batch(brightness: int = 0) -> tuple[Tensor, Tensor]:
     return images.to(torch.uint8).contiguous(), labels
 
 
-@pytest.mark.parametrize("user", [0, 2])
-def test_a_classifier_learns_from_what_it_is_sent(start: Start, user: int) -> None:
-    classifiers = start()
+@pytest.mark.parametrize(
+    ("name", "user", "recipe"),
+    [("resnet20", 0, {}), ("resnet20", 2, {}), ("vit", 3, {"optimiser": "adam", "lr": 0.001})],
+)
+def test_a_classifier_learns_from_what_it_is_sent(
+    start: Start, name: ClassifierName, user: int, recipe: dict[str, object]
+) -> None:
+    classifiers = start(name, **recipe)
     losses = [classifiers.fit(user, number, *batch()).loss for number in range(10)]
     assert losses[-1] < 0.5 * losses[0]
     validated = classifiers.validate(user, 10, *batch())
@@ -73,10 +78,10 @@ def test_a_classifier_goes_on_in_another_process_as_it_would_have_in_this(start:
 def test_dropout_is_the_same_again_too(start: Start, tmp_path: Path) -> None:
     images = torch.arange(4 * 3 * 32 * 32).remainder(251).to(torch.uint8).view(4, 3, 32, 32)
     labels = torch.tensor([0, 1, 2, 3])
-    expected = said(start("vgg16_bn").fit(2, 0, images, labels))
+    expected = said(start("vgg16_bn", 32).fit(2, 0, images, labels))
     (tmp_path / "own" / "user-0002.safetensors").unlink()
     torch.manual_seed(99)
-    assert said(start("vgg16_bn").fit(2, 0, images, labels)) == expected
+    assert said(start("vgg16_bn", 32).fit(2, 0, images, labels)) == expected
 
 
 def test_the_same_request_again_is_answered_as_before_and_changes_nothing(start: Start) -> None:
@@ -99,11 +104,11 @@ def test_a_request_out_of_turn_is_refused(start: Start, number: int) -> None:
 
 def test_users_of_the_same_kind_have_classifiers_of_their_own(tmp_path: Path, compute: Compute) -> None:
     config = ClassifierConfig(training=Recipe(epochs=1, batch_size=4, lr=0.05))
-    classifiers = UserClassifiers(tmp_path, config, 10, ["tanaka", "tanaka"], [8, 8], compute)
+    classifiers = UserClassifiers(tmp_path, config, 10, 8, ["tanaka", "tanaka"], [8, 8], compute)
     assert said(classifiers.fit(0, 0, *batch())) != said(classifiers.fit(1, 0, *batch()))
 
 
-@pytest.mark.parametrize("user", [1, 3, -1])
+@pytest.mark.parametrize("user", [1, 4, -1])
 def test_a_user_without_a_classifier_of_its_own_is_refused(start: Start, user: int) -> None:
     with pytest.raises(ExchangeError, match=rf"^user {user} has no classifier of its own$"):
         start().fit(user, 0, *batch())

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from roles.common.config.user import PixelConfig, Protection, TanakaConfig, UserConfig
+from roles.common.config.user import BlockConfig, PixelConfig, Protection, TanakaConfig, UserConfig
 from roles.common.data import ImageStore
 from roles.common.exchange import (
     Answer,
@@ -32,6 +32,7 @@ PROTECTIONS: list[Protection] = [
     TanakaConfig(kind="tanaka"),
     PixelConfig(kind="pixel"),
     PixelConfig(kind="pixel", key="per_image", shuffle=True),
+    BlockConfig(kind="block"),
 ]
 IDS = ImageIds(train=torch.arange(5, 15), validation=torch.arange(6))
 Start = Callable[..., EncryptedTraining]

@@ -117,6 +117,21 @@ def test_a_training_within_the_providers_terms_is_not(config: Path, override: st
     assert check(load_experiment(config, ["provider.defence={most_images: 3240, least_batch: 4}", override]), config)
 
 
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("classifier.name=vit", "classifier.name: got 'vit'"),
+        ("other_classifiers=[{name: vit}]", "other_classifiers.0.name: got 'vit'"),
+        ("users.settings=[{protection: {kind: block}}]", "users.settings.0.protection: got 'block'"),
+        ("users.settings=[{protection: {kind: tanaka}}]", "users.settings.0.protection: got 'tanaka'"),
+    ],
+)
+def test_sides_that_blocks_do_not_fill_are_refused(config: Path, override: str, expected: str) -> None:
+    networks = ["user.depth=2", "attack.itns.0.depth=2", "attack.itns.1.depth=2"]
+    reason = f"{expected}: it needs images with a side divisible by 4, these have 10"
+    assert objection(config, "data.size=10", *networks, override) == reason
+
+
 @pytest.mark.parametrize("package", ["tensorboard", "mlflow"])
 def test_a_tracker_that_is_not_installed_is_refused_with_the_extra_that_brings_it(
     config: Path, monkeypatch: pytest.MonkeyPatch, package: str
