@@ -8,7 +8,7 @@ import json
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -101,6 +101,15 @@ class StudyContext:
     state: State
     """What the part has found so far: with the same tensors in it, the same part started anew asks the same request
     again (:mod:`roles.common.exchange`)."""
+    hijacked: Callable[[int], str] = lambda user: "honest"
+    """How the provider has treated a user: ``honest``, or the hijack in a few words."""
+    pictures: State = field(default_factory=dict)
+    """What :meth:`show` has been given."""
+
+    def show(self, **images: Tensor) -> None:
+        """Have the first images kept as pictures, ``attack.pictures`` of each uint8 ``(N, 3, H, W)``, by name."""
+        count = self.attacker.config.pictures
+        self.pictures.update({name: shown[:count].contiguous() for name, shown in images.items()})
 
     @property
     def itn(self) -> ItnConfig:

@@ -10,6 +10,7 @@ from roles.common.config.attack import AttackConfig
 from roles.common.config.base import Frozen
 from roles.common.config.classifier import ClassifierConfig
 from roles.common.config.data import DataConfig
+from roles.common.config.provider import ProviderConfig
 from roles.common.config.user import UserConfig
 from roles.common.hardware import native_precision
 from roles.common.seeds import derived_seed
@@ -32,6 +33,7 @@ class Experiment(Frozen):
     other_classifiers: tuple[dict[str, Any], ...] = ()
     """Further classifiers of plain images that the provider has, which no user trains against; for the study of
     utility. Each is a section like ``classifier`` with only the keys that differ, such as ``{seed: 1}``."""
+    provider: ProviderConfig = ProviderConfig()
     users: UsersConfig = UsersConfig()
     user: UserConfig = UserConfig()
     strategy: StrategyConfig = StrategyConfig()
@@ -55,6 +57,10 @@ class Experiment(Frozen):
             raise ValueError(f"studies asks for a kind twice: they are {', '.join(kinds)}")
         if "utility" in kinds and not self.other_classifiers:
             raise ValueError("studies asks for utility, and other_classifiers names none: add one, such as {seed: 1}")
+        if "hijack" in kinds and not self.provider.hijack:
+            raise ValueError(
+                "studies asks for hijack, and provider.hijack is empty: add an entry, such as {kind: fsha}"
+            )
         if "utility" in kinds and not self.attack.labels:
             raise ValueError("studies asks for utility, which needs labels, and attack.labels is false")
         names, taken = [itn.name for itn in self.attack.itns], [attack.name for attack in CIPHER_ATTACKS]

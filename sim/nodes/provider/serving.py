@@ -9,6 +9,7 @@ from roles.common.data import ImageStore
 from roles.common.labels import load_labels
 from roles.common.seeds import generator
 from roles.common.weights import load, save
+from roles.provider.hijack import Hijacker
 from roles.provider.memory import Memory
 from roles.provider.provider import Provider
 from roles.provider.user_classifiers import UserClassifiers
@@ -66,7 +67,7 @@ def build_provider(job: Job) -> Provider:
         [len(images) for images in assignment],
         compute,
     )
-    remembered = experiment.remembered
+    remembered, hostile = experiment.remembered, experiment.provider
     return Provider(
         experiment.classifier.name,
         psi,
@@ -77,6 +78,7 @@ def build_provider(job: Job) -> Provider:
         classifiers,
         Memory(folder / "memory", remembered, store.side) if remembered else None,
         [(config.name, state) for config, state in zip(experiment.other_classifier_configs(), others, strict=True)],
+        Hijacker(folder / "hijack", hostile.hijack_of, experiment.seed, store, compute) if hostile.hijack else None,
     )
 
 
