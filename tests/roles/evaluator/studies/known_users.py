@@ -16,6 +16,8 @@ from roles.common.exchange import (
     Predictions,
     Published,
     Recall,
+    Reconstruct,
+    Reconstructions,
     Request,
     Theta,
     TrainingImages,
@@ -27,7 +29,7 @@ from roles.common.labels import load_labels
 from roles.common.protection import Protect
 from roles.common.weights import State
 from roles.evaluator.results import Findings
-from roles.evaluator.studies import Collusion, Curious, Inversion, Retrieval, Transfer, Utility
+from roles.evaluator.studies import Collusion, Curious, Hijack, Inversion, Retrieval, Transfer, Utility
 from roles.evaluator.study import Study, StudyContext
 
 USERS = [0, 1, 2]
@@ -78,6 +80,9 @@ class Provider:
                 plain = self._store.images("train")[ids]
                 theta = {"factor": torch.tensor(self._factors[request.user])}
                 return Memories(protection(request.user, theta)(plain, "train", ids), ids)
+            case Reconstruct():
+                # A provider that has found out by how much all users darken, and nothing else.
+                return Reconstructions(to_bitmap(to_unit(request.images) * 2))
             case _:
                 raise AssertionError(request)
 
@@ -100,6 +105,7 @@ STUDIES: dict[str, Study] = {
     "retrieval": Retrieval(kind="retrieval", candidates=20),
     "inversion": Inversion(kind="inversion", images=5, steps=30),
     "curious": Curious(kind="curious", images=20),
+    "hijack": Hijack(kind="hijack", images=20),
     "utility": Utility(kind="utility", images=20),
 }
 
