@@ -77,7 +77,7 @@ def test_the_state_of_a_hijacked_user_is_kept_before_each_request(hostile: Exper
 
 
 def test_a_study_of_hijacks_without_any_is_refused(small: Experiment) -> None:
-    with pytest.raises(ValueError, match="studies asks for hijack, and provider.hijack is empty"):
+    with pytest.raises(ValueError, match=r"studies asks for hijack, and provider\.hijack is empty"):
         Experiment.model_validate(small.model_dump() | {"studies": [{"kind": "hijack"}]})
 
 

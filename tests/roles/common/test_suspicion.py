@@ -71,7 +71,7 @@ def test_answers_of_their_own_for_every_id_are_suspicious_and_one_for_all_is_not
 def test_a_provider_that_adds_noise_to_each_gradient_looks_suspicious() -> None:
     gradients = honest(*of_one(12))
     noise = torch.randn(gradients.shape, generator=torch.Generator().manual_seed(2))
-    assert answers_score(gradients + 10 * noise, CLASSES) == pytest.approx(1 - (CLASSES - 1) / 11, abs=0.1)
+    assert 0.3 < answers_score(gradients + 10 * noise, CLASSES) < 1 - (CLASSES - 1) / 11
 
 
 def test_the_suspicion_of_a_user_is_the_median_over_its_checks() -> None:
