@@ -107,6 +107,8 @@ def _key(experiment: Experiment, subject: Subject) -> str:
         users |= set() if experiment.users.partition.kind == "all" else {"count"}
         users |= {"count", "settings"} if experiment.strategy.averages else set()
         what |= {"subject": subject.name, "user": user, "users": experiment.users.model_dump(include=users)}
+        if (hijack := experiment.provider.hijack_of(subject.user)) is not None:
+            what["hijack"] = hijack.model_dump(exclude={"users"})
         if experiment.strategy.averages:
             what["strategy"] = experiment.strategy.model_dump()
     return _digest(what)
