@@ -132,7 +132,8 @@ class Hijacker:
         if hijack.record.requests < config.start:
             return honest
         scale = config.strength * honest.norm() / direction.norm().clamp_min(torch.finfo(torch.float32).tiny)
-        return (1 - config.class_share) * scale * direction + config.class_share * honest
+        mixed: Tensor = (1 - config.class_share) * scale * direction + config.class_share * honest
+        return mixed
 
     def _opened(self, user: int, config: HijackConfig) -> _Hijack:
         path = self._path(user)

@@ -1,13 +1,14 @@
 """Receiver operating characteristics, drawn from plain data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from matplotlib.ticker import PercentFormatter
+from numpy.typing import ArrayLike
 
 from sim.report.figures.style import COLUMN, Target, draw_legend, look_of, new_figure
 
 
-def draw_roc(to: Target, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
+def draw_roc(to: Target, lines: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> None:
     """Draw the share of alarms against that of false alarms, a line each, with chance as the diagonal.
 
     Args:
