@@ -29,6 +29,7 @@ BUDGETS = {"CPU": (16, 5), "full": (64, 200)}
 CONTROL_METHOD = "control: blur"
 PHI = "phi_weights"
 SINCE: dict[str, Any] = {
+    "checks": None,
     "labels": True,
     "noise": 0.0,
     "dfil": None,
@@ -118,6 +119,8 @@ def _key(experiment: Experiment, subject: Subject) -> str:
         users |= {"count", "settings"} if experiment.strategy.averages else set()
         what |= {"subject": subject.name, "user": user, "users": experiment.users.model_dump(include=users)}
         what |= {"provider": experiment.provider.model_dump()} if config.trains_network else {}
+        if (hijack := experiment.provider.hijack_of(subject.user)) is not None:
+            what["hijack"] = hijack.model_dump(exclude={"users"})
         if experiment.strategy.averages:
             what["strategy"] = experiment.strategy.model_dump()
     return _digest(what)

@@ -86,9 +86,10 @@ class ImageIds:
 class LossGradient(_Protected):
     """Ask for L_class of protected training images and its gradient.
 
-    The answer depends neither on the ``user``, or :func:`guest`, nor on how many images it has ``asked`` about before,
-    but a curious provider takes note, and one with a budget (:class:`roles.common.config.provider.DefenceConfig`)
-    counts by itself and refuses. After an interruption the same request may come again.
+    An honest provider's answer depends neither on the ``user``, or :func:`guest`, nor on how many images it has
+    ``asked`` about before. But a curious one takes note, one with a budget
+    (:class:`roles.common.config.provider.DefenceConfig`) counts by itself and refuses, and a hostile one has an answer
+    for each user. After an interruption the same request may come again.
     """
 
     user: int
@@ -107,8 +108,11 @@ class Gradient:
     correct: Number
 
 
+@dataclass(frozen=True, eq=False)
 class Losses(_Protected):
-    """Ask for L_class of protected validation images, without a gradient."""
+    """Ask for L_class of protected validation images, without a gradient; ``user`` is as in :class:`LossGradient`."""
+
+    user: int = PSI
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,9 +169,34 @@ class Memories(_Protected):
     """The last protected bitmaps that a user was given gradients for, none or more, in no order, and their ids."""
 
 
-Request = TrainingImages | LossGradient | Losses | FitClassifier | ValidateClassifier | Classify | Published | Recall
-Answer = ImageIds | Gradient | LossValues | Predictions | Theta | Memories
-AnswerT = TypeVar("AnswerT", ImageIds, Gradient, LossValues, Predictions, Theta, Memories)
+@dataclass(frozen=True, eq=False)
+class Reconstruct:
+    """Ask a hostile provider what a hijacked user's protected bitmaps were made of."""
+
+    user: int
+    images: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstructions:
+    """The provider's estimates, bitmaps like those that it was given."""
+
+    images: Tensor
+
+
+Request = (
+    TrainingImages
+    | LossGradient
+    | Losses
+    | FitClassifier
+    | ValidateClassifier
+    | Classify
+    | Published
+    | Recall
+    | Reconstruct
+)
+Answer = ImageIds | Gradient | LossValues | Predictions | Theta | Memories | Reconstructions
+AnswerT = TypeVar("AnswerT", ImageIds, Gradient, LossValues, Predictions, Theta, Memories, Reconstructions)
 Work = Generator[Request, Answer, ResultT]
 
 

@@ -104,6 +104,15 @@ class StudyContext:
     again (:mod:`roles.common.exchange`)."""
     terms: DefenceConfig = field(default_factory=DefenceConfig)
     """On which terms the provider gives gradients away; they are public."""
+    hijacked: Callable[[int], str] = lambda user: "honest"
+    """How the provider has treated a user: ``honest``, or the hijack in a few words."""
+    pictures: State = field(default_factory=dict)
+    """What :meth:`show` has been given."""
+
+    def show(self, **images: Tensor) -> None:
+        """Have the first images kept as pictures, ``attack.pictures`` of each uint8 ``(N, 3, H, W)``, by name."""
+        count = self.attacker.config.pictures
+        self.pictures.update({name: shown[:count].contiguous() for name, shown in images.items()})
 
     @property
     def itn(self) -> ItnConfig:

@@ -16,6 +16,7 @@ from roles.common.labels import load_labels
 from roles.common.weights import State, cpu_state, digest, load_into
 from roles.provider.classifiers import Classifier
 from roles.provider.defence import Defence
+from roles.provider.hijack import Hijacker
 from roles.provider.memory import Memory
 from roles.provider.training import predict
 from roles.provider.user_classifiers import UserClassifiers
@@ -33,6 +34,7 @@ class Provider:
         memory: where a curious provider keeps what it is asked about; None: it keeps nothing.
         others: architecture and weights of further classifiers of plain images.
         defence: on which terms it gives gradients away; None: all who ask are given exact ones.
+        hijacker: what a hostile provider sends to users in place of the gradient of L_class; None: it is honest.
 
     Raises:
         ValueError: ``state`` does not fit ``name``.
@@ -50,6 +52,7 @@ class Provider:
         memory: Memory | None = None,
         others: Sequence[tuple[ClassifierName, State]] = (),
         defence: Defence | None = None,
+        hijacker: Hijacker | None = None,
     ) -> None:
         self._compute, self._side = compute, store.side
         self._psi = _frozen(name, state, "psi", store, compute)
@@ -57,7 +60,8 @@ class Provider:
             _frozen(kind, weights, f"other classifier {number}", store, compute)
             for number, (kind, weights) in enumerate(others)
         ]
-        self._user_classifiers, self._memory, self._defence = user_classifiers, memory, defence
+        self._user_classifiers, self._memory = user_classifiers, memory
+        self._defence, self._hijacker = defence, hijacker
         self._assignment, self._validation = assignment, validation
         self._labels = load_labels(store.folder, "train")
         self._validation_labels = load_labels(store.folder, "validation")
@@ -93,6 +97,11 @@ class Provider:
                 if self._memory is None:
                     raise ExchangeError("this provider keeps nothing of what its users send")
                 return self._memory.recall(request.user)
+            case exchange.Reconstruct():
+                self._check_images(request.images, torch.uint8)
+                if self._hijacker is None:
+                    raise ExchangeError("this provider is honest: it has nothing to reconstruct images with")
+                return exchange.Reconstructions(self._hijacker.reconstruct(request.user, request.images))
             case exchange.Published():
                 raise ExchangeError("the provider does not know what users have published: the ServerApp does")
 
@@ -112,7 +121,8 @@ class Provider:
         if self._defence is not None:
             gradient = self._defence.applied(gradient, request)
         # What a recording gives lasts until it is replayed: the sums of an epoch are made of copies.
-        return exchange.Gradient(gradient, self._compute.number(loss), self._compute.number(correct))
+        honest = exchange.Gradient(gradient, self._compute.number(loss), self._compute.number(correct))
+        return honest if self._hijacker is None else self._hijacker.answer(request, honest)
 
     def _descend(self, protected: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return dL_class/dx_hat, L_class, and how many images psi classifies correctly."""
@@ -133,7 +143,9 @@ class Provider:
         with torch.no_grad(), self._compute.autocast():
             logits = self._psi(self._compute.batch(request.protected))
         loss = _if_in_range(request.protected, F.cross_entropy(logits, labels))
-        return exchange.LossValues(self._compute.number(loss), self._compute.number((logits.argmax(1) == labels).sum()))
+        correct = (logits.argmax(1) == labels).sum()
+        honest = exchange.LossValues(self._compute.number(loss), self._compute.number(correct))
+        return honest if self._hijacker is None else self._hijacker.losses(request, honest)
 
     def _classify(self, request: exchange.Classify) -> exchange.Predictions:
         self._check_images(request.images, torch.uint8)

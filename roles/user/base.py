@@ -88,6 +88,8 @@ class TrainingResult:
     steps: int
     curve: list[dict[str, float]]
     traffic: Traffic
+    checks: list[dict[str, float]]
+    """What its checks of the provider have found, one row each; none where it made none."""
 
 
 class UserTraining(ABC):
@@ -183,4 +185,7 @@ def result_of(
 ) -> TrainingResult:
     """Return the result of the training whose checkpoint is ``tensors`` and ``numbers``."""
     images, steps, traffic = len(tensors["ids/train"]), numbers["step"], Traffic(**numbers["traffic"])
-    return TrainingResult(theta, selected_epoch, images, steps, [dict(row) for row in numbers["curve"]], traffic)
+    curve, checks = (
+        [dict(row) for row in rows] for rows in (numbers["curve"], numbers.get("checks", {}).get("rows", ()))
+    )
+    return TrainingResult(theta, selected_epoch, images, steps, curve, traffic, checks)

@@ -22,6 +22,7 @@ from roles.common.unet import UNet
 from roles.common.weights import State, cpu_state, groups_of, load_into, prefixed, restore_training, training_state
 from roles.user.adversarial import InverseAdversary
 from roles.user.base import Sums, TrainingResult, UserTraining, result_of
+from roles.user.checks import Checks
 from roles.user.entropy import Entropy
 from roles.user.features import FeatureLoss, OwnLoss, feature_loss, shared_features
 from roles.user.gan import Adversary
@@ -57,6 +58,7 @@ class TransformerTraining(UserTraining):
         """Standard deviation of the noise on protected images."""
         self._optimiser = config.training.optimiser_for(self._h)
         self._set_out()
+        self._checks = Checks(config.checks, user, self._seed, len(store.classes))
         self._validation: Sums | None = None
         """Where a validation pass is; None: there is none under way."""
         self._best: State = {}
@@ -93,7 +95,8 @@ class TransformerTraining(UserTraining):
 
     def reached(self, part: int, parts: int) -> bool:
         """See :class:`UserTraining`."""
-        return self.images > 0 and self._validation is None and self.step >= self.total_steps * part // parts
+        ended = self._validation is None and not self._checks.pending
+        return self.images > 0 and ended and self.step >= self.total_steps * part // parts
 
     def validation(self) -> Work[tuple[float, float, int]]:
         """Ask how the current theta does on the validation images: mean loss, accuracy in [0, 1], number of images.
@@ -110,8 +113,11 @@ class TransformerTraining(UserTraining):
         return means["validation_loss"], means["validation_accuracy"], sums.images
 
     def _next(self) -> Work[None]:
-        """Take a step, or end an epoch."""
+        """Take a step, check the provider after it, or end an epoch."""
         recipe, total = self._config.training, self.total_steps
+        if self._checks.pending:
+            yield from self._checks.finish(self._ids.train, self._asked(self.step))
+            return
         if self._validation is not None:
             yield from self._validate(self._validation)
             self._close_epoch(self._validation, recipe.lr_at(self.step - 1, total))
@@ -132,15 +138,21 @@ class TransformerTraining(UserTraining):
         # On a GPU nobody waits for a look at them: psi's loss of such images is not finite either.
         if not protected.is_cuda and not all_finite(protected):
             raise self._diverged()
-        epoch, position = divmod(self.step, self._batches.per_epoch)
-        asked = epoch * self.images + position * self._batch_size
+        asked = self._asked(self.step) + self._checks.images
         answer = checked_gradient((yield LossGradient(protected.detach(), ids, self._user, asked)), protected)
+        if self._checks.due(self.step):
+            self._checks.begin(self.step, protected, ids, answer.gradient)
         set_lr(self._optimiser, lr)
         (distance,) = self._halves.finish(answer.gradient)
         self._epoch.add(len(ids), answer.loss, answer.correct, self._compute.number(distance))
         self.step += 1
         if self._compute.reads(self.step):
             self._look()
+
+    def _asked(self, step: int) -> int:
+        """Return how many images the steps before ``step`` have asked about."""
+        epoch, position = divmod(step, self._batches.per_epoch)
+        return epoch * self.images + position * self._batch_size
 
     def _look(self) -> None:
         if not math.isfinite(float(self._epoch.loss)):
@@ -213,13 +225,14 @@ class TransformerTraining(UserTraining):
             if sums.images == 0:
                 few = (protected[:_LOOKED_AT], plain[:_LOOKED_AT])
                 sums.passes_through = self._compute.number(passes_through(*few))
-            answer = expect((yield Losses(protected, batch)), LossValues)
+            answer = expect((yield Losses(protected, batch, self._user)), LossValues)
             sums.add(len(batch), answer.loss, answer.correct, self._compute.number(distance))
 
     def _close_epoch(self, validation: Sums, lr: float) -> None:
         self._look()
         row = {"epoch": len(self.curve) + 1, "step": self.step, "lr": lr}
         row |= self._epoch.columns("train") | validation.columns("validation")
+        row |= self._checks.columns(int(self.curve[-1]["step"]) + 1 if self.curve else 1, self.step)
         objective = row["validation_loss"] - self._own.alpha * row["validation_feature_loss"]
         best = self.curve[self.selected_epoch - 1]["validation_objective"] if self.selected_epoch else math.inf
         self.curve.append(row | {"validation_objective": objective})
@@ -239,6 +252,8 @@ class TransformerTraining(UserTraining):
         tensors |= prefixed("theta", {name: value.to("cpu", copy=True) for name, value in self._buffers.items()})
         tensors |= {"noise/scale": self._scale.cpu()}
         tensors |= prefixed("best", self._best) | prefixed("own", self._own.checkpoint())
+        checking, checks = self._checks.checkpoint()
+        tensors, numbers = tensors | checking, numbers | {"checks": checks}
         validation = self._validation and self._validation.numbers()
         return tensors, numbers | {"validation": validation, "best_epoch": self.selected_epoch}
 
@@ -252,6 +267,7 @@ class TransformerTraining(UserTraining):
         self._set_out()
         self._validation = numbers["validation"] and Sums(**numbers["validation"])
         self._own.restore(groups["own"])
+        self._checks.restore(tensors, numbers["checks"])
 
 
 def trained_transformer(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> TrainingResult:

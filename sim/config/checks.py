@@ -94,6 +94,27 @@ def _missing_trackers(experiment: Experiment) -> Iterator[str]:
             yield f'tracking.{package}: got {wanted!r}: the package is not installed; pip install "veilsim[{package}]"'
 
 
+def _hijack_problems(experiment: Experiment, store: ImageStore) -> Iterator[str]:
+    """Yield what is wrong with a hostile provider and with users who look for one."""
+    users, count = experiment.users, experiment.users.count
+    for number, hijack in enumerate(experiment.provider.hijack):
+        key = f"provider.hijack.{number}"
+        if store.side % 2 ** (hijack.depth - 1):
+            yield f"{key}.depth: got {hijack.depth}: too deep for images of {store.side} pixels"
+        if count != "auto" and (unknown := [user for user in hijack.users or () if user >= count]):
+            yield f"{key}.users: got {unknown[0]}: users are 0 to {count - 1}"
+    if experiment.provider.hijack and experiment.strategy.averages:
+        name = experiment.strategy.name
+        yield f"strategy.name: got {name!r}: a provider hijacks users who train alone; set independent"
+    numbers = range(len(users.settings) or 1) if count == "auto" else range(count)
+    for user in numbers:
+        config = experiment.user_config(user)
+        if experiment.provider.hijack_of(user) and not config.trains_network:
+            yield f"provider.hijack: user {user} has protection {config.protection.kind!r}: no network to hijack"
+        if config.checks and not config.trains_network:
+            yield f"user.checks: user {user} has protection {config.protection.kind!r}: it is sent no gradients"
+
+
 def _problems(experiment: Experiment, store: ImageStore) -> Iterator[str]:
     """Yield what is wrong: key, value, and what would be right."""
     side, users, attack = store.side, experiment.users, experiment.attack
@@ -113,6 +134,7 @@ def _problems(experiment: Experiment, store: ImageStore) -> Iterator[str]:
         if config.protection.kind in ("tanaka", "block") and side % BLOCK:
             got = f"{key}.protection: got {config.protection.kind!r}"
             yield f"{got}: it needs images with a side divisible by {BLOCK}, these have {side}"
+    yield from _hijack_problems(experiment, store)
     if experiment.strategy.averages:
         name = experiment.strategy.name
         if other := next((config.protection.kind for config in configs if not config.trains_network), None):

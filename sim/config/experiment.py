@@ -57,6 +57,10 @@ class Experiment(Frozen):
             raise ValueError(f"studies asks for a kind twice: they are {', '.join(kinds)}")
         if "utility" in kinds and not self.other_classifiers:
             raise ValueError("studies asks for utility, and other_classifiers names none: add one, such as {seed: 1}")
+        if "hijack" in kinds and not self.provider.hijack:
+            raise ValueError(
+                "studies asks for hijack, and provider.hijack is empty: add an entry, such as {kind: fsha}"
+            )
         if "utility" in kinds and not self.attack.labels:
             raise ValueError("studies asks for utility, which needs labels, and attack.labels is false")
         names, taken = [itn.name for itn in self.attack.itns], [attack.name for attack in CIPHER_ATTACKS]

@@ -11,14 +11,15 @@ type                      to         carries                              reply
 ``evaluate.test``         user       the job, theta                       predicted labels of protected test images
 ``evaluate.itn``          evaluator  the job, subject, attacks on it      measures per image, curves, pictures
                                      that are known, theta, labels
-``evaluate.study``        evaluator  the job, study, who has published    rows of a study's table
+``evaluate.study``        evaluator  the job, study, who has published    rows of a study's table, pictures
 ``query.images``          provider   user index                           ids of X' and of validation images
 ``query.loss_gradient``   provider   x_hat, ids, user, images before      dL_class/dx_hat, loss, number correct
-``query.loss``            provider   x_hat, ids                           loss, number correct
+``query.loss``            provider   x_hat, ids, user                     loss, number correct
 ``query.fit``             provider   user, number, bitmaps, ids           loss, number correct
 ``query.validate``        provider   user, number, bitmaps, ids           loss, number correct
 ``query.classify``        provider   bitmaps, user or psi                 predicted labels
 ``query.recall``          provider   user                                 protected images that it saw, ids
+``query.reconstruct``     provider   user, bitmaps                        estimates of what they were made of
 ``query.published``       ServerApp  user                                 the theta that the user has published
 ``query.psi``             provider   the job                              psi's digest; load, in direct exchange
 ``train.resume``          user       the job, session, ticket, answer     the next request, or the final reply
@@ -76,11 +77,12 @@ _REQUESTS: dict[str, tuple[type[Request], _Schema]] = {
         exchange.LossGradient,
         {"protected": _IMAGES, "ids": _INDICES, "user": int, "asked": int},
     ),
-    "query.loss": (exchange.Losses, {"protected": _IMAGES, "ids": _INDICES}),
+    "query.loss": (exchange.Losses, {"protected": _IMAGES, "ids": _INDICES, "user": int}),
     "query.fit": (exchange.FitClassifier, _FITTED),
     "query.validate": (exchange.ValidateClassifier, _FITTED),
     "query.classify": (exchange.Classify, {"images": _BITMAPS, "user": int}),
     "query.recall": (exchange.Recall, {"user": int}),
+    "query.reconstruct": (exchange.Reconstruct, {"user": int, "images": _BITMAPS}),
     PUBLISHED: (exchange.Published, {"user": int}),
 }
 _ANSWERS: dict[str, tuple[type[Answer], _Schema]] = {
@@ -89,6 +91,7 @@ _ANSWERS: dict[str, tuple[type[Answer], _Schema]] = {
     "loss": (exchange.LossValues, {"loss": float, "correct": int}),
     "classify": (exchange.Predictions, {"labels": _INDICES}),
     "recall": (exchange.Memories, {"protected": _BITMAPS, "ids": _INDICES}),
+    "reconstruct": (exchange.Reconstructions, {"images": _BITMAPS}),
     "published": (exchange.Theta, {"theta": dict}),
 }
 _REQUEST_NAMES = {kind: name for name, (kind, _) in _REQUESTS.items()}

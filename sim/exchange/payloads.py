@@ -168,10 +168,10 @@ def decode_subject(content: RecordDict) -> tuple[str, list[str]]:
     return name, [str(one) for one in known]
 
 
-def encode_findings(findings: Findings) -> RecordDict:
-    """Encode what a part of a study has found."""
+def encode_findings(findings: Findings, pictures: State | None = None) -> RecordDict:
+    """Encode what a part of a study has found, and its pictures by name, uint8 ``(K, 3, H, W)``."""
     rows = ConfigRecord({"rows": json.dumps(findings)})
-    return RecordDict({FINDINGS: rows})
+    return RecordDict({FINDINGS: rows, **({ARRAYS: encode_tensors(pictures)} if pictures else {})})
 
 
 def decode_findings(content: RecordDict) -> Findings:
@@ -190,6 +190,20 @@ def decode_findings(content: RecordDict) -> Findings:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise MessageError("the rows of a study must be a list of columns and values")
     return rows
+
+
+def decode_pictures(content: RecordDict) -> State:
+    """Return the pictures that came with :func:`encode_findings`, none or more.
+
+    Raises:
+        MessageError: they are no bitmaps.
+    """
+    pictures = decode_tensors(content.array_records[ARRAYS]) if ARRAYS in content.array_records else {}
+    for name, images in pictures.items():
+        if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
+            got = f"{images.dtype} {tuple(images.shape)}"
+            raise MessageError(f"picture {name!r} of a study is {got}, expected torch.uint8 (K, 3, H, W)")
+    return pictures
 
 
 def _measured(result: AttackResult) -> dict[str, Measured]:

@@ -59,7 +59,8 @@ class Evaluation:
             theta = decode_tensors(content.array_records[ARRAYS])
             facts = {name: float(cast(float, value)) for name, value in content.metric_records[METRICS].items()}
             curve = decode_curve(content.metric_records["curve"])
-            self._run.keep_user(user, theta, Publication(facts, curve))
+            checks = decode_curve(content.metric_records["checks"])
+            self._run.keep_user(user, theta, Publication(facts, curve, checks))
             self._published.add(user)
             self._tell_published(user)
             self._test(user)

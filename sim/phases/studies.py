@@ -2,11 +2,11 @@
 
 from logging import ERROR
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.common.logger import log
 
 from sim.exchange.job import job_content
-from sim.exchange.payloads import StudyPart, decode_findings, encode_study
+from sim.exchange.payloads import StudyPart, decode_findings, decode_pictures, encode_study
 from sim.phases.evaluation import failure_of
 from sim.phases.roster import Roster
 from sim.run.folder import part_name
@@ -39,11 +39,13 @@ def run_studies(roster: Roster) -> None:
         def message_to(node: int) -> Message:
             return Message(job_content(roster.job, study=encode_study(part)), node, "evaluate.study")
 
+        def keep(content: RecordDict) -> None:
+            # Pictures first: a part whose rows are there is done.
+            run.keep_pictures(part.kind, part.part, decode_pictures(content))
+            run.keep_findings(part.kind, part.part, part.published, decode_findings(content))
+
         def finished(reply: Message) -> None:
-            reason = failure_of(
-                reply,
-                lambda content: run.keep_findings(part.kind, part.part, part.published, decode_findings(content)),
-            )
+            reason = failure_of(reply, keep)
             if reason is not None:
                 log(ERROR, "study %s, part %s failed: %s", part.kind, part.part, reason)
                 run.keep_failure(part_name(part.kind, part.part), reason)

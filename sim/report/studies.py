@@ -5,10 +5,13 @@ import math
 import pandas as pd
 
 from roles.common.naming import user_name
+from roles.common.weights import State
+from roles.evaluator.measures import psnr
 from roles.evaluator.results import Findings
 from roles.evaluator.studies import StudyConfig
 from roles.evaluator.study import HeatMap
 from sim.config.experiment import Experiment
+from sim.report.figures.strips import StripRow, draw_strips
 from sim.report.figures.studies import draw_study
 from sim.report.text import write_table
 from sim.run.folder import RunFolder, part_name
@@ -61,6 +64,16 @@ def _with_itn(study: StudyConfig, table: pd.DataFrame, run: RunFolder, experimen
     return table.assign(itn_ssim=table[whose].map(known))
 
 
+def _strips(pictures: State) -> list[StripRow]:
+    """Return rows of pictures by name, plain ones first and others with their PSNR against these."""
+    shown = {"plain": pictures["plain"], **pictures}
+    near = {name: psnr(images, shown["plain"]).tolist() for name, images in shown.items() if name != "plain"}
+    return [
+        StripRow(name, images, [f"{value:.1f} dB" for value in near[name]] if name in near else None)
+        for name, images in shown.items()
+    ]
+
+
 def report_studies(run: RunFolder, experiment: Experiment) -> list[str]:
     """Write the table and the picture of every study, and return what they say as lines of a Markdown list."""
     for study in experiment.studies:
@@ -69,4 +82,7 @@ def report_studies(run: RunFolder, experiment: Experiment) -> list[str]:
         if len(table):
             shown = _with_itn(study, table, run, experiment)
             draw_study(run.path / "figures" / f"study-{study.kind}", study.figure, shown)
+        for part in _found(study, run, experiment):
+            if pictures := run.pictures(study.kind, part):
+                draw_strips(run.path / "figures" / f"study-{study.kind}-strips-{part}", _strips(pictures))
     return [f"- {study.kind}: {conclusion_of(study, run, experiment)}" for study in experiment.studies]

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from roles.common.naming import user_name
+from roles.common.suspicion import suspicions
 from roles.evaluator.results import AttackResult, Seen
 from roles.evaluator.seen import as_seen
 from sim.config.experiment import Experiment
@@ -105,6 +106,7 @@ def table_of(run: RunFolder, experiment: Experiment) -> pd.DataFrame:
         if published is not None:
             row |= {name.replace("-", "_"): int(value) for name, value in published.facts.items()}
             if config.trains_network:
+                row |= suspicions(published.checks)
                 row |= at_the_end(published.curve, int(published.facts["selected-epoch"]))
             measures = measures_of(subject)
             if experiment.strategy.averages:

@@ -3,6 +3,7 @@
 from roles.common.files import write_atomically
 from sim.config.experiment import Experiment
 from sim.report.columns import columns_in_words
+from sim.report.detection import report_detection
 from sim.report.figures.run import draw_run
 from sim.report.studies import report_studies
 from sim.report.summary import shown_users, summary_of
@@ -17,7 +18,8 @@ def write_report(run: RunFolder, experiment: Experiment) -> str:
     write_table(run.path, table)
     write_atomically(run.path / "columns.md", columns_in_words(table))
     shown = shown_users(table, experiment)
-    summary = summary_of(run, experiment, table, shown, report_studies(run, experiment))
+    found = report_studies(run, experiment) + report_detection(run, experiment)
+    summary = summary_of(run, experiment, table, shown, found)
     write_atomically(run.path / "summary.md", summary)
     # Last: a figure that cannot be drawn costs no words.
     draw_run(run, experiment, table, shown)

@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +37,8 @@ class Publication:
     facts: dict[str, float]
     """images, steps, selected-epoch, queries, queried-images, sent-bytes, received-bytes."""
     curve: list[dict[str, float]]
+    checks: list[dict[str, float]] = field(default_factory=list)
+    """What its checks of the provider have found, one row each; none where it made none."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +233,22 @@ class RunFolder:
         """Return what a part of a study has found among the users that have ``published``, or None."""
         known = self._kept(f"studies/{study}/{part}.json", {"rows": None, "published": None})
         return known["rows"] if known["published"] == list(published) else None
+
+    def keep_pictures(self, study: str, part: str, pictures: State) -> None:
+        """Keep the pictures of a part of a study, by name, uint8 ``(K, 3, H, W)``; of none there is no file."""
+        path = self._pictures_path(study, part)
+        if pictures:
+            save(path, pictures)
+        else:
+            path.unlink(missing_ok=True)
+
+    def pictures(self, study: str, part: str) -> State:
+        """Return the pictures of a part of a study by name; most have none."""
+        path = self._pictures_path(study, part)
+        return load(path)[0] if path.is_file() else {}
+
+    def _pictures_path(self, study: str, part: str) -> Path:
+        return self.path / "studies" / study / f"{part}.safetensors"
 
     def keep_failure(self, name: str, reason: str) -> None:
         """Note why a user, a control or a part of a study (see :func:`part_name`) has no result."""

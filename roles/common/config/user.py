@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self, TypeGuard
 from pydantic import Field, model_validator
 
 from roles.common.config.base import Frozen
+from roles.common.config.checks import ChecksConfig
 from roles.common.config.recipe import Recipe
 from roles.common.seeds import derived_seed
 from roles.common.unet import Upsampling
@@ -176,6 +177,8 @@ class UserConfig(Frozen):
     training: Recipe = Recipe(epochs=200)
     crop_padding: Annotated[int, Field(ge=0)] = 4
     flip: bool = True
+    checks: ChecksConfig | None = None
+    """Whether and how often the user looks for a provider that hijacks h_theta."""
     seed: Annotated[int, Field(ge=0)] | None = None
     """Of initial weights, order, augmentation, noise and key, together with the run's seed: users of one number draw
     the same. By default every user draws its own."""

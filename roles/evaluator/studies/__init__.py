@@ -7,6 +7,7 @@ from pydantic import Field
 from roles.evaluator.studies.collusion import Collusion
 from roles.evaluator.studies.curious import Curious
 from roles.evaluator.studies.extraction import Extraction
+from roles.evaluator.studies.hijack import Hijack
 from roles.evaluator.studies.inversion import Inversion
 from roles.evaluator.studies.labels import LabelInference
 from roles.evaluator.studies.membership import Membership
@@ -15,6 +16,15 @@ from roles.evaluator.studies.transfer import Transfer
 from roles.evaluator.studies.utility import Utility
 
 StudyConfig = Annotated[
-    Collusion | Curious | Extraction | Inversion | LabelInference | Membership | Retrieval | Transfer | Utility,
+    Collusion
+    | Curious
+    | Extraction
+    | Hijack
+    | Inversion
+    | LabelInference
+    | Membership
+    | Retrieval
+    | Transfer
+    | Utility,
     Field(discriminator="kind"),
 ]

@@ -16,6 +16,7 @@ from roles.common.weights import State, groups_of, prefixed
 from roles.evaluator.attack import evaluate_protection
 from roles.evaluator.attacker import Attacker, Labels
 from roles.evaluator.controls import blur
+from roles.evaluator.studies.hijack import HONEST
 from roles.evaluator.study import StudyContext
 from sim.config.experiment import Experiment
 from sim.exchange.job import Job
@@ -115,7 +116,7 @@ class StudySession(Session):
         self._part, self._state = decode_study(content), State()
 
     def work(self) -> Work[RecordDict]:
-        """Do the part, and reply with its rows.
+        """Do the part, and reply with its rows and pictures.
 
         Raises:
             ValueError: the experiment has no such study.
@@ -132,8 +133,10 @@ class StudySession(Session):
             lambda user: experiment.user_config(user).needs_classifier,
             self._state,
             experiment.provider.defence,
+            lambda user: hijack.describe() if (hijack := experiment.provider.hijack_of(user)) else HONEST,
         )
-        return encode_findings((yield from study.work(part.part, part.published, context)))
+        found = yield from study.work(part.part, part.published, context)
+        return encode_findings(found, context.pictures)
 
     def checkpoint(self) -> tuple[State, dict[str, Any]]:
         """See :class:`Session`."""

@@ -11,6 +11,7 @@ from roles.common.labels import load_labels
 from roles.common.seeds import generator
 from roles.common.weights import load, save
 from roles.provider.defence import Defence
+from roles.provider.hijack import Hijacker
 from roles.provider.memory import Memory
 from roles.provider.provider import Provider
 from roles.provider.user_classifiers import UserClassifiers
@@ -69,7 +70,7 @@ def build_provider(job: Job) -> Provider:
         [len(images) for images in assignment],
         compute,
     )
-    remembered, terms = experiment.remembered, experiment.provider.defence
+    remembered, terms, hostile = experiment.remembered, experiment.provider.defence, experiment.provider
     return Provider(
         experiment.classifier.name,
         psi,
@@ -81,6 +82,7 @@ def build_provider(job: Job) -> Provider:
         Memory(folder / "memory", remembered, store.side) if remembered else None,
         [(config.name, state) for config, state in zip(experiment.other_classifier_configs(), others, strict=True)],
         None if terms == DefenceConfig() else Defence(terms, experiment.seed, folder / "asked"),
+        Hijacker(folder / "hijack", hostile.hijack_of, experiment.seed, store, compute) if hostile.hijack else None,
     )
 
 

@@ -23,7 +23,6 @@ from roles.common.exchange import (
 from roles.common.protection import protection_of
 from roles.common.weights import State, groups_of, prefixed, without_statistics
 from roles.user.base import UserTraining
-from roles.user.encrypted_training import EncryptedTraining
 from roles.user.training import TransformerTraining
 from sim.exchange.job import Job
 from sim.exchange.messages import ARRAYS, METRICS, MessageError, decode_tensors, encode_tensors
@@ -64,7 +63,7 @@ class TrainSession(Session):
             if number < last and training.reached(number, rounds):
                 continue
             work = training.run(number, rounds)
-            yield from _keeping(state, training, work) if isinstance(training, EncryptedTraining) else work
+            yield from _keeping(state, training, work) if state.before_requests else work
             state.keep_round(number, training)
         row = training.curve[-1] if training.curve else {}
         loss, accuracy = row.get("train_loss", 0.0), row.get("train_accuracy", 0.0)
@@ -98,7 +97,7 @@ class TrainSession(Session):
             report_step(self._job.run, "users", label, training.step, training.total_steps, training.loss)
 
 
-def _keeping(state: UserState, training: EncryptedTraining, work: Work[None]) -> Work[None]:
+def _keeping(state: UserState, training: UserTraining, work: Work[None]) -> Work[None]:
     """Pass on what ``work`` asks and is answered, with its state kept before each request but the first."""
     with contextlib.suppress(StopIteration):
         request = next(work)
@@ -204,4 +203,5 @@ def publication(job: Job, user: int, average: State | None = None) -> RecordDict
         }
     )
     theta = trained.theta if average is None else own | average
-    return RecordDict({ARRAYS: encode_tensors(theta), METRICS: facts, "curve": encode_curve(trained.curve)})
+    curves = {"curve": encode_curve(trained.curve), "checks": encode_curve(trained.checks)}
+    return RecordDict({ARRAYS: encode_tensors(theta), METRICS: facts, **curves})

@@ -23,12 +23,16 @@ def new_training(job: Job, user: int) -> UserTraining:
 
 
 class UserState:
-    """One user's training as files: after each round, and of encrypted images before each request."""
+    """One user's training as files: after each round and, where the provider learns with it, before each request."""
 
     def __init__(self, job: Job, user: int) -> None:
         self._job, self._user = job, user
         self._folder = node_folder(job.run, user_name(user))
         self._before_request = self._folder / "request.safetensors"
+        experiment = job.experiment
+        hijacked = experiment.provider.hijack_of(user) is not None
+        self.before_requests = hijacked or not experiment.user_config(user).trains_network
+        """Whether the state is kept before each request: what the provider has learned of it, it cannot learn again."""
 
     def training_after(self, finished: int) -> UserTraining:
         """Return the training as it was after ``finished`` rounds, some of which the user may have sat out.
@@ -40,7 +44,7 @@ class UserState:
         usable = [number for number in files if number <= finished]
         if usable:
             _restore(training, files[max(usable)])
-        if isinstance(training, EncryptedTraining) and self._before_request.is_file():
+        if self.before_requests and self._before_request.is_file():
             # What the provider has fitted it cannot fit again: this training goes on from there, whatever the round.
             _restore(training, self._before_request)
         return training
@@ -57,7 +61,7 @@ class UserState:
             if other > number or (before and other < max(before)):
                 old.unlink()
 
-    def keep_request(self, training: EncryptedTraining) -> None:
+    def keep_request(self, training: UserTraining) -> None:
         """Write the training as it is before its next request."""
         _keep(training, self._before_request)
 

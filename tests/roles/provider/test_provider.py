@@ -20,6 +20,7 @@ from roles.common.exchange import (
     Predictions,
     Published,
     Recall,
+    Reconstruct,
     Request,
     TrainingImages,
     expect,
@@ -208,6 +209,8 @@ BAD: dict[str, tuple[Request, str]] = {
     "float classify": (Classify(protected()), "images are torch.float32 .* expected torch.uint8"),
     "empty classify": (Classify(torch.zeros(0, 3, 8, 8, dtype=torch.uint8)), "with N > 0"),
     "recall": (Recall(0), "this provider keeps nothing of what its users send"),
+    "reconstruct": (Reconstruct(0, torch.zeros(2, 3, 8, 8, dtype=torch.uint8)), "this provider is honest"),
+    "float reconstruct": (Reconstruct(0, protected()), "images are torch.float32 .* expected torch.uint8"),
     "published": (Published(0), "the provider does not know what users have published"),
     "channels classify": (Classify(torch.zeros(2, 4, 8, 8, dtype=torch.uint8)), r"\(2, 4, 8, 8\)"),
 }

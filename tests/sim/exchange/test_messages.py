@@ -23,6 +23,8 @@ from roles.common.exchange import (
     Predictions,
     Published,
     Recall,
+    Reconstruct,
+    Reconstructions,
     Request,
     Theta,
     TrainingImages,
@@ -50,12 +52,13 @@ INDICES = hnp.arrays(np.int64, st.integers(0, 5), elements=INT64)
 REQUESTS = st.one_of(
     st.builds(TrainingImages, user=INT64),
     st.builds(LossGradient, protected=tensors(PIXELS), ids=tensors(INDICES), user=INT64, asked=INT64),
-    st.builds(Losses, protected=tensors(PIXELS), ids=tensors(INDICES)),
+    st.builds(Losses, protected=tensors(PIXELS), ids=tensors(INDICES), user=INT64),
     st.builds(FitClassifier, user=INT64, number=INT64, images=tensors(BITMAPS), ids=tensors(INDICES)),
     st.builds(ValidateClassifier, user=INT64, number=INT64, images=tensors(BITMAPS), ids=tensors(INDICES)),
     st.builds(Classify, images=tensors(BITMAPS), user=INT64),
     st.builds(Published, user=INT64),
     st.builds(Recall, user=INT64),
+    st.builds(Reconstruct, user=INT64, images=tensors(BITMAPS)),
 )
 ANSWERS = st.one_of(
     st.builds(ImageIds, train=tensors(INDICES), validation=tensors(INDICES)),
@@ -64,6 +67,7 @@ ANSWERS = st.one_of(
     st.builds(Predictions, labels=tensors(INDICES)),
     st.builds(Theta, theta=st.dictionaries(st.text(max_size=5), tensors(PIXELS), max_size=3)),
     st.builds(Memories, protected=tensors(BITMAPS), ids=tensors(INDICES)),
+    st.builds(Reconstructions, images=tensors(BITMAPS)),
 )
 
 

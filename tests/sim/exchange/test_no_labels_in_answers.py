@@ -22,6 +22,7 @@ def test_no_answer_to_a_training_user_has_a_field_for_labels() -> None:
         "LossValues": ["loss", "correct"],
         "Predictions": ["labels"],  # of the service itself, for whatever images are sent
         "Memories": ["protected", "ids"],
+        "Reconstructions": ["images"],
         "Theta": ["theta"],
     }
     for kind, schema in kinds.items():

@@ -37,6 +37,7 @@ def context(small_itn: ItnConfig, attacker_with: Callable[[AttackConfig], Attack
         others=["resnet20", "resnet20"],
         keyed=lambda user: False,
         state={},
+        hijacked=lambda user: "pairs",
     )
 
 

@@ -19,6 +19,8 @@ from roles.common.exchange import (
     Predictions,
     Published,
     Recall,
+    Reconstruct,
+    Reconstructions,
     Request,
     Theta,
     TrainingImages,
@@ -34,6 +36,7 @@ from roles.evaluator.studies import (
     Collusion,
     Curious,
     Extraction,
+    Hijack,
     Inversion,
     LabelInference,
     Membership,
@@ -113,6 +116,9 @@ class Provider:
                 plain = self._store.images("train")[ids]
                 theta = {"factor": torch.tensor(self._factors[request.user])}
                 return Memories(protection(request.user, theta)(plain, "train", ids), ids)
+            case Reconstruct():
+                # A provider that has found out by how much all users darken, and nothing else.
+                return Reconstructions(to_bitmap(to_unit(request.images) * 2))
             case _:
                 raise AssertionError(request)
 
@@ -135,6 +141,7 @@ STUDIES: dict[str, Study] = {
     "retrieval": Retrieval(kind="retrieval", candidates=20),
     "inversion": Inversion(kind="inversion", images=5, steps=30),
     "curious": Curious(kind="curious", images=20),
+    "hijack": Hijack(kind="hijack", images=20),
     "utility": Utility(kind="utility", images=20),
     "extraction": Extraction(
         kind="extraction", queries=(20, 500), width=8, steps=3, batch_size=8, images=20, thieves=2

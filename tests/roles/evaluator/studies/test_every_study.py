@@ -60,6 +60,16 @@ SENTENCES: dict[str, tuple[list[Row], str]] = {
         "With pairs from training alone, the provider gains 0.20 SSIM over the better trivial guess in the median over "
         "2 users.",
     ),
+    "hijack": (
+        [
+            {"user": 0, "hijacked": "honest"},
+            {"user": 1, "hijacked": "fsha", "ssim": 0.5, "gain_ssim": -0.1},
+            {"user": 2, "hijacked": "fsha", "ssim": 0.7, "gain_ssim": 0.1},
+            {"user": 3, "hijacked": "pairs", "ssim": 0.9, "gain_ssim": 0.3},
+        ],
+        "Of users that it has hijacked, the provider reconstructs images with SSIM (medians over users) 0.60 by fsha "
+        "(+0.00 over the better trivial guess), 0.90 by pairs (+0.30 over the better trivial guess).",
+    ),
     "utility": (
         [
             {"classifier": name, "accuracy": accuracy, "plain_accuracy": 0.8}

@@ -23,6 +23,7 @@ from roles.common.exchange import (
     LossGradient,
     Published,
     Recall,
+    Reconstruct,
     Request,
     TrainingImages,
     ValidateClassifier,
@@ -72,10 +73,11 @@ def wired(provider: Provider) -> Callable[[Request], Answer]:
 
 @pytest.fixture
 def curious(job: Job) -> Job:
-    """The first of two users encrypts its images, and the provider keeps what it sees."""
+    """The first of two users encrypts its images, the second is hijacked, and the provider keeps what it sees."""
     users = job.experiment.users.model_dump() | {"settings": [{"protection": {"kind": "pixel"}}, {}]}
     studies = [{"kind": "curious", "pairs": 18, "images": 6}]
-    changed = job.experiment.model_dump() | {"users": users, "studies": studies}
+    hijack = {"kind": "pairs", "users": [1], "width": 2, "depth": 2}
+    changed = job.experiment.model_dump() | {"users": users, "studies": studies, "provider": {"hijack": [hijack]}}
     return replace(job, experiment=Experiment.model_validate(changed))
 
 
@@ -98,6 +100,7 @@ def test_a_replica_answers_as_a_provider_at_the_end_of_a_wire_does(curious: Job,
         ValidateClassifier(0, 1, bitmaps(3), torch.tensor([1, 2, 3])),
         Classify(bitmaps(5), 0),
         Recall(1),
+        Reconstruct(1, bitmaps(5)),
     ]
     assert {type(request) for request in requests} | {Published} == set(Request.__args__)
     for request in requests:
@@ -113,6 +116,7 @@ def test_a_replica_answers_as_a_provider_at_the_end_of_a_wire_does(curious: Job,
         (LossGradient(protected(), IDS + 10**6, 0, 0), "image id 1000007 is unknown: ids are 0 to 1292"),
         (Classify(bitmaps(2)[:, :, :4]), "images are torch.uint8 (2, 3, 4, 8)"),
         (Recall(0), "this provider keeps nothing of what its users send"),
+        (Reconstruct(0, bitmaps(2)), "this provider is honest: it has nothing to reconstruct images with"),
         (Published(0), "the provider does not know what users have published: the ServerApp does"),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",

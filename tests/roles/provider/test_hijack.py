@@ -1,0 +1,185 @@
+"""A hostile provider: what it sends to whom, and that it loses nothing when it is interrupted."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from roles.common.compute import Compute
+from roles.common.config.provider import HijackConfig, ProviderConfig
+from roles.common.data import ImageStore
+from roles.common.exchange import (
+    ExchangeError,
+    Gradient,
+    Losses,
+    LossGradient,
+    LossValues,
+    Reconstruct,
+    Reconstructions,
+    expect,
+)
+from roles.common.images import to_bitmap, to_unit
+from roles.common.weights import State
+from roles.provider.hijack import Hijacker
+from roles.provider.provider import Provider
+from roles.provider.steering import Fsha, nearest_move
+from roles.provider.user_classifiers import UserClassifiers
+
+SMALL = {"width": 4, "depth": 2, "critic_width": 4, "shift": 1, "flip": False}
+KINDS = ("fsha", "pairs")
+USER = 0
+
+
+def request(number: int, user: int = USER, count: int = 8) -> LossGradient:
+    stream = torch.Generator().manual_seed(number)
+    images = torch.rand(count, 3, 8, 8, generator=stream)
+    return LossGradient(images, torch.randint(200, (count,), generator=stream), user, number * count)
+
+
+@pytest.fixture
+def hostile(
+    psi: State, tiny: ImageStore, compute: Compute, no_user_classifiers: UserClassifiers, tmp_path: Path
+) -> Any:
+    """Return a function that opens the provider of a folder: each time as another process would."""
+
+    def opened(kind: str, folder: str = "one", **changes: object) -> Provider:
+        config = ProviderConfig(hijack=(HijackConfig.model_validate({"kind": kind, **SMALL, **changes}),))
+        hijacker = Hijacker(tmp_path / folder, config.hijack_of, 0, tiny, compute)
+        assignment, validation = [torch.arange(9)] * 2, torch.arange(4)
+        own = (psi, tiny, compute, assignment, validation, no_user_classifiers)
+        return Provider("resnet20", *own, hijacker=hijacker)
+
+    return opened
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_those_who_are_not_named_get_psis_answers_bit_by_bit(kind: str, hostile: Any, provider: Provider) -> None:
+    other = hostile(kind, users=[1])
+    for number in range(3):
+        other.answer(request(number, user=1))
+        got, honest = (expect(one.answer(request(number)), Gradient) for one in (other, provider))
+        assert torch.equal(got.gradient, honest.gradient)
+        assert (got.loss, got.correct) == (honest.loss, honest.correct)
+    asked = Losses(request(0).protected, torch.arange(8), USER)
+    assert vars(other.answer(asked)) == vars(provider.answer(asked))
+    assert other.digest() == provider.digest()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hijacked_user_gets_another_direction_of_the_same_length(kind: str, hostile: Any, provider: Provider) -> None:
+    got, honest = (expect(one.answer(request(0)), Gradient).gradient for one in (hostile(kind), provider))
+    assert got.norm().item() == pytest.approx(honest.norm().item(), rel=1e-4)
+    assert abs(torch.cosine_similarity(got.flatten(), honest.flatten(), dim=0).item()) < 0.5
+    assert got.dtype == torch.float32
+
+
+def test_with_all_of_the_honest_gradient_mixed_in_or_before_its_start_it_is_honest(
+    hostile: Any, provider: Provider
+) -> None:
+    honest = expect(provider.answer(request(0)), Gradient)
+    for folder, changes in enumerate(({"class_share": 1.0, "forge": False}, {"start": 1})):
+        got = expect(hostile("pairs", str(folder), **changes).answer(request(0)), Gradient)
+        assert torch.allclose(got.gradient, honest.gradient, atol=0, rtol=1e-6)
+        assert got.loss == honest.loss
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_goes_on_in_another_process_as_in_one_and_answers_the_same_request_as_before(
+    kind: str, hostile: Any
+) -> None:
+    undisturbed = hostile(kind, "undisturbed")
+    for number in range(3):
+        expected = expect(undisturbed.answer(request(number)), Gradient)
+        for _ in range(2):  # each by a provider that has never seen the user, but for what is on disk
+            got = expect(hostile(kind, "disturbed").answer(request(number)), Gradient)
+            assert torch.equal(got.gradient, expected.gradient)
+            assert (got.loss, got.correct) == (expected.loss, expected.correct)
+    images = to_bitmap(request(9).protected)
+    estimates = [one.answer(Reconstruct(USER, images)).images for one in (undisturbed, hostile(kind, "disturbed"))]
+    assert torch.equal(*estimates)
+
+
+def steered(provider: Provider, x: Tensor, ids: Tensor, start: Tensor, steps: int) -> Tensor:
+    """Return protected images that follow the gradients they are sent, as an h_theta that can be anything would."""
+    logits = start.clone()
+    for step in range(steps):
+        protected = logits.sigmoid()
+        answer = expect(provider.answer(LossGradient(protected, ids, USER, step * len(ids))), Gradient)
+        direction = answer.gradient / answer.gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+        logits = logits - direction * protected * (1 - protected) * 4
+    return logits.sigmoid()
+
+
+def test_images_that_follow_its_gradients_become_what_it_can_invert(hostile: Any, tiny: ImageStore) -> None:
+    ids = torch.arange(32)
+    x = to_unit(tiny.images("train")[ids])
+    start = torch.randn(len(ids), 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    provider = hostile("pairs", shift=0, lr=0.01)
+    protected = steered(provider, x, ids, start, 40)
+
+    def error(images: Tensor) -> float:
+        estimates = expect(provider.answer(Reconstruct(USER, to_bitmap(images))), Reconstructions).images
+        return float((to_unit(estimates) - x).square().mean())
+
+    spread = float((x - x.mean(0)).square().mean())
+    assert error(protected) < 0.6 * spread
+    assert error(protected) < 0.7 * error(start.sigmoid())
+
+
+def test_a_critic_steers_images_towards_what_the_pilot_makes(tiny: ImageStore, compute: Compute) -> None:
+    torch.manual_seed(0)
+    steering = Fsha(HijackConfig.model_validate({"kind": "fsha", **SMALL, "critic_lr": 0.01}), tiny, compute)
+    stream, x = torch.Generator().manual_seed(0), to_unit(tiny.images("train")[:32])
+    protected = torch.full((16, 3, 8, 8), 0.05)
+
+    def distance() -> float:
+        with torch.no_grad():
+            return abs(float(steering._pilot(x).mean() - protected.mean()))
+
+    before = distance()
+    for _ in range(40):
+        gradient = steering.gradient(protected.clone(), torch.arange(16), stream)
+        protected = (protected - 0.02 * gradient.sign()).clamp(0, 1)
+    assert before > 0.2
+    assert distance() < 0.5 * before
+
+
+def test_losses_are_made_up_so_that_they_fall_as_the_hijack_succeeds(hostile: Any, provider: Provider) -> None:
+    asked = Losses(request(0).protected, torch.arange(8), USER)
+    true = expect(provider.answer(asked), LossValues)
+    forging, truthful = hostile("pairs"), hostile("pairs", "two", forge=False)
+    assert expect(forging.answer(asked), LossValues).loss == true.loss  # nothing is hijacked yet
+    for one in (forging, truthful):
+        one.answer(request(0))
+    assert expect(truthful.answer(asked), LossValues).loss == true.loss
+    made_up = expect(forging.answer(asked), LossValues)
+    error = made_up.loss / torch.tensor(10.0).log().item()
+    assert 0.5 < error < 10  # of an inverse that has hardly been trained, in units of what images vary by
+    assert made_up.correct == round(8 * torch.tensor(-made_up.loss).exp().item())
+
+
+def test_whoever_asks_for_reconstructions_in_vain_is_told_why(hostile: Any, provider: Provider) -> None:
+    asked = Reconstruct(USER, torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
+    for one, reason in (
+        (provider, "this provider is honest"),
+        (hostile("pairs", users=[1]), "user 0 is not hijacked"),
+        (hostile("pairs", "two"), "user 0 has asked for no gradient yet"),
+    ):
+        with pytest.raises(ExchangeError, match=reason):
+            one.answer(asked)
+
+
+def test_the_nearest_move_is_the_one_that_was_made(tiny: ImageStore) -> None:
+    x = to_unit(tiny.images("train")[:6])
+    moved = torch.nn.functional.pad(x.flip(3), (2, 0, 0, 1))[:, :, 1:, :8]
+    assert torch.equal(nearest_move(moved, x, 2, flip=True), moved)
+    assert not torch.equal(nearest_move(moved, x, 2, flip=False), moved)
+    assert torch.equal(nearest_move(moved, x, 0, flip=False), x)
+
+
+def test_of_two_entries_that_name_a_user_the_first_counts() -> None:
+    config = ProviderConfig.model_validate({"hijack": [{"kind": "pairs", "users": [1]}, {"class_share": 0.5}]})
+    assert [config.hijack_of(user).describe() for user in (0, 1)] == ["fsha, class share 0.5", "pairs"]  # type: ignore[union-attr]
+    assert ProviderConfig().hijack_of(0) is None
