@@ -1,6 +1,7 @@
 """What the studies of a sweep's cells found, joined: a row a cell, beside the accuracy that the cell has."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
@@ -61,7 +62,7 @@ def _where(table: pd.DataFrame, values: Mapping[str, object]) -> pd.DataFrame:
     return table
 
 
-def _column(row: "pd.Series[object]", form: HeatMap | Lines) -> str:
+def _column(row: "pd.Series[Any]", form: HeatMap | Lines) -> str:
     """Return which column a row of a study belongs to."""
     if isinstance(form, HeatMap):
         return form.value
