@@ -85,7 +85,7 @@ def test_an_answer_arrives_as_it_was_sent(answer: Answer) -> None:
 
 
 def test_every_request_has_a_type_of_its_own() -> None:
-    names = ("images", "loss_gradient", "loss", "fit", "validate", "classify", "recall", "published")
+    names = ("images", "loss_gradient", "loss", "fit", "validate", "classify", "recall", "reconstruct", "published")
     assert tuple(f"query.{name}" for name in names) == messages.REQUEST_TYPES
 
 
