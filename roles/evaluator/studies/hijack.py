@@ -44,6 +44,8 @@ class Hijack(Study):
         "user", "ssim", "hijacked", "median SSIM of the estimates", references=RECONSTRUCTION_REFERENCES
     )
 
+    seen_in_training: ClassVar[bool] = True
+
     def work(self, part: str, users: Sequence[int], context: StudyContext) -> Work[Findings]:
         """See :class:`Study`."""
         user, state = int(part), context.state
