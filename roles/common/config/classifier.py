@@ -8,7 +8,7 @@ from roles.common.config.base import Frozen
 from roles.common.config.recipe import Recipe
 
 ClassifierName = Literal["resnet20", "vgg16_bn", "vit"]
-"""The paper's two, and a small vision transformer with patches of 4x4 pixels, which needs an Adam to train it."""
+"""The paper's two, and a small vision transformer with patches of 4x4 pixels, for which Adam is meant."""
 
 
 class ClassifierConfig(Frozen):
