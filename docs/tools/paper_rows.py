@@ -27,7 +27,7 @@ BUDGETS = {"CPU": (16, 5), "full": (64, 200)}
 """Of table1.yaml and of table1_paper.yaml: width and epochs of h_theta."""
 CONTROL_METHOD = "control: blur"
 PHI = "phi_weights"
-SINCE: dict[str, Any] = {"labels": True, "noise": 0.0, "upsampling": "nearest"}
+SINCE: dict[str, Any] = {"features": None, "labels": True, "noise": 0.0, "upsampling": "nearest"}
 """Keys that configs have had since the first rows were kept, with what those rows had: so they change no digest."""
 
 

@@ -13,6 +13,7 @@ from roles.common.config.recipe import set_lr
 from roles.common.config.user import AdversarialConfig, GanConfig, UserConfig
 from roles.common.data import ImageStore
 from roles.common.exchange import Losses, LossGradient, LossValues, Work, checked_gradient, expect
+from roles.common.features import shared_features
 from roles.common.images import all_finite, to_unit
 from roles.common.passing import passes_through
 from roles.common.seeds import derived_seed, generator
@@ -20,7 +21,7 @@ from roles.common.unet import UNet
 from roles.common.weights import State, cpu_state, groups_of, load_into, prefixed, restore_training, training_state
 from roles.user.adversarial import InverseAdversary
 from roles.user.base import Sums, TrainingResult, UserTraining, result_of
-from roles.user.features import FeatureLoss, OwnLoss, feature_loss, shared_features
+from roles.user.features import FeatureLoss, OwnLoss, feature_loss
 from roles.user.gan import Adversary
 
 _VALIDATION_BATCH = 500
