@@ -27,6 +27,8 @@ STUDIES = [
     {"kind": "inversion", "images": 2, "steps": 2},
     {"kind": "curious", "pairs": 18, "images": 6},
     {"kind": "utility", "images": 6},
+    {"kind": "pretrained", "known_pairs": [4], "victims": 1, "images": 6},
+    {"kind": "prior", "images": 2, "leaves": 20, "latent": 2, "generator_steps": 2, "starts": 2, "steps": 2},
 ]
 
 
@@ -65,12 +67,15 @@ def test_every_study_ends_with_a_table_a_picture_and_a_sentence(studied: Experim
     run = unbroken
     report_studies(run, studied)  # others here draw nothing
     tables = tables_of(run)
-    assert list(tables) == ["collusion", "curious", "inversion", "retrieval", "transfer", "utility"]
+    kinds = ["collusion", "curious", "inversion", "pretrained", "prior", "retrieval", "transfer", "utility"]
+    assert list(tables) == kinds
     users = ["user-0000", "user-0001"]
     assert list(tables["transfer"]["attacker"]) == [users[0], users[0], users[1], users[1]]
     assert list(tables["transfer"]["victim"]) == users * 2
     assert list(tables["curious"]["pairs"]) == [18, 18]
     assert list(tables["collusion"]["known_pairs"]) == [0, 2]
+    assert list(tables["pretrained"]["start"]) == ["pretrained", "fresh"]
+    assert list(tables["prior"]["prior"]) == ["dead leaves", "generator"] * 2
     assert list(tables["utility"]["classifier"]) == ["psi", "other 0 (resnet20)"] * 2
     for study in studied.studies:
         table = tables[study.kind]

@@ -27,7 +27,7 @@ from roles.common.labels import load_labels
 from roles.common.protection import Protect
 from roles.common.weights import State
 from roles.evaluator.results import Findings
-from roles.evaluator.studies import Collusion, Curious, Inversion, Retrieval, Transfer, Utility
+from roles.evaluator.studies import Collusion, Curious, Inversion, Pretrained, Prior, Retrieval, Transfer, Utility
 from roles.evaluator.study import Study, StudyContext
 
 USERS = [0, 1, 2]
@@ -100,6 +100,8 @@ STUDIES: dict[str, Study] = {
     "retrieval": Retrieval(kind="retrieval", candidates=20),
     "inversion": Inversion(kind="inversion", images=5, steps=30),
     "curious": Curious(kind="curious", images=20),
+    "pretrained": Pretrained(kind="pretrained", others=2, known_pairs=(5, 20), victims=1, images=20),
+    "prior": Prior(kind="prior", images=5, leaves=36, latent=4, generator_steps=4, starts=2, steps=4),
     "utility": Utility(kind="utility", images=20),
 }
 
