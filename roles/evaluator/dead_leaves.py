@@ -18,7 +18,8 @@ def dead_leaves(count: int, side: int, stream: torch.Generator) -> Tensor:
 
     1 to 40 shapes an image, discs and polygons of 3 to 6 sides, anywhere and turned at random. Radii r follow r^-3 from
     a pixel to half a side, by which statistics do not depend on scale, as those of photographs; colours are uniform,
-    and then drawn to their greys by as much for the whole image. Edges are a pixel soft.
+    a third of their values black or full, and then drawn to their greys by as much for the whole image. Edges are a
+    pixel soft.
 
     Source: Baradad et al., 2021, arXiv:2106.05963 (Section 3.1, "dead leaves"; Lee, Mumford and Huang, 2001).
     """
@@ -35,7 +36,7 @@ def _drawn(count: int, side: int, stream: torch.Generator) -> Tensor:
     down, across = torch.meshgrid(places, places, indexing="ij")
 
     def colours() -> Tensor:
-        colour = uniform(count, 3)
+        colour = (1.5 * uniform(count, 3) - 0.25).clamp(0, 1)
         grey = colour.mean(dim=1, keepdim=True)
         return (grey + saturation * (colour - grey)).view(count, 3, 1, 1)
 

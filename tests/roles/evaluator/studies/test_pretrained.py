@@ -10,6 +10,15 @@ from roles.evaluator.study import StudyContext
 from tests.roles.evaluator.studies.known_users import STUDIES, USERS, Provider, Training, distinct
 
 
+@pytest.fixture
+def short(context: StudyContext) -> StudyContext:
+    """Where it does not matter how good the networks get: trainings of two epochs on 48 images."""
+    config = context.attacker.config
+    itn = config.itns[0].model_copy(update={"training": config.itns[0].training.model_copy(update={"epochs": 2})})
+    attack = config.model_copy(update={"itns": (itn,), "pairs": 48})
+    return replace(context, attacker=replace(context.attacker, config=attack))
+
+
 def test_what_users_of_the_same_protection_taught_helps_with_a_few_pairs_of_the_victims(
     context: StudyContext, store: ImageStore
 ) -> None:
@@ -20,35 +29,33 @@ def test_what_users_of_the_same_protection_taught_helps_with_a_few_pairs_of_the_
 
 
 def test_the_fresh_network_has_as_many_steps_as_the_pretrained_one_in_all(
-    context: StudyContext, store: ImageStore
+    short: StudyContext, store: ImageStore
 ) -> None:
     steps: list[int] = []
-    watched = replace(
-        context.attacker, progress=lambda step, total, loss: steps.append(total) if step == total else None
-    )
+    watched = replace(short.attacker, progress=lambda step, total, loss: steps.append(total) if step == total else None)
     study = Pretrained(kind="pretrained", known_pairs=(5, 40), victims=1, images=20)
-    drive(study.work("0", USERS, replace(context, attacker=watched)), Provider(store, [0.5, 0.6, -1.0]))
+    drive(study.work("0", USERS, replace(short, attacker=watched)), Provider(store, [0.5, 0.6, -1.0]))
     before, *after = steps
     assert after == [before, 2 * before] * 2
 
 
 def test_pairs_that_select_the_epoch_are_not_trained_on_and_are_the_victims(
-    context: StudyContext, store: ImageStore, trainings: list[Training]
+    short: StudyContext, store: ImageStore, trainings: list[Training]
 ) -> None:
     study = Pretrained(kind="pretrained", known_pairs=(4, 40), victims=1, images=20)
-    drive(study.work("1", USERS, context), Provider(store, [0.5, 0.6, -1.0]))
+    drive(study.work("1", USERS, short), Provider(store, [0.5, 0.6, -1.0]))
     # As Provider has it, 50 images are a user's X'.
     own = distinct(store.images("train")[50:100])
     used = [(distinct(training.plain), distinct(training.validation)) for training in trainings[1:]]
     assert [(len(known), len(held_out)) for known, held_out in used] == [(2, 2), (2, 2), (36, 4), (36, 4)]
     assert all(known | held_out <= own and not known & held_out for known, held_out in used)
     taught_on = distinct(trainings[0].plain)
-    assert taught_on == distinct(context.attacker.known[0])
+    assert taught_on == distinct(short.attacker.known[0])
 
 
-def test_more_pairs_than_the_victim_has_images_are_all_that_it_has(context: StudyContext, store: ImageStore) -> None:
+def test_more_pairs_than_the_victim_has_images_are_all_that_it_has(short: StudyContext, store: ImageStore) -> None:
     study = Pretrained(kind="pretrained", known_pairs=(10, 60, 1000), victims=1, images=20)
-    rows = drive(study.work("0", USERS, context), Provider(store, [0.5, 0.6, -1.0]))
+    rows = drive(study.work("0", USERS, short), Provider(store, [0.5, 0.6, -1.0]))
     assert [(row["start"], row["known_pairs"]) for row in rows] == [
         ("pretrained", 10),
         ("fresh", 10),
@@ -58,9 +65,9 @@ def test_more_pairs_than_the_victim_has_images_are_all_that_it_has(context: Stud
 
 
 def test_without_another_user_who_publishes_a_network_there_is_nothing_to_learn_from(
-    context: StudyContext, store: ImageStore
+    short: StudyContext, store: ImageStore
 ) -> None:
-    keyed = replace(context, keyed=lambda user: user != 0)
+    keyed = replace(short, keyed=lambda user: user != 0)
     assert drive(STUDIES["pretrained"].work("0", USERS, keyed), Provider(store, [0.5, 0.6, -1.0])) == []
     assert STUDIES["pretrained"].parts([4], seed=0) == []
 

