@@ -16,11 +16,11 @@ from roles.common.augment import augment
 from roles.common.batches import Batches
 from roles.common.compute import Compute
 from roles.common.data import ImageStore
+from roles.common.features import Features
 from roles.common.labels import load_labels
 from roles.common.seeds import derived_seed, generator
 from roles.common.unet import UNet
 from roles.provider.classifiers import Classifier
-from roles.user.features import Features
 from sim.config.experiment import Experiment
 
 VALIDATION_BATCH = 500

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from roles.common.compute import Compute
+from roles.common.features import shared_features
 from roles.common.hardware import native_precision
 from roles.common.images import to_unit
 from roles.common.labels import load_labels
@@ -22,7 +23,7 @@ from roles.common.weights import load, load_into
 from roles.evaluator.measures import psnr, ssim
 from roles.provider.classifiers import Classifier
 from roles.provider.training import predict
-from roles.user.features import feature_loss, shared_features
+from roles.user.features import feature_loss
 from sim.config.experiment import Experiment
 from sim.report.text import markdown
 from sim.run.machine import store_of

@@ -30,6 +30,7 @@ CONTROL_METHOD = "control: blur"
 PHI = "phi_weights"
 SINCE: dict[str, Any] = {
     "checks": None,
+    "features": None,
     "labels": True,
     "noise": 0.0,
     "dfil": None,

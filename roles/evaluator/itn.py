@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from roles.common.augment import draw_flips, mirror, where
 from roles.common.batches import Batches
@@ -14,6 +13,8 @@ from roles.common.fitting import Progress, fit
 from roles.common.images import to_bitmap, to_unit
 from roles.common.seeds import derived_seed, generator
 from roles.common.unet import UNet
+from roles.common.weights import State, load_into
+from roles.evaluator.losses import Loss, loss_of, selecting_loss_of
 
 _VALIDATION_BATCH = 500
 
@@ -51,15 +52,17 @@ def train_itn(
     seed: int,
     *,
     flip: bool,
+    start: State | None = None,
     mirrored: Tensor | None = None,
     noise: float = 0.0,
     progress: Progress = lambda step, total, loss: None,
 ) -> tuple[UNet, list[dict[str, float]]]:
-    """Train an inverse network on pairs and return the epoch with the lowest validation MSE (Section IV-B).
+    """Train an inverse network on pairs and return the epoch with the lowest validation loss (Section IV-B).
 
     Args:
         seed: of all attacks of the run.
         flip: whether augmentation mirrors (not for digits).
+        start: weights to start from; by default fresh ones, which follow from the seed and the config's name.
         mirrored: the mirror image of each plain one, protected, uint8 ``(N, 3, H, W)``: what augmentation takes in
             place of half the pairs. Without it, half the pairs are mirrored as they are.
         noise: standard deviation, of values in [0, 1], of Gaussian noise that protected images get whenever they are
@@ -68,16 +71,20 @@ def train_itn(
 
     Returns:
         The network on the device of ``compute``, in eval mode, and a curve with one row an epoch: epoch, step,
-        train_loss (the configured loss) and validation_loss (MSE whatever the loss, as PSNR is what is reported).
+        train_loss (the configured loss) and validation_loss, which selects the epoch: MSE, as PSNR is what is reported,
+        but with the losses ``ssim`` and ``perceptual`` these, as by MSE a blur would win.
 
     Raises:
-        ValueError: the loss is not finite any more, or H or W does not suit the network's depth.
+        ValueError: the loss is not finite any more, H or W does not suit the network's depth, ``start`` is not of such
+            a network, or weights of the loss's features cannot be had.
     """
     torch.manual_seed(derived_seed(seed, "itn", config.name))
     itn = compute.module(UNet(config.width, config.depth, config.upsampling))
+    if start is not None:
+        load_into(itn, start, f"inverse network {config.name!r} to start from")
     order = derived_seed(seed, "itn", config.name, "order")
     batches = Batches(torch.arange(len(pairs.plain)), config.training.batch_size, order)
-    objective = F.mse_loss if config.loss == "mse" else F.l1_loss
+    objective, selecting = loss_of(config, compute), selecting_loss_of(config, compute)
     protected, plain = pairs.protected.to(compute.device), pairs.plain.to(compute.device)
     mirrored = mirrored if mirrored is None else mirrored.to(compute.device)
 
@@ -90,7 +97,7 @@ def train_itn(
             drawn.append(noise * torch.randn(len(ids), *pairs.plain.shape[1:], generator=stream))
         return tuple(drawn)
 
-    def loss_of(ids: Tensor, *drawn: Tensor) -> Tensor:
+    def batch_loss(ids: Tensor, *drawn: Tensor) -> Tensor:
         inputs, targets = protected[ids], plain[ids]
         if flip and mirrored is None:
             inputs, targets = paired_flip(inputs, targets, drawn[0])
@@ -104,20 +111,21 @@ def train_itn(
         return objective(estimates, compute.batch(to_unit(targets)))
 
     def validate() -> dict[str, float]:
-        return {"validation_loss": _mse(itn, pairs.validation_protected, pairs.validation_plain, compute)}
+        return {"validation_loss": _mean(selecting, itn, pairs, compute)}
 
     names = {"name": f"inverse network {config.name!r}", "rate": "its training.lr"}
-    fitted = fit(itn, config.training, batches, draw, loss_of, validate, progress, compute, **names)
+    fitted = fit(itn, config.training, batches, draw, batch_loss, validate, progress, compute, **names)
     return itn, fitted.curve
 
 
-def _mse(itn: UNet, protected: Tensor, plain: Tensor, compute: Compute) -> float:
+def _mean(loss: Loss, itn: UNet, pairs: Pairs, compute: Compute) -> float:
+    """Return the mean of a loss over the validation pairs."""
     itn.eval()
     summed: Number = 0.0
-    pairs = zip(torch.split(protected, _VALIDATION_BATCH), torch.split(plain, _VALIDATION_BATCH), strict=True)
-    with torch.no_grad(), compute.autocast():
-        for inputs, targets in pairs:
-            estimates = itn(compute.batch(to_unit(inputs)))
-            errors = F.mse_loss(estimates, compute.batch(to_unit(targets)), reduction="sum")
-            summed = summed + compute.number(errors)
-    return float(summed) / plain.numel()
+    validation = (torch.split(images, _VALIDATION_BATCH) for images in pairs[2:])
+    with torch.no_grad():
+        for protected, plain in zip(*validation, strict=True):
+            with compute.autocast():
+                estimates = itn(compute.batch(to_unit(protected)))
+            summed = summed + compute.number(loss(estimates, compute.batch(to_unit(plain)))) * len(plain)
+    return float(summed) / len(pairs.validation_plain)

@@ -5,6 +5,7 @@ Images are ``(N, 3, H, W)``, uint8 or float32 in [0, 1]; an estimate and its pla
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -45,7 +46,8 @@ def ssim(estimate: Tensor, plain: Tensor) -> Tensor:
     The mean over channels and pixels of
     ``(2 m_x m_y + c1) (2 s_xy + c2) / ((m_x^2 + m_y^2 + c1) (s_x^2 + s_y^2 + c2))``, with local means m and
     (co)variances s under a Gaussian window (11 pixels, sigma 1.5), c1 = 0.01^2 and c2 = 0.03^2 for values in [0, 1].
-    Borders are reflected, where the source leaves them out: at 32x32 pixels they are half the image.
+    Borders are reflected, where the source leaves them out: at 32x32 pixels they are half the image. Gradients pass
+    through it.
 
     Source: Wang et al., 2004.
 
@@ -87,7 +89,7 @@ class Lpips:
 
 
 def _similarity(x: Tensor, y: Tensor) -> Tensor:
-    down, across = (_local_mean_matrix(side).to(x) for side in x.shape[2:])
+    down, across = (_local_mean_matrix(side, x.device, x.dtype) for side in x.shape[2:])
     x, y = x - 0.5, y - 0.5
     return _similarity_map(*(_product(down, images, across) for images in (x, y, x * x, y * y, x * y))).mean((1, 2, 3))
 
@@ -111,12 +113,14 @@ def _product(left: Tensor, images: Tensor, right: Tensor) -> Tensor:
     return torch.einsum("ai,...ij,bj->...ab", left, images, right)
 
 
-def _local_mean_matrix(side: int) -> Tensor:
+@cache
+def _local_mean_matrix(side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return what a column of ``side`` pixels is multiplied by for its means under a Gaussian, borders reflected."""
+    # Made once: what is copied from the host cannot be recorded (graphs.py).
     distances = torch.arange(-_RADIUS, _RADIUS + 1, dtype=torch.float64)
     weights = torch.exp(-(distances / _SIGMA).square() / 2)
     reflected = F.pad(torch.eye(side, dtype=torch.float64)[None], (_RADIUS, _RADIUS), mode="reflect")[0]
-    return (reflected.unfold(1, len(weights), 1) @ (weights / weights.sum())).T
+    return (reflected.unfold(1, len(weights), 1) @ (weights / weights.sum())).T.to(device, dtype)
 
 
 def _batched(measure: Callable[[Tensor, Tensor], Tensor], estimate: Tensor, plain: Tensor) -> Tensor:

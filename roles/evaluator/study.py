@@ -149,11 +149,18 @@ class StudyContext:
         """Train an inverse network against a user's protection; see :meth:`Attacker.inverse_network`."""
         return self.attacker.inverse_network(self.itn, protect, keyed=self.keyed(user))[0]
 
-    def fit(self, pairs: Pairs, user: int) -> tuple[UNet, list[dict[str, float]]]:
-        """Train an inverse network on pairs that a user has made; they are mirrored only as they are."""
-        whose = self.attacker
-        flip = whose.config.flip and self.itn.mirrors == "pair" and not self.keyed(user)
-        return train_itn(self.itn, pairs, whose.compute, whose.seed, flip=flip, progress=whose.progress)
+    def fit(
+        self, pairs: Pairs, user: int, *, itn: ItnConfig | None = None, start: State | None = None
+    ) -> tuple[UNet, list[dict[str, float]]]:
+        """Train an inverse network on pairs that a user has made; they are mirrored only as they are.
+
+        Args:
+            itn: by default :attr:`itn`.
+            start: weights to start from; by default fresh ones.
+        """
+        itn, whose = itn or self.itn, self.attacker
+        flip = whose.config.flip and itn.mirrors == "pair" and not self.keyed(user)
+        return train_itn(itn, pairs, whose.compute, whose.seed, flip=flip, start=start, progress=whose.progress)
 
     def test_images(self, count: int) -> tuple[Tensor, Tensor]:
         """Return the first test images, uint8 ``(count, 3, H, W)`` or fewer, and their positions, int64."""

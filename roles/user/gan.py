@@ -14,10 +14,11 @@ from torch.nn import functional as F
 from roles.common.compute import Compute
 from roles.common.config.user import GanConfig, PixelConfig
 from roles.common.encryption import PixelEncryption
+from roles.common.features import Features
 from roles.common.images import to_bitmap, to_unit
 from roles.common.seeds import derived_seed
 from roles.common.weights import State, restore_training, training_state
-from roles.user.features import Features, OwnLoss, feature_loss
+from roles.user.features import OwnLoss, feature_loss
 
 _KEYS_A_STEP = 10**6
 

@@ -13,6 +13,7 @@ from roles.common.config.recipe import set_lr
 from roles.common.config.user import AdversarialConfig, EntropyConfig, GanConfig, UserConfig
 from roles.common.data import ImageStore
 from roles.common.exchange import Losses, LossGradient, LossValues, Work, checked_gradient, expect
+from roles.common.features import shared_features
 from roles.common.fisher import jacobian_energy, leakage, noise_for
 from roles.common.images import all_finite, to_unit
 from roles.common.passing import passes_through
@@ -24,7 +25,7 @@ from roles.user.adversarial import InverseAdversary
 from roles.user.base import Sums, TrainingResult, UserTraining, result_of
 from roles.user.checks import Checks
 from roles.user.entropy import Entropy
-from roles.user.features import FeatureLoss, OwnLoss, feature_loss, shared_features
+from roles.user.features import FeatureLoss, OwnLoss, feature_loss
 from roles.user.gan import Adversary
 
 _VALIDATION_BATCH = 500

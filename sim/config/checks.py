@@ -10,8 +10,8 @@ import torch
 from roles.common.batches import batch_sizes
 from roles.common.data import ImageStore, prepare
 from roles.common.encryption import BLOCK
+from roles.common.features import shared_features
 from roles.evaluator.measures import Lpips
-from roles.user.features import shared_features
 from sim.config.errors import ConfigError
 from sim.config.experiment import Experiment
 from sim.config.places import cache_folder
@@ -31,6 +31,9 @@ def check(experiment: Experiment, source: Path) -> ImageStore:
         for config in experiment.user_configs():
             if config.trains_network:
                 shared_features(config.features)
+        for itn in experiment.attack.itns:
+            if itn.features is not None:
+                shared_features(itn.features)
         if experiment.attack.lpips:
             Lpips(store.side)
         for problem in _problems(experiment, store):

@@ -77,6 +77,7 @@ class Experiment(Frozen):
             resolved["runtime"]["precision"] = native_precision(gpu=gpu)
         named = [(resolved["data"], "name"), (resolved["tracking"], "mlflow")]
         named += [(user.get("features", {}), "weights") for user in (resolved["user"], *resolved["users"]["settings"])]
+        named += [(itn["features"], "weights") for itn in resolved["attack"]["itns"] if itn["features"]]
         for holder, key in named:
             if _is_local(holder.get(key)):
                 holder[key] = str(Path(holder[key]).expanduser().resolve())

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from roles.common import data, graphs, images
+from roles.common import data, features, graphs, images
 from roles.common.compute import Compute
 from roles.common.config.classifier import ClassifierConfig
 from roles.common.config.data import DataConfig
 from roles.common.data import ImageStore, prepare
+from roles.evaluator import measures
 from roles.provider.user_classifiers import UserClassifiers
-from roles.user import features
 from tests.roles.made_up_gpu import MadeUpGpu, made_up_gpu
 
 
@@ -52,7 +52,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[MadeUpGpu]:
     """A GPU on any machine; nothing that was put there outlives it."""
     for switch in ("allow_tf32", "benchmark"):
         monkeypatch.setattr(torch.backends.cudnn, switch, getattr(torch.backends.cudnn, switch))
-    kept = (graphs._side_stream, images._moments, data._on_gpu, features.shared_features)
+    kept = (graphs._side_stream, images._moments, data._on_gpu, features.shared_features, measures._local_mean_matrix)
     for each in kept:
         each.cache_clear()
     gc.freeze()  # a recording collects garbage, and what the tests have imported is much to go through

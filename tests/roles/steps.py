@@ -95,7 +95,9 @@ def a_psi(name: ClassifierName) -> Steps:
 def an_itn(mirrors: str, loss: str) -> Steps:
     def train(store: ImageStore, compute: Compute, observer: Observer) -> State:
         recipe = Recipe(epochs=1, batch_size=BATCH, optimiser="adam", lr=0.01)
-        config = ItnConfig.model_validate({"name": "itn", "width": 2, "depth": 2, "loss": loss, "training": recipe})
+        features = FeaturesConfig(layer="relu1_2") if loss == "perceptual" else None
+        named = {"name": "itn", "width": 2, "depth": 2, "loss": loss, "features": features, "training": recipe}
+        config = ItnConfig.model_validate(named)
         plain = store.images("train")[: BATCH * STEPS]
         pairs = Pairs(255 - plain, plain, 255 - plain[:4], plain[:4])
         mirrored = 255 - plain.flip(3) if mirrors == "image" else None
@@ -113,4 +115,6 @@ KINDS: dict[str, Steps] = {
     "psi, a ViT": a_psi("vit"),
     "an ITN on mirrored pairs": an_itn("pair", "mse"),
     "an ITN on mirrored images": an_itn("image", "l1"),
+    "an ITN trained for similarity": an_itn("pair", "ssim"),
+    "an ITN trained for features": an_itn("image", "perceptual"),
 }

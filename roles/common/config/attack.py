@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from roles.common.config.base import Frozen
 from roles.common.config.recipe import Recipe
+from roles.common.config.user import FeaturesConfig
 from roles.common.unet import Upsampling
 
 _TAKEN_NAMES = ("plain", "protected")
@@ -29,7 +30,11 @@ class ItnConfig(Frozen):
     """Levels of the U-Net; images need sides divisible by 2**(depth - 1)."""
     upsampling: Upsampling = "nearest"
     """How the U-Net goes up: ``nearest`` neighbour and a 3x3 convolution, or a 2x2 ``transposed`` convolution."""
-    loss: Literal["mse", "l1"] = "mse"
+    loss: Literal["mse", "l1", "ssim", "perceptual"] = "mse"
+    """What is trained for: ``mse`` or ``l1``, which answer doubt with a blur; ``ssim``, (1 - SSIM) + MSE;
+    ``perceptual``, the MSE of ``features`` + MSE. By the latter two the epoch is selected as well, and else by MSE."""
+    features: FeaturesConfig | None = None
+    """What ``perceptual`` compares images by, such as ``{layer: relu2_2, weights: imagenet}``."""
     mirrors: Literal["pair", "image"] = "pair"
     """What augmentation mirrors where ``attack.flip`` lets it: ``pair``, a protected image together with its plain one,
     as the paper does, but not where a key protects; ``image``, the plain image, which is then protected. Few h_thetas
@@ -37,6 +42,13 @@ class ItnConfig(Frozen):
     protect images: pairs that were not of its own making are then not mirrored at all."""
     users: Users = None
     """Whose protections it attacks, beside the control; by default everybody's."""
+
+    @model_validator(mode="after")
+    def _features_for_perceptual(self) -> Self:
+        if (self.loss == "perceptual") != (self.features is not None):
+            wrong = "needs features, such as {layer: relu2_2, weights: imagenet}"
+            raise ValueError(f"loss {self.loss} {wrong if self.features is None else 'has no use for features'}")
+        return self
 
 
 class AttackConfig(Frozen):

@@ -11,6 +11,8 @@ from roles.evaluator.studies.hijack import Hijack
 from roles.evaluator.studies.inversion import Inversion
 from roles.evaluator.studies.labels import LabelInference
 from roles.evaluator.studies.membership import Membership
+from roles.evaluator.studies.pretrained import Pretrained
+from roles.evaluator.studies.prior import Prior
 from roles.evaluator.studies.retrieval import Retrieval
 from roles.evaluator.studies.transfer import Transfer
 from roles.evaluator.studies.utility import Utility
@@ -23,6 +25,8 @@ StudyConfig = Annotated[
     | Inversion
     | LabelInference
     | Membership
+    | Pretrained
+    | Prior
     | Retrieval
     | Transfer
     | Utility,

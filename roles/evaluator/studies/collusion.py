@@ -8,10 +8,10 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from roles.common.exchange import ImageIds, TrainingImages, Work, expect
-from roles.common.seeds import generator
+from roles.common.exchange import Work
 from roles.common.transform import apply_network
 from roles.evaluator.itn import Pairs
+from roles.evaluator.pooling import images_of, leaked_pairs, repeated, shuffled, split_off
 from roles.evaluator.results import Findings, Row
 from roles.evaluator.study import (
     RECONSTRUCTION_COLUMNS,
@@ -28,7 +28,7 @@ class Collusion(Study):
 
     In the paper h_theta is public and nobody needs a coalition. Here the victim has kept it: its protected test images
     are seen, as the provider sees them, and with them some pairs that have leaked. A coalition of k contains that of
-    every smaller k.
+    every smaller k. Without leaked pairs this is one network for an ensemble of k h_thetas of the victim's recipe.
     """
 
     kind: Literal["collusion"]
@@ -62,22 +62,21 @@ class Collusion(Study):
 
     def parts(self, users: Sequence[int], seed: int) -> list[str]:
         """See :class:`Study`: a victim and the size of a coalition each."""
-        victims = _order(users, seed, "victims")[: self.victims]
+        victims = shuffled(users, seed, self.kind, "victims")[: self.victims]
         return [f"{victim}-{size}" for victim in victims for size in self.coalitions if size < len(users)]
 
     def work(self, part: str, users: Sequence[int], context: StudyContext) -> Work[Findings]:
         """See :class:`Study`."""
         victim, size = (int(number) for number in part.split("-"))
         others = [user for user in users if user != victim]
-        colluders = _order(others, context.attacker.seed, "coalition", victim)[:size]
+        colluders = shuffled(others, context.attacker.seed, self.kind, "coalition", victim)[:size]
         plain, ids = context.test_images(self.images)
         pools: list[Pairs] = []
         for colluder in colluders:
             pools.append((yield from self._pairs_of(colluder, size, context)))
-        leaked: tuple[Tensor, ...] = ()
+        leaked: list[Tensor] = []
         if self.known_pairs[-1] > 0:
-            own = (yield from self._images_of(victim, context))[: self.known_pairs[-1]]
-            leaked = ((yield from context.protected(victim, "train", own)), context.attacker.store.images("train")[own])
+            leaked = yield from leaked_pairs(victim, self.known_pairs[-1], self.kind, context)
         protected = yield from context.protected(victim, "test", ids)
         pool = Pairs(*map(torch.cat, zip(*pools, strict=True)))
 
@@ -93,21 +92,12 @@ class Collusion(Study):
         """Return a colluder's share of the pool."""
         attacker = context.attacker
         share = max(2, (attacker.config.pairs or attacker.store.counts["train"]) // size)
-        ids = (yield from self._images_of(colluder, context))[:share]
+        ids = (yield from images_of(colluder, self.kind, context))[:share]
         held_out = attacker.ids("validation", max(1, attacker.validation_count(len(ids) * size) // size))
         protected = yield from context.protected(colluder, "train", ids)
         validation = yield from context.protected(colluder, "validation", held_out)
         images = attacker.store.images
         return Pairs(protected, images("train")[ids], validation, images("validation")[held_out])
-
-    def _images_of(self, user: int, context: StudyContext) -> Work[Tensor]:
-        """Return which images are a user's X', in random order."""
-        key = f"images/{user}"
-        if key not in context.state:
-            ids = expect((yield TrainingImages(user)), ImageIds).train
-            stream = generator(context.attacker.seed, "collusion", "images", user)
-            context.state[key] = ids[torch.randperm(len(ids), generator=stream)]
-        return context.state[key]
 
     def conclusion(self, rows: Sequence[Row]) -> str:
         """See :class:`Study`."""
@@ -127,13 +117,7 @@ def _joined(pool: Pairs, leaked: Sequence[Tensor]) -> Pairs:
     few, held_out = [*(leaked or pool[:2])], [*pool[2:]]
     # A ninth to select the epoch by, as all attackers do; of fewer than 18 that would be one pair.
     if leaked and len(few[0]) >= 18:
-        trained_on = len(few[0]) - len(few[0]) // 9
-        few, held_out = [pairs[:trained_on] for pairs in few], [pairs[trained_on:] for pairs in few]
-    places = torch.arange(len(pool.plain)) % len(few[0])
-    inputs, targets = (torch.cat([own, others[places]]) for own, others in zip(pool[:2], few, strict=True))
+        few, held_out = split_off(few, len(few[0]) // 9)
+    again = repeated(few, len(pool.plain))
+    inputs, targets = (torch.cat(images) for images in zip(pool[:2], again, strict=True))
     return Pairs(inputs, targets, *held_out)
-
-
-def _order(users: Sequence[int], seed: int, *scope: str | int) -> list[int]:
-    shuffled = torch.randperm(len(users), generator=generator(seed, "collusion", *scope)).tolist()
-    return [users[place] for place in shuffled]

@@ -16,12 +16,13 @@ from roles.common.augment import augment
 from roles.common.batches import Batches
 from roles.common.config.recipe import set_lr
 from roles.common.exchange import LossGradient
+from roles.common.features import Features
 from roles.common.files import write_atomically
 from roles.common.images import to_unit
 from roles.common.seeds import derived_seed, generator
 from roles.common.unet import UNet
 from roles.common.weights import digest
-from roles.user.features import Features, feature_loss
+from roles.user.features import feature_loss
 from sim.config.files import load_experiment
 from sim.exchange.job import Job
 from sim.exchange.messages import content_size, decode_answer, decode_tensors, encode_request, encode_tensors

@@ -70,6 +70,19 @@ def test_training_depends_on_seed_and_name_alone(store: ImageStore, compute: Com
     assert weights(small_itn.model_copy(update={"name": "other"}), 0) != first
 
 
+def test_a_training_goes_on_from_the_weights_that_it_is_given(
+    store: ImageStore, compute: Compute, small_itn: ItnConfig
+) -> None:
+    plain, held_out = store.images("train")[:64], store.images("validation")[:8]
+    pairs = Pairs(255 - plain, plain, 255 - held_out, held_out)
+    itn, before = train_itn(small_itn, pairs, compute, seed=0, flip=False)
+    _, after = train_itn(small_itn, pairs, compute, seed=0, flip=False, start=cpu_state(itn))
+    assert after[0]["train_loss"] < before[0]["train_loss"]
+    smaller = small_itn.model_copy(update={"width": 2})
+    with pytest.raises(ValueError, match=r"inverse network 'small' to start from: .* has shape"):
+        train_itn(smaller, pairs, compute, seed=0, flip=False, start=cpu_state(itn))
+
+
 def test_both_images_of_a_pair_are_mirrored_or_neither() -> None:
     plain = torch.randint(256, (40, 3, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     protected, flipped = paired_flip(255 - plain, plain, draw_flips(40, torch.Generator().manual_seed(0)))

@@ -10,9 +10,10 @@ from roles.common.config.recipe import Recipe
 from roles.common.config.user import UserConfig
 from roles.common.data import ImageStore
 from roles.common.exchange import Answer, Gradient, Losses, LossGradient, LossValues, Request, drive
+from roles.common.features import Features
 from roles.common.images import to_unit
 from roles.user import training as module
-from roles.user.features import Features, feature_loss
+from roles.user.features import feature_loss
 from tests.roles.user.conftest import PlainProvider, StartTraining
 from tests.roles.user.trainings import network
 

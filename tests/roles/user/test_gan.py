@@ -12,8 +12,9 @@ from roles.common.compute import Compute
 from roles.common.config.user import FeaturesConfig, GanConfig
 from roles.common.data import ImageStore
 from roles.common.exchange import Answer, Losses, LossValues, Request, drive
+from roles.common.features import shared_features
 from roles.common.images import to_unit
-from roles.user.features import feature_loss, shared_features
+from roles.user.features import feature_loss
 from roles.user.gan import Adversary
 from roles.user.training import TransformerTraining
 from tests.roles.user.conftest import PlainProvider

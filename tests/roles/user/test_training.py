@@ -27,9 +27,9 @@ from roles.common.exchange import (
     TrainingImages,
     drive,
 )
+from roles.common.features import Features
 from roles.common.images import to_unit
 from roles.common.weights import digest
-from roles.user.features import Features
 from roles.user.training import TransformerTraining
 from tests.roles.user.conftest import PlainProvider, StartTraining
 from tests.roles.user.trainings import PLAIN_SGD, network

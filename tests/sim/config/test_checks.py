@@ -44,6 +44,10 @@ def test_an_experiment_that_can_be_run_gives_its_data(config: Path) -> None:
         ("attack.test_images=361", "attack.test_images: got 361: there are 360 test images"),
         ("data.name=/nowhere/photos", "data.name '/nowhere/photos': no such folder"),
         ("user.features.weights=/nowhere/phi.safetensors", "/nowhere/phi.safetensors: no such weights file"),
+        (
+            "attack.itns=[{name: a, depth: 2, training: {epochs: 1}, loss: perceptual, features: {weights: /no/f.st}}]",
+            "/no/f.st: no such weights file",
+        ),
     ],
 )
 def test_what_the_data_do_not_allow_is_refused_before_anything_starts(

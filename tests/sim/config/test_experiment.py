@@ -95,6 +95,20 @@ def test_paths_in_settings_become_absolute_as_well(
     assert resolved.resolved() == resolved
 
 
+def test_paths_of_what_an_inverse_network_compares_by_become_absolute_as_well(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = "training: {epochs: 1}"
+    perceptual = f"{{name: a, loss: perceptual, features: {{weights: ./phi.safetensors}}, {recipe}}}"
+    resolved = load_experiment(config, [f"attack.itns=[{perceptual}, {{name: b, {recipe}}}]"]).resolved()
+    features = [itn.features for itn in resolved.attack.itns]
+    assert features[0] is not None
+    assert features[0].weights == str(tmp_path / "phi.safetensors")
+    assert features[1] is None
+    assert resolved.resolved() == resolved
+
+
 def test_users_are_all_nodes_that_are_neither_provider_nor_evaluator(config: Path) -> None:
     experiment = load_experiment(config, ["users.count=auto", "runtime.evaluators=2"])
     assert experiment.with_users(10).user_count == 7

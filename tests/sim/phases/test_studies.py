@@ -30,6 +30,8 @@ STUDIES = [
     {"kind": "extraction", "queries": [4, 8], "width": 8, "steps": 2, "batch_size": 4, "images": 6},
     {"kind": "labels", "images": 8, "batches": [1, 4]},
     {"kind": "membership", "images": 6},
+    {"kind": "pretrained", "known_pairs": [4], "victims": 1, "images": 6},
+    {"kind": "prior", "images": 2, "leaves": 20, "latent": 2, "generator_steps": 2, "starts": 2, "steps": 2},
 ]
 
 
@@ -74,6 +76,8 @@ def test_every_study_ends_with_a_table_a_picture_and_a_sentence(studied: Experim
     assert list(tables["transfer"]["victim"]) == users * 2
     assert list(tables["curious"]["pairs"]) == [18, 18]
     assert list(tables["collusion"]["known_pairs"]) == [0, 2]
+    assert list(tables["pretrained"]["start"]) == ["pretrained", "fresh"]
+    assert list(tables["prior"]["prior"]) == ["dead leaves", "generator"] * 2
     assert list(tables["utility"]["classifier"]) == ["psi", "other 0 (resnet20)"] * 2
     for study in studied.studies:
         table = tables[study.kind]

@@ -40,6 +40,8 @@ from roles.evaluator.studies import (
     Inversion,
     LabelInference,
     Membership,
+    Pretrained,
+    Prior,
     Retrieval,
     Transfer,
     Utility,
@@ -142,6 +144,8 @@ STUDIES: dict[str, Study] = {
     "inversion": Inversion(kind="inversion", images=5, steps=30),
     "curious": Curious(kind="curious", images=20),
     "hijack": Hijack(kind="hijack", images=20),
+    "pretrained": Pretrained(kind="pretrained", others=2, known_pairs=(5, 20), victims=1, images=20),
+    "prior": Prior(kind="prior", images=5, leaves=36, latent=4, generator_steps=4, starts=2, steps=4),
     "utility": Utility(kind="utility", images=20),
     "extraction": Extraction(
         kind="extraction", queries=(20, 500), width=8, steps=3, batch_size=8, images=20, thieves=2

@@ -70,6 +70,29 @@ SENTENCES: dict[str, tuple[list[Row], str]] = {
         "Of users that it has hijacked, the provider reconstructs images with SSIM (medians over users) 0.60 by fsha "
         "(+0.00 over the better trivial guess), 0.90 by pairs (+0.30 over the better trivial guess).",
     ),
+    "pretrained": (
+        [
+            {"start": start, "known_pairs": pairs, "ssim": ssim}
+            for start, pairs, ssim in (
+                ("pretrained", 10, 0.6),
+                ("fresh", 10, 0.2),
+                ("pretrained", 10, 0.8),
+                ("fresh", 10, 0.4),
+                ("pretrained", 50, 0.9),
+                ("fresh", 50, 0.85),
+            )
+        ],
+        "An inverse network pretrained on other users' h_thetas reaches, against a fresh one, SSIM 0.70 against 0.30 "
+        "with 10, 0.90 against 0.85 with 50 pairs of the victim's (medians over victims).",
+    ),
+    "prior": (
+        [
+            {"prior": prior, "ssim": ssim, "gain_ssim": ssim - 0.5}
+            for prior, ssim in (("dead leaves", 0.4), ("generator", 0.7), ("dead leaves", 0.6))
+        ],
+        "Without a pair of images such as the user's, SSIM (and its gain over the better trivial guess) reaches 0.50 "
+        "by dead leaves (+0.00), 0.70 by generator (+0.20), in the median over users.",
+    ),
     "utility": (
         [
             {"classifier": name, "accuracy": accuracy, "plain_accuracy": 0.8}
