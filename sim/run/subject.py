@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from roles.common.naming import user_name
+from roles.evaluator.controls import BLUR
 from sim.config.experiment import Experiment
 
 
@@ -45,7 +46,7 @@ class Subject:
     @property
     def name(self) -> str:
         """What files, tables and messages call it."""
-        return user_name(self.user) if self.kind == "user" else "control-blur" if self.kind == "control" else "shared"
+        return user_name(self.user) if self.kind == "user" else BLUR if self.kind == "control" else "shared"
 
     @property
     def title(self) -> str:

@@ -7,8 +7,11 @@ from pydantic import Field
 from roles.evaluator.studies.collusion import Collusion
 from roles.evaluator.studies.curious import Curious
 from roles.evaluator.studies.inversion import Inversion
+from roles.evaluator.studies.ladder import Ladder
 from roles.evaluator.studies.retrieval import Retrieval
 from roles.evaluator.studies.transfer import Transfer
 from roles.evaluator.studies.utility import Utility
 
-StudyConfig = Annotated[Collusion | Curious | Inversion | Retrieval | Transfer | Utility, Field(discriminator="kind")]
+StudyConfig = Annotated[
+    Collusion | Curious | Inversion | Ladder | Retrieval | Transfer | Utility, Field(discriminator="kind")
+]
