@@ -70,7 +70,7 @@ def _words() -> Any:
     """Return the macros, compiled once: a page of many runs asks for them hundreds of times."""
     environment = templates("sim.report")
     of_tables = (attack_ssims, control_of, measured_users, moving_users, seen_through_users, users_of, verdict_counts)
-    own = (in_percent, judged, said_of, still_rising, verdicts_in_words, who, with_best)
+    own = (in_percent, judged, said_of, still_rising, verdict_in_words, verdicts_in_words, who, with_best)
     asked = (*of_tables, *own, Subject, bootstrapped_median_interval, hardware, with_interval, with_range)
     environment.globals |= {it.__name__: it for it in asked}
     environment.globals |= {"most_shown": _MOST_SHOWN, "cipher_attacks": CIPHER_ATTACKS, "report": REPORT}
@@ -98,6 +98,16 @@ def said_of(table: pd.DataFrame, verdict: str) -> str:
     rows = users_of(table)
     own = rows[rows["verdict"] == verdict] if "verdict" in rows else rows[:0]
     return who(own, len(rows)) if len(own) else ""
+
+
+def verdict_in_words(row: "pd.Series[Any]") -> str:
+    """Return the verdict of a row and, where a larger budget of the attacker may change it, a word on that.
+
+    >>> verdict_in_words(pd.Series({"verdict": "hidden", "ladder": "still rising"}))
+    'hidden, still rising'
+    """
+    # A user without a ladder has NA there, which compares with nothing.
+    return f"{row['verdict']}, {RISING}" if str(row.get(LADDER)) == RISING else str(row["verdict"])
 
 
 def still_rising(table: pd.DataFrame) -> str:
@@ -196,8 +206,7 @@ def _short_table(table: pd.DataFrame, experiment: Experiment, shown: list[int]) 
         if pd.isna(row.get("protected_psnr")):
             return cells | {"verdict": "failed"}
         best = best_attack(row)
-        rises = f", {RISING}" if row.get(LADDER) == RISING else ""
-        cells |= {"acc.": percent(row, "accuracy"), "verdict": f"{row['verdict']}{rises}"}
+        cells |= {"acc.": percent(row, "accuracy"), "verdict": verdict_in_words(row)}
         cells |= {"given away": percent(row, "exposed"), "shown": percent(row, "shown")}
         cells |= {"best attack": title_of(best), "PSNR": number(row, f"{best}_psnr", ".1f")}
         return cells | {"SSIM": number(row, f"{best}_ssim", ".2f"), "recognised": percent(row, f"{best}_{recognised}")}

@@ -76,7 +76,7 @@ def test_a_verdict_is_given_with_a_word_on_whether_a_larger_budget_may_get_more(
 
 def test_a_page_and_a_notebook_show_the_ladder_beside_the_verdict(run: RunFolder) -> None:
     page = write_page([run.path]).read_text()
-    assert "user 0, given away" in page and "recovered, still rising" in page
+    assert '"key":"ladder"' in page and '"still rising"' in page and '"plateau"' in page
     found = sim.load(run.path)
     assert isinstance(found, Run)
     keys = list(found.short)
