@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from roles.evaluator.baselines import SEEN_SSIM
 from sim.report.columns import attacks_in, title_of
 from sim.report.summary import control_in_words, control_of
-from sim.report.table import HIDDEN, HIDDEN_DB, SEEN_SSIM, best_of, guess_of
+from sim.report.table import HIDDEN, HIDDEN_DB, best_of, guess_of
 from sim.report.text import markdown, psnr_and_ssim, with_range
 
 CLASSIFIERS = {"resnet20": "ResNet-20", "vgg16_bn": "VGG16-BN"}

@@ -84,6 +84,14 @@ class Noisy:
         return with_noise(self.transform(images, split, positions), self.noise, self.secret, numbers)
 
 
+def without_noise(protect: Protect) -> tuple[Protect, float]:
+    """Return what is public of a protection: what it does but for noise, and how strong that is.
+
+    Whoever has h_theta knows how much noise there is, but not which: an attacker draws its own, whenever it looks.
+    """
+    return (protect.transform, protect.noise) if isinstance(protect, Noisy) else (protect, 0.0)
+
+
 def with_noise(images: Tensor, noise: float, secret: int, numbers: Tensor) -> Tensor:
     """Return uint8 ``(N, 3, H, W)`` with Gaussian noise, of values in [0, 1] and clipped to them.
 

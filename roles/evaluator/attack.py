@@ -13,6 +13,7 @@ from roles.common.weights import State
 from roles.evaluator.attacker import Attacker
 from roles.evaluator.attacks import CIPHER_ATTACKS
 from roles.evaluator.measures import Lpips, psnr, ssim
+from roles.evaluator.nearest import retrieved
 from roles.evaluator.results import AttackResult, Measured
 from roles.evaluator.seen import as_seen
 
@@ -58,22 +59,26 @@ def evaluate_protection(
     estimated = {name: state[f"itn/{name}/images"] for name in names}
     for name, images in estimated.items():
         predictions[name] = yield from attacker.classify(images, f"itn/{name}/labels", state)
-
-    def measured(images: Tensor, predicted: Tensor | None = None) -> Measured:
-        distance = None if lpips is None else lpips(images, plain)
-        accuracy = None if predicted is None else attacker.accuracy(predicted)
-        return Measured(psnr(images, plain), ssim(images, plain), distance, accuracy)
-
     guesses = attacker.guesses(len(plain))
+    recognised: dict[str, float | None] = {}
+    for name, images in {"protected": protected, **estimated, **guesses}.items():
+        recognised[name] = yield from attacker.recognised(images, f"recognised/{name}", state)
+
+    def measured(name: str, images: Tensor) -> Measured:
+        distance = None if lpips is None else lpips(images, plain)
+        accuracy = attacker.accuracy(predictions[name]) if name in predictions else None
+        found = psnr(images, plain), ssim(images, plain), distance, accuracy
+        return Measured(*found, recognised[name], retrieved(images, plain))
+
     shown = {"plain": plain, "protected": protected, **estimated}
     shown |= {name: guess for name, guess in guesses.items() if name == "class_mean"}
     curves = {itn.name: state[f"itn/{itn.name}/curve"].tolist() for itn in itns}
-    of_protected = measured(protected, predictions["protected"])
+    of_protected = measured("protected", protected)
     return AttackResult(
         protected=of_protected,
         seen=as_seen(protected, plain, attacker.classes(len(plain)), of_protected.ssim),
-        estimates={name: measured(images, predictions[name]) for name, images in estimated.items()},
-        baselines={name: measured(guess) for name, guess in guesses.items()},
+        estimates={name: measured(name, images) for name, images in estimated.items()},
+        baselines={name: measured(name, guess) for name, guess in guesses.items()},
         curves={name: [dict(zip(_CURVE_COLUMNS, row, strict=True)) for row in rows] for name, rows in curves.items()},
         pictures={name: images[: config.pictures].clone() for name, images in shown.items()},
     )

@@ -15,7 +15,7 @@ from roles.common.data import ImageStore
 from roles.common.exchange import PSI, Classify, ExchangeError, Predictions, Work, expect
 from roles.common.fitting import Progress
 from roles.common.images import to_bitmap
-from roles.common.protection import Noisy, Protect
+from roles.common.protection import Protect, without_noise
 from roles.common.seeds import generator
 from roles.common.unet import UNet
 from roles.common.weights import State
@@ -44,6 +44,9 @@ class Attacker:
     seed: int
     """Of all attacks of the run."""
     progress: Progress
+    judge: int | None = None
+    """In place of a user's number, the provider's classifier that is not psi and says what estimates show; None where
+    it has psi alone."""
 
     def ids(self, split: Split, count: int | None = None) -> Tensor:
         """Return which images of a split it has, int64 ``(count,)``: in random order, by default all.
@@ -130,30 +133,54 @@ class Attacker:
             known = state[key] = torch.cat([known, labels])
         return known
 
+    def recognised(self, images: Tensor, key: str, state: State) -> Work[float | None]:
+        """Return the share of images, uint8 ``(N, 3, H, W)``, that the judge takes for the first test images' labels.
+
+        Estimates that psi classifies well may be of use to psi alone, which h_theta was trained against. Images that
+        repeat, as guesses do, are asked about once.
+
+        Args:
+            key: where in ``state`` the share is kept, and what is known on the way to it.
+
+        Returns:
+            None without a judge or labels: nobody is asked.
+
+        Raises:
+            ExchangeError: the provider's answer is unusable.
+        """
+        if self.judge is None or self.labels is None:
+            return None
+        if key not in state:
+            distinct, number = torch.unique(images, dim=0, return_inverse=True)
+            predicted = yield from self.classify(distinct, f"{key}/labels", state, self.judge)
+            state[key] = torch.tensor(self.accuracy(predicted[number]), dtype=torch.float64)
+            del state[f"{key}/labels"]
+        return float(state[key])
+
     def inverse_network(
-        self, itn: ItnConfig, protect: Protect, *, keyed: bool = False
+        self, itn: ItnConfig, protect: Protect, *, keyed: bool = False, pairs: int | None = None
     ) -> tuple[UNet, list[dict[str, float]]]:
         """Train an inverse network against ``protect``, on pairs that it makes itself; see :func:`train_itn`.
 
         Args:
             keyed: whether a key protects. It belongs to places in the image: the mirror image of an encrypted one is
                 encrypted with another key, and such pairs are not trained on.
+            pairs: how many of its train images it takes; by default all.
 
         Raises:
             ValueError: more pairs are asked for than there are train images, or it diverged.
         """
-        plain, ids = self.known
+        plain, ids = (each[:pairs] for each in self.known)
         held_out = self.ids("validation", self.validation_count(len(plain)))
         validation = self.store.images("validation")[held_out]
-        # Whoever has h_theta knows how much noise there is, but not which: it draws its own, anew whenever it looks.
-        noise, transform = (protect.noise, protect.transform) if isinstance(protect, Noisy) else (0.0, protect)
-        pairs = Pairs(transform(plain, "train", ids), plain, protect(validation, "validation", held_out), validation)
+        transform, noise = without_noise(protect)
+        made = Pairs(transform(plain, "train", ids), plain, protect(validation, "validation", held_out), validation)
         mirrors = self.config.flip and itn.mirrors == "image"
         mirrored = transform(plain.flip(3), "train", ids) if mirrors else None
         flip = self.config.flip and (mirrors or not keyed)
         return train_itn(
             itn,
-            pairs,
+            made,
             self.compute,
             self.seed,
             flip=flip,

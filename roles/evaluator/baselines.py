@@ -1,8 +1,14 @@
 """Estimates that need no protected image: what a reconstruction must beat to count."""
 
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
+SEEN_SSIM = 0.5
+"""From which on an image is like the plain one."""
 _CHUNK = 1000
 
 
@@ -42,3 +48,25 @@ def class_means(images: Tensor, labels: Tensor, classes: int) -> Tensor:
     counts = torch.bincount(labels, minlength=classes).view(-1, 1, 1, 1)
     overall = sums.sum(dim=0) / len(images)
     return (torch.where(counts > 0, sums / counts.clamp(min=1), overall) / 255).to(torch.float32)
+
+
+def enough(guess: Any) -> Any:
+    """Return the SSIM from which on an image is given away, where a trivial guess has ``guess``; arrays as well.
+
+    At least 0.5, and half of what the guess lacks: digits are so alike that the mean image of a class has 0.6.
+
+    >>> float(enough(0.0)), float(enough(0.6))
+    (0.5, 0.8)
+    """
+    return np.maximum(SEEN_SSIM, (1 + guess) / 2)
+
+
+def given_away(similarity: Tensor, guesses: Iterable[Tensor]) -> Tensor:
+    """Return which images are given away by what has this SSIM with them, bool ``(N,)``, image by image.
+
+    Args:
+        similarity: float32 ``(N,)``.
+        guesses: the SSIM that each trivial guess has, like ``similarity``; one or more.
+    """
+    needed: Tensor = enough(torch.stack(list(guesses)).amax(0))
+    return similarity >= needed

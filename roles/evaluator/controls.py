@@ -5,6 +5,11 @@ import math
 import torch
 from torch import Tensor
 
+from roles.common.config.data import Split
+from roles.common.protection import Protect
+
+BLUR = "control-blur"
+"""What files, tables and messages call plain images blurred, where others have a user's name."""
 _CHUNK = 1000
 
 
@@ -25,3 +30,12 @@ def blur(images: Tensor, sigma: float) -> Tensor:
         raise ValueError(f"a blur of sigma {sigma} reaches {reach} pixels, too far for images of {height}x{width}")
     size = 2 * reach + 1
     return torch.cat([gaussian_blur(chunk, [size, size], [sigma, sigma]) for chunk in torch.split(images, _CHUNK)])
+
+
+def blurred(sigma: float) -> Protect:
+    """Return :func:`blur` by ``sigma`` in the form of a protection."""
+
+    def protect(images: Tensor, split: Split, positions: Tensor) -> Tensor:
+        return blur(images, sigma)
+
+    return protect

@@ -58,7 +58,8 @@ class _Autoencoder(nn.Module):
         estimates = self.generator(mean + noise * (log_variance / 2).exp())
         errors = (estimates - images).square().sum(dim=(1, 2, 3)) / (2 * _VARIANCE)
         surprise = (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1) / 2
-        return (errors + surprise).mean()
+        lacking: Tensor = (errors + surprise).mean()
+        return lacking
 
 
 def _layer(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:

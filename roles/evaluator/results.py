@@ -16,8 +16,14 @@ class Measured:
     lpips: Tensor | None
     """None where it was not asked for."""
     accuracy: float | None
-    """Share that the provider classifies as the true test label, in [0, 1]; None for baselines, which it never sees,
+    """Share that the provider classifies as the true test label, in [0, 1]; None for baselines, which psi never sees,
     and where the evaluator has no labels."""
+    recognised: float | None = None
+    """Share that a classifier that is not psi takes for the true test label, in [0, 1]; None where the provider has no
+    other, where the evaluator has no labels, and in results of versions before it was asked."""
+    retrieved: float | None = None
+    """Share whose nearest plain image is its own original (see :func:`roles.evaluator.nearest.retrieved`); None in
+    results of versions before it was looked up."""
 
 
 @dataclass(frozen=True, eq=False)

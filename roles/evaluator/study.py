@@ -21,10 +21,11 @@ from roles.common.config.provider import DefenceConfig
 from roles.common.exchange import Published, Theta, Work, expect
 from roles.common.protection import Protect
 from roles.common.unet import UNet
-from roles.common.weights import State
+from roles.common.weights import State, digest
 from roles.evaluator.attacker import Attacker
 from roles.evaluator.itn import Pairs, train_itn
 from roles.evaluator.measures import psnr, ssim
+from roles.evaluator.nearest import retrieved
 from roles.evaluator.results import Findings, Row
 
 RECONSTRUCTION_COLUMNS = {
@@ -38,8 +39,16 @@ RECONSTRUCTION_COLUMNS = {
     "mean_image_ssim": "median SSIM of the same",
     "gain_psnr": "psnr - class_mean_psnr or mean_image_psnr, whichever is higher",
     "gain_ssim": "ssim - class_mean_ssim or mean_image_ssim, whichever is higher",
+    "recognised": "share of the estimates that a classifier which is not psi takes for the true class; empty where the "
+    "provider has psi alone",
+    "retrieved": "share of the estimates to which, of the first 1,000 test images at most, their own is the nearest",
+    "protected_recognised": "share of the protected images that this classifier takes for the true class",
+    "protected_retrieved": "share of the protected images whose own plain image is the nearest",
+    "class_mean_recognised": "share of the class means that it takes for their class: what a label alone gives",
+    "class_mean_retrieved": "share of images that are the nearest to the mean of their class",
 }
-"""The columns that :meth:`StudyContext.measured` fills; those of class_mean where the evaluator has labels."""
+"""The columns that :meth:`StudyContext.measured` fills; those of class_mean where the evaluator has labels, and those
+of recognition where it has labels and a judge (:class:`Attacker`)."""
 
 
 @dataclass(frozen=True)
@@ -145,32 +154,48 @@ class StudyContext:
         row: Row = json.loads(self.state[name].numpy().tobytes())
         return row
 
+    def kept(self, key: str, make: Callable[[], Tensor]) -> Tensor:
+        """Return a tensor from the state, or make it and keep it there: what is long to make is made once."""
+        if key not in self.state:
+            self.state[key] = make()
+        return self.state[key]
+
     def inverse_network(self, user: int, protect: Protect) -> UNet:
         """Train an inverse network against a user's protection; see :meth:`Attacker.inverse_network`."""
         return self.attacker.inverse_network(self.itn, protect, keyed=self.keyed(user))[0]
 
     def fit(
-        self, pairs: Pairs, user: int, *, itn: ItnConfig | None = None, start: State | None = None
+        self, pairs: Pairs, user: int, *, itn: ItnConfig | None = None, start: State | None = None, noise: float = 0
     ) -> tuple[UNet, list[dict[str, float]]]:
         """Train an inverse network on pairs that a user has made; they are mirrored only as they are.
 
         Args:
             itn: by default :attr:`itn`.
             start: weights to start from; by default fresh ones.
+            noise: what protected images get whenever they are trained on; see :func:`train_itn`.
         """
         itn, whose = itn or self.itn, self.attacker
         flip = whose.config.flip and itn.mirrors == "pair" and not self.keyed(user)
-        return train_itn(itn, pairs, whose.compute, whose.seed, flip=flip, start=start, progress=whose.progress)
+        seed, progress = whose.seed, whose.progress
+        return train_itn(itn, pairs, whose.compute, seed, flip=flip, start=start, noise=noise, progress=progress)
 
     def test_images(self, count: int) -> tuple[Tensor, Tensor]:
         """Return the first test images, uint8 ``(count, 3, H, W)`` or fewer, and their positions, int64."""
         plain = self.attacker.store.images("test")[:count]
         return plain, torch.arange(len(plain))
 
-    def measured(self, estimates: Tensor, protected: Tensor, plain: Tensor) -> Row:
+    def measured(self, estimates: Tensor, protected: Tensor, plain: Tensor) -> Work[Row]:
         """Return how near estimates come to the first test images, and how near what must be beaten does.
 
-        Images are uint8 ``(N, 3, H, W)``.
+        It asks the judge what they show. What it says of images is kept by what is in them: the same are asked about
+        once. So estimates of a training must be the same again, bit for bit, where a part is started anew: keep them in
+        the state until they are measured.
+
+        Args:
+            estimates: uint8 ``(N, 3, H, W)``, as all images are.
+
+        Raises:
+            ExchangeError: the provider's answer is unusable.
         """
         guesses = self.attacker.guesses(len(plain))
         shown = {"": estimates, "protected_": protected}
@@ -181,6 +206,12 @@ class StudyContext:
             row[f"{prefix}ssim"] = float(ssim(images, plain).median())
         for measure in ("psnr", "ssim"):
             row[f"gain_{measure}"] = float(row[measure]) - max(float(row[f"{name}_{measure}"]) for name in guesses)
+        del shown["mean_image_"]
+        for prefix, images in shown.items():
+            key = f"recognised/{digest({'images': images})}"
+            if (share := (yield from self.attacker.recognised(images, key, self.state))) is not None:
+                row[f"{prefix}recognised"] = share
+            row[f"{prefix}retrieved"] = retrieved(images, plain)
         return row
 
 

@@ -18,6 +18,8 @@ from sim.config.errors import one_line
 from sim.exchange.messages import ARRAYS, METRICS, MessageError, decode_tensors, encode_tensors
 
 FINDINGS = "findings"
+_SHARES = ("recognised", "retrieved")
+"""Of :class:`Measured`, what one number says of a set of images and what versions before did not measure."""
 
 
 def encode_curve(curve: Sequence[Mapping[str, float]]) -> MetricRecord:
@@ -70,20 +72,23 @@ def decode_attack(content: RecordDict) -> AttackResult:
 def taken_apart(result: AttackResult) -> tuple[State, dict[str, MetricRecord]]:
     """Return the tensors and the numbers that the result of an attack is sent and kept as."""
     tensors: State = {}
-    accuracies = MetricRecord()
+    numbers = MetricRecord()
     for name, measured in _measured(result).items():
         tensors[f"{name}/psnr"] = measured.psnr
         tensors[f"{name}/ssim"] = measured.ssim
         if measured.lpips is not None:
             tensors[f"{name}/lpips"] = measured.lpips
         if measured.accuracy is not None:
-            accuracies[name] = measured.accuracy
+            numbers[name] = measured.accuracy
+        for of in _SHARES:
+            if (share := getattr(measured, of)) is not None:
+                numbers[f"{name}/{of}"] = share
     if (seen := result.seen) is not None:
         tensors |= {"seen/ssim": seen.ssim, "seen/shown": seen.shown}
         tensors["seen/move"] = torch.tensor([seen.down, seen.right])
     tensors |= {f"picture/{name}": images for name, images in result.pictures.items()}
     curves = {f"curve/{name}": encode_curve(curve) for name, curve in result.curves.items()}
-    return tensors, {METRICS: accuracies, **curves}
+    return tensors, {METRICS: numbers, **curves}
 
 
 def put_together(tensors: State, numbers: Mapping[str, MetricRecord]) -> AttackResult:
@@ -94,7 +99,7 @@ def put_together(tensors: State, numbers: Mapping[str, MetricRecord]) -> AttackR
     """
     if METRICS not in numbers:
         raise MessageError("the evaluator's reply carries no measures")
-    accuracies = numbers[METRICS]
+    shares = {name: cast(float, share) for name, share in numbers[METRICS].items()}
     names = [name.removesuffix("/psnr") for name in tensors if name.endswith("/psnr")]
     needed = ["protected/psnr", *(f"{name}/ssim" for name in names)]
     if missing := [name for name in needed if name not in tensors]:
@@ -104,7 +109,8 @@ def put_together(tensors: State, numbers: Mapping[str, MetricRecord]) -> AttackR
             psnr=tensors[f"{name}/psnr"],
             ssim=tensors[f"{name}/ssim"],
             lpips=tensors.get(f"{name}/lpips"),
-            accuracy=cast(float, accuracies[name]) if name in accuracies else None,
+            accuracy=shares.get(name),
+            **{of: shares.get(f"{name}/{of}") for of in _SHARES},
         )
         for name in names
     }

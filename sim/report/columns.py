@@ -15,6 +15,9 @@ from sim.report.text import markdown
 _RECORDS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 CIPHER_TITLES = {attack.name: attack.title for attack in CIPHER_ATTACKS}
 """Attacks that train no network, by name; the columns of inverse networks begin with ``itn_`` and theirs."""
+LADDER = "ladder"
+"""How the columns of the best rung of a ladder begin (``roles/evaluator/studies/ladder.py``), which is one more attack;
+there are no pictures of it."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Column:
 
 def possible_columns(attacks: Sequence[str]) -> list[Column]:
     """Return all columns that a run's table may have, in order, given its ``attacks`` (see :func:`attacks_in`)."""
-    of_each = zip(*(_of_attack(attack) for attack in attacks if attack not in CIPHER_TITLES), strict=True)
+    of_each = zip(*(_of_attack(attack) for attack in attacks if attack.startswith("itn_")), strict=True)
     of_attacks = [column for columns in (*of_each, *map(_of_attack, CIPHER_TITLES)) for column in columns]
     return [*recorded("before_attacks"), *of_attacks, *recorded("after_attacks")]
 
@@ -73,12 +76,12 @@ def columns_in_words(table: pd.DataFrame) -> str:
 def attacks_in(table: "pd.DataFrame | pd.Series[Any]") -> list[str]:
     """Return the attacks that a table or a row of one has measures of, by how their columns begin.
 
-    >>> attacks_in(pd.Series({"subject": "user-0000", "itn_strong_psnr": 20.0, "fr_attack_psnr": 12.0}))
-    ['itn_strong', 'fr_attack']
+    >>> attacks_in(pd.Series({"itn_strong_psnr": 20.0, "fr_attack_psnr": 12.0, "ladder_psnr": 21.0}))
+    ['itn_strong', 'fr_attack', 'ladder']
     """
     keys = map(str, table.columns if isinstance(table, pd.DataFrame) else table.index)
     found = [key.removesuffix("_psnr") for key in keys if key.endswith("_psnr")]
-    return [attack for attack in found if attack in CIPHER_TITLES or attack.startswith("itn_")]
+    return [attack for attack in found if attack in (*CIPHER_TITLES, LADDER) or attack.startswith("itn_")]
 
 
 def attack_column(name: str) -> str:
@@ -102,10 +105,11 @@ def name_in_results(attack: str) -> str:
 def title_of(measured: str) -> str:
     """Return what heads of tables call protected images, a trivial guess or an attack, by how their columns begin.
 
-    >>> title_of("itn_strong"), title_of("fr_attack"), title_of("class_mean")
-    ('ITN strong', 'FR-Attack', 'class mean')
+    >>> title_of("itn_strong"), title_of("fr_attack"), title_of("class_mean"), title_of("ladder")
+    ('ITN strong', 'FR-Attack', 'class mean', 'ladder')
     """
-    of_others = {column.key.removesuffix("_psnr"): column.group for column in recorded("before_attacks")}
+    others = [*recorded("before_attacks"), *recorded("after_attacks")]
+    of_others = {column.key.removesuffix("_psnr"): column.group for column in others if column.group}
     return (of_others | CIPHER_TITLES).get(measured) or f"ITN {measured.removeprefix('itn_')}"
 
 

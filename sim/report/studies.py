@@ -15,10 +15,10 @@ from sim.report.figures.strips import StripRow, draw_strips
 from sim.report.figures.studies import draw_study
 from sim.report.text import write_table
 from sim.run.folder import RunFolder, part_name
-from sim.run.subject import Subject
+from sim.run.subject import CONTROL, Subject
 
 USER_COLUMNS = ("user", "attacker", "victim")
-"""Columns that hold a user's number, which tables call by its name."""
+"""Columns that hold a user's number, which tables call by its name, or the name of a control."""
 
 
 def _found(study: StudyConfig, run: RunFolder, experiment: Experiment) -> dict[str, Findings]:
@@ -32,8 +32,13 @@ def study_table(study: StudyConfig, run: RunFolder, experiment: Experiment) -> p
     """Return the rows of a study's finished parts, with the columns that the study describes."""
     rows = sum(_found(study, run, experiment).values(), Findings())
     table = pd.DataFrame(rows, columns=list(study.columns))
-    named = {column: table[column].map(user_name) for column in USER_COLUMNS if column in table}
+    named = {column: table[column].map(_name) for column in USER_COLUMNS if column in table}
     return table.assign(**named).convert_dtypes()
+
+
+def _name(user: int | str) -> str:
+    """Return the name of a user; what is no user's has one."""
+    return user if isinstance(user, str) else user_name(user)
 
 
 def conclusion_of(study: StudyConfig, run: RunFolder, experiment: Experiment) -> str:
@@ -56,7 +61,8 @@ def _with_itn(study: StudyConfig, table: pd.DataFrame, run: RunFolder, experimen
     itn, images = experiment.attack.itns[-1].name, getattr(study, "images", None)
 
     def found(name: str) -> float:
-        result = run.attack(Subject.of(experiment, Subject.named(name).user))
+        subject = Subject.named(name)
+        result = run.attack(subject if subject == CONTROL else Subject.of(experiment, subject.user))
         estimates = None if result is None else result.estimates.get(itn)
         return math.nan if estimates is None else float(estimates.ssim[:images].median())
 

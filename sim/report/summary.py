@@ -9,7 +9,8 @@ import pandas as pd
 from roles.common.naming import user_name
 from roles.evaluator.attacks import CIPHER_ATTACKS
 from sim.config.experiment import Experiment
-from sim.report.columns import attack_column, attacks_in, title_of, verdicts_in_words
+from sim.report.columns import LADDER, attack_column, attacks_in, title_of, verdicts_in_words
+from sim.report.ladder import RISING
 from sim.report.rest import moving_users
 from sim.report.statistics import bootstrapped_median_interval
 from sim.report.table import (
@@ -79,7 +80,7 @@ def _words() -> Any:
         users_of,
         verdict_counts,
     )
-    own = (in_percent, said_of, verdicts_in_words, who)
+    own = (in_percent, judged, said_of, still_rising, verdict_in_words, verdicts_in_words, who, with_best)
     asked = (*of_tables, *own, Subject, bootstrapped_median_interval, hardware, with_interval, with_range)
     environment.globals |= {it.__name__: it for it in asked}
     environment.globals |= {"most_shown": _MOST_SHOWN, "cipher_attacks": CIPHER_ATTACKS, "report": REPORT}
@@ -108,6 +109,29 @@ def said_of(table: pd.DataFrame, verdict: str) -> str:
     rows = users_of(table)
     own = rows[rows["verdict"] == verdict] if "verdict" in rows else rows[:0]
     return who(own, len(rows)) if len(own) else ""
+
+
+def verdict_in_words(row: "pd.Series[Any]") -> str:
+    """Return the verdict of a row and, where a larger budget of the attacker may change it, a word on that.
+
+    >>> verdict_in_words(pd.Series({"verdict": "hidden", "ladder": "still rising"}))
+    'hidden, still rising'
+    """
+    # A user without a ladder has NA there, which compares with nothing.
+    return f"{row['verdict']}, {RISING}" if str(row.get(LADDER)) == RISING else str(row["verdict"])
+
+
+def still_rising(table: pd.DataFrame) -> str:
+    """Return for whom the ladder of attacks still rises, as :func:`who` does; empty if for nobody."""
+    users = measured_users(table)
+    rising = users[users[LADDER] == RISING] if LADDER in users else users[:0]
+    return who(rising, len(users_of(table))) if len(rising) else ""
+
+
+def with_best(rows: pd.DataFrame, measure: str) -> "pd.Series[float]":
+    """Return what the best attack on each row has of a measure, where it has any."""
+    values = {index: row.get(f"{best_attack(row)}_{measure}") for index, row in attacked(rows).iterrows()}
+    return pd.Series(values, dtype=float).dropna()
 
 
 def in_percent(shares: "pd.Series[float]") -> str:
@@ -151,7 +175,8 @@ class Control(NamedTuple):
 def control_of(table: pd.DataFrame) -> Control | None:
     """Return what the positive control showed, or None where it has no result; of several controls, the worst."""
     control = controls_of(table).dropna(axis="columns", how="all")
-    ssims = attack_ssims(control)
+    # What the run's own inverse networks make of it; what a ladder does, its study says.
+    ssims = attack_ssims(control).filter(regex="^itn_")
     if ssims.empty:
         return None
     worst = int(ssims.max(axis=1).argmin())
@@ -177,19 +202,25 @@ def control_in_words(table: pd.DataFrame) -> str:
     return said("on_control", control_of(table))
 
 
+def judged(table: pd.DataFrame) -> bool:
+    """Return whether a classifier that is not psi was asked what images show."""
+    return "protected_recognised" in table
+
+
 def _short_table(table: pd.DataFrame, experiment: Experiment, shown: list[int]) -> pd.DataFrame:
     """Return the rows of some users, of the trivial guess and of the control, as texts; narrow, for a terminal."""
     setting, labelled = experiment.users.settings, experiment.attack.labels
+    recognised = "recognised" if judged(table) else "accuracy"
 
     def cells_of(row: "pd.Series[Any]") -> dict[str, str]:
         cells = {"": Subject.named(str(row["subject"])).title} | ({"setting": row["setting"]} if setting else {})
         if pd.isna(row.get("protected_psnr")):
             return cells | {"verdict": "failed"}
         best = best_attack(row)
-        cells |= {"acc.": percent(row, "accuracy"), "verdict": str(row["verdict"])}
+        cells |= {"acc.": percent(row, "accuracy"), "verdict": verdict_in_words(row)}
         cells |= {"given away": percent(row, "exposed"), "shown": percent(row, "shown")}
         cells |= {"best attack": title_of(best), "PSNR": number(row, f"{best}_psnr", ".1f")}
-        return cells | {"SSIM": number(row, f"{best}_ssim", ".2f"), "recognised": percent(row, f"{best}_accuracy")}
+        return cells | {"SSIM": number(row, f"{best}_ssim", ".2f"), "recognised": percent(row, f"{best}_{recognised}")}
 
     rows = [cells_of(row) for _, row in table.loc[shown].iterrows()]
     for guess in [name for name in GUESSES if f"{name}_psnr" in table][:1]:

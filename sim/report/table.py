@@ -1,21 +1,22 @@
 """The table of a run: one row a user and one a control, and how well images were hidden."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch.nn import functional as F
 
 from roles.common.naming import user_name
 from roles.common.suspicion import suspicions
+from roles.evaluator.baselines import enough, given_away
 from roles.evaluator.results import AttackResult, Seen
 from roles.evaluator.seen import as_seen
 from sim.config.experiment import Experiment
 from sim.report.columns import (
     CIPHER_TITLES,
+    LADDER,
     attack_column,
     attacks_in,
     name_in_results,
@@ -23,6 +24,7 @@ from sim.report.columns import (
     recorded,
     title_of,
 )
+from sim.report.ladder import ladders_of
 from sim.report.rest import at_the_end
 from sim.report.statistics import median_interval, share_interval
 from sim.run.folder import RunFolder
@@ -34,12 +36,12 @@ HIDDEN = (2.0, _HIDDEN_SSIM)
 be had of its images beyond a trivial guess."""
 GUESSES = ("class_mean", "mean_image")
 """The trivial guesses, the same for all users of a run; the class mean, which takes labels, is nearly always better."""
-SEEN_SSIM = 0.5
-"""From which on an image is like the plain one."""
 _AS_SEEN = ("seen_ssim", "moved_ssim")
 """SSIM of protected images as a person sees them; earlier versions looked through moves alone, or not at all."""
 _SHOWN, _BARELY_SHOWN = 1 / 3, 0.1
 """Of the details that set an image apart: from where on they show it, and up to where they hide it."""
+_OF_BEST = ("recovered", "recognised", "retrieved", "accuracy")
+"""What pages say of the best attack on a user."""
 _MOST = 0.5
 """From this share of images on, a protection gives them away."""
 _MOST_EXPOSED = 0.05
@@ -56,7 +58,7 @@ def verdict_of(row: "pd.Series[Any]") -> str:
     one apart from its class (``shown``).
 
     - ``visible``: at least half of the protected images give themselves away.
-    - ``recovered``: an attack's estimates give at least half of them away.
+    - ``recovered``: an attack's estimates give at least half of them away. The best rung of a ladder is an attack.
     - ``hidden``: no attack gains 1 dB or 0.05 SSIM on the guess in the median, nor do the protected images, which show
       at most a tenth of those details; and at most 5% of the images are given away by anything (``exposed``).
     - ``partial``: all between.
@@ -72,7 +74,7 @@ def verdict_of(row: "pd.Series[Any]") -> str:
         shares = {name: known[f"{name}_recovered"] for name in names[1:]} | {"protected": known["protected_visible"]}
         given_away = [name for name, share in shares.items() if share >= _MOST]
     else:
-        given_away = [name for name, found in ssims.items() if found >= _enough(guess["ssim"])]
+        given_away = [name for name, found in ssims.items() if found >= enough(guess["ssim"])]
     if given_away:
         return "visible" if "protected" in given_away else "recovered"
     gains_db = max(known[f"{name}_psnr"] for name in names) - guess["psnr"] >= HIDDEN_DB
@@ -81,20 +83,16 @@ def verdict_of(row: "pd.Series[Any]") -> str:
     return "partial" if gains_db or gains_ssim or leaks else "hidden"
 
 
-def _enough(guess: Any) -> Any:
-    """Return the SSIM from which on an image is given away, where a trivial guess has ``guess``."""
-    return np.maximum(SEEN_SSIM, (1 + guess) / 2)
-
-
 def table_of(run: RunFolder, experiment: Experiment) -> pd.DataFrame:
     """Return one row a user and one a control, with those of :func:`possible_columns` that there are values for."""
     plain_accuracy = run.facts()["psi"]["plain_accuracy"]
 
     @functools.cache  # users may all publish one theta, which was attacked once
-    def measures_of(subject: Subject) -> dict[str, object]:
+    def measures_of(subject: Subject) -> dict[str, Any]:
         result = run.attack(subject)
         return {} if result is None else {"plain_accuracy": plain_accuracy, **_measures(result)}
 
+    ladders = ladders_of(run, experiment)
     rows: list[dict[str, object]] = []
     for user in range(experiment.user_count):
         subject, config, published = Subject.of(experiment, user), experiment.user_config(user), run.user(user)
@@ -102,7 +100,7 @@ def table_of(run: RunFolder, experiment: Experiment) -> pd.DataFrame:
         row |= {"setting": experiment.setting_name(user)} if experiment.users.settings else {}
         row |= {"width": config.width} if config.trains_network else {}
         row |= {"alpha": config.alpha, "phi": config.features.layer} if row["protection"] == "network" else {}
-        measures: dict[str, object] = {}
+        measures: dict[str, Any] = {}
         if published is not None:
             row |= {name.replace("-", "_"): int(value) for name, value in published.facts.items()}
             if config.trains_network:
@@ -114,10 +112,11 @@ def table_of(run: RunFolder, experiment: Experiment) -> pd.DataFrame:
                 del row["selected_epoch"]
                 row.pop("passes_through", None)
         failure = run.failure(user_name(user)) or run.failure(subject.name)
-        rows.append(row | measures | {"failure": failure if _lacks_some(measures, subject, experiment) else ""})
+        failure = failure if _lacks_some(measures, subject, experiment) else ""
+        rows.append(row | _with_ladder(measures, ladders.get(user_name(user))) | {"failure": failure})
     if found := measures_of(CONTROL):
         failure = run.failure(CONTROL.name) if _lacks_some(found, CONTROL, experiment) else ""
-        rows.append({"subject": CONTROL.name, **found, "failure": failure})
+        rows.append({"subject": CONTROL.name, **_with_ladder(found, ladders.get(CONTROL.name)), "failure": failure})
     table = pd.DataFrame(rows)
     columns = possible_columns([attack_column(itn.name) for itn in experiment.attack.itns])
     return table[[column.key for column in columns if column.key in table]].convert_dtypes()
@@ -157,7 +156,7 @@ def seen_through_users(table: pd.DataFrame) -> pd.DataFrame:
     users = measured_users(table)
     if "seen_ssim" not in users:
         return users[:0]
-    through = (users["verdict"] == "visible") & (users["protected_ssim"] < _enough(guess_of(users, "ssim")))
+    through = (users["verdict"] == "visible") & (users["protected_ssim"] < enough(guess_of(users, "ssim")))
     found: pd.DataFrame = users[through]
     return found
 
@@ -174,12 +173,17 @@ def row_of(table: pd.DataFrame, subject: str) -> "pd.Series[Any]":
 
 def best_attack(row: "pd.Series[Any]") -> str:
     """Return the attack whose estimates have the highest median SSIM in a row of a table, by how its columns begin."""
-    return max(attacks_in(row.dropna()), key=lambda name: float(row[f"{name}_ssim"]))
+    return _best(attacks_in(row.dropna()), row)
 
 
 def best_attack_on(table: pd.DataFrame, subject: str) -> str:
-    """Return the best attack on a subject, by its name in the results."""
-    return name_in_results(best_attack(row_of(table, subject)))
+    """Return the best attack on a subject of which there are pictures, by its name in the results."""
+    row = row_of(table, subject)
+    return name_in_results(_best([name for name in attacks_in(row.dropna()) if name != LADDER], row))
+
+
+def _best(attacks: Sequence[str], row: "pd.Series[Any]") -> str:
+    return max(attacks, key=lambda name: float(row[f"{name}_ssim"]))
 
 
 def extremes(table: pd.DataFrame) -> list[str]:
@@ -201,11 +205,16 @@ def short_of(table: pd.DataFrame) -> pd.DataFrame:
     for index, row in attacked(table).iterrows():
         best = best_attack(row)
         found[index] = {"best_attack": title_of(best), "best_ssim": row[f"{best}_ssim"]}
-        found[index] |= {f"best_{share}": row.get(f"{best}_{share}") for share in ("recovered", "accuracy")}
+        found[index] |= {f"best_{share}": row.get(f"{best}_{share}") for share in _OF_BEST}
     full = table.join(pd.DataFrame.from_dict(found, orient="index")) if found else table
-    columns = [column.key for column in recorded("first_in_pages") if column.key in full]
+    columns = [key for column in recorded("first_in_pages") if (key := column.key) in full and _is_known(full, key)]
     short: pd.DataFrame = full[columns].convert_dtypes()
     return short
+
+
+def _is_known(table: pd.DataFrame, key: str) -> bool:
+    """Return whether a column is to be shown: of what an attack found, if it was looked for."""
+    return not key.startswith("best_") or bool(table[key].notna().any())
 
 
 def best_of(rows: pd.DataFrame, measure: str) -> "pd.Series[float]":
@@ -222,11 +231,26 @@ def guess_of(rows: pd.DataFrame, measure: str) -> "pd.Series[float]":
     return rows.reindex(columns=[f"{name}_{measure}" for name in GUESSES]).max(axis=1)
 
 
+def _with_ladder(measures: dict[str, Any], ladder: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the measures of a subject with those of the best rung of its ladder, which has its say in the verdict."""
+    if not measures or ladder is None:
+        return measures
+    # Which images a rung gives away is not kept: all of them may be among those that something else does.
+    row = {**measures, **ladder, "exposed": max(measures["exposed"], ladder["ladder_recovered"])}
+    return row | {"verdict": verdict_of(pd.Series(row))}
+
+
 def _measures(result: AttackResult) -> dict[str, object]:
     estimates = {attack_column(name): estimate for name, estimate in result.estimates.items()}
     named = {"protected": result.protected, **result.baselines, **estimates}
     row: dict[str, object] = {
         f"{name}_{of}": float(getattr(found, of).median()) for name, found in named.items() for of in ("psnr", "ssim")
+    }
+    row |= {
+        f"{name}_{of}": share
+        for name, found in named.items()
+        for of in ("recognised", "retrieved")
+        if (share := getattr(found, of)) is not None
     }
     seen, accuracy, count = result.seen or _look_at(result), result.protected.accuracy, len(result.protected.psnr)
     row |= {"seen_ssim": float(seen.ssim.median()), "shown": float(seen.shown.median())}
@@ -234,12 +258,13 @@ def _measures(result: AttackResult) -> dict[str, object]:
     if accuracy is not None:
         low, high = share_interval(round(accuracy * count), count)
         row |= {"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high}
-    enough = torch.stack([_enough(result.baselines[name].ssim) for name in GUESSES if name in result.baselines]).amax(0)
-    visible = (seen.ssim >= enough[: len(seen.ssim)]) | (seen.shown >= _SHOWN)
+    guesses = [result.baselines[name].ssim for name in GUESSES if name in result.baselines]
+    # Of a run of an earlier version, those that pictures were kept of.
+    visible = given_away(seen.ssim, [guess[: len(seen.ssim)] for guess in guesses]) | (seen.shown >= _SHOWN)
     row["protected_visible"] = float(visible.double().mean())
     exposed = F.pad(visible, (0, count - len(visible)))
     for name, estimate in estimates.items():
-        recovered = estimate.ssim >= enough
+        recovered = given_away(estimate.ssim, guesses)
         exposed |= recovered
         row[f"{name}_recovered"] = float(recovered.double().mean())
         if estimate.accuracy is not None:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from roles.common.config.attack import ItnConfig
 from roles.common.naming import user_name
+from roles.evaluator.controls import BLUR
 from sim.config.experiment import Experiment
 
 
@@ -51,7 +52,7 @@ class Subject:
     @property
     def name(self) -> str:
         """What files, tables and messages call it."""
-        return user_name(self.user) if self.kind == "user" else "control-blur" if self.kind == "control" else "shared"
+        return user_name(self.user) if self.kind == "user" else BLUR if self.kind == "control" else "shared"
 
     @property
     def title(self) -> str:

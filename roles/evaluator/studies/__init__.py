@@ -10,6 +10,7 @@ from roles.evaluator.studies.extraction import Extraction
 from roles.evaluator.studies.hijack import Hijack
 from roles.evaluator.studies.inversion import Inversion
 from roles.evaluator.studies.labels import LabelInference
+from roles.evaluator.studies.ladder import Ladder
 from roles.evaluator.studies.membership import Membership
 from roles.evaluator.studies.pretrained import Pretrained
 from roles.evaluator.studies.prior import Prior
@@ -24,6 +25,7 @@ StudyConfig = Annotated[
     | Hijack
     | Inversion
     | LabelInference
+    | Ladder
     | Membership
     | Pretrained
     | Prior

@@ -1,6 +1,7 @@
 """Collusion: users pool pairs of their own to attack one outside the coalition whose h_theta they do not have."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from statistics import median
 from typing import Annotated, ClassVar, Literal
 
@@ -80,13 +81,16 @@ class Collusion(Study):
         protected = yield from context.protected(victim, "test", ids)
         pool = Pairs(*map(torch.cat, zip(*pools, strict=True)))
 
-        def attack(known: int) -> Row:
+        def estimates_with(known: int) -> Tensor:
             itn, _ = context.fit(_joined(pool, [tensor[:known] for tensor in leaked] if known else ()), victim)
-            estimates = apply_network(itn, protected, context.attacker.compute)
-            found = context.measured(estimates, protected, plain)
-            return {"victim": victim, "coalition": size, "known_pairs": known, **found}
+            return apply_network(itn, protected, context.attacker.compute)
 
-        return [attack(known) for known in self.known_pairs]
+        rows: list[Row] = []
+        for known in self.known_pairs:
+            estimates = context.kept(f"estimates/{known}", partial(estimates_with, known))
+            found = yield from context.measured(estimates, protected, plain)
+            rows.append({"victim": victim, "coalition": size, "known_pairs": known, **found})
+        return rows
 
     def _pairs_of(self, colluder: int, size: int, context: StudyContext) -> Work[Pairs]:
         """Return a colluder's share of the pool."""

@@ -64,7 +64,7 @@ class Curious(Study):
         row: Row = {"user": user, "pairs": int(state["pairs"])}
         if "estimates" not in state:
             return [row]
-        found = context.measured(state["estimates"], protected, plain)
+        found = yield from context.measured(state["estimates"], protected, plain)
         return [row | {"aligned": int(state["aligned"]), **found}]
 
     def _attack(self, user: int, seen: Memories, protected: Tensor, context: StudyContext) -> tuple[Tensor, Tensor]:

@@ -61,7 +61,7 @@ class Hijack(Study):
             _check(estimates, batch)
             known = state["estimates"] = torch.cat([known, estimates])
         context.show(plain=plain, protected=protected, estimates=known)
-        return [row | context.measured(known, protected, plain)]
+        return [row | (yield from context.measured(known, protected, plain))]
 
     def conclusion(self, rows: Sequence[Row]) -> str:
         """See :class:`Study`."""

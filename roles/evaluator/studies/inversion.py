@@ -55,7 +55,7 @@ class Inversion(Study):
                 return []
             state["protected"] = context.protection(user, theta)(plain, "test", ids)
             state["estimates"], state["distance"] = self._search(h, state["protected"], context.attacker)
-        found = context.measured(state["estimates"], state["protected"], plain)
+        found = yield from context.measured(state["estimates"], state["protected"], plain)
         return [{"user": user, "distance": float(state["distance"]), **found}]
 
     def _search(self, h: nn.Module, protected: Tensor, attacker: Attacker) -> tuple[Tensor, Tensor]:

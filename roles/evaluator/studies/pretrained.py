@@ -95,7 +95,7 @@ class Pretrained(Study):
                 if key not in state:
                     itn = self._trained(start, [images[:known] for images in leaked], victim, context)
                     state[key] = apply_network(itn, protected, context.attacker.compute)
-                found = context.measured(state[key], protected, plain)
+                found = yield from context.measured(state[key], protected, plain)
                 rows.append({"victim": victim, "start": start, "known_pairs": known, **found})
         return rows
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from roles.common.exchange import Work
 from roles.common.images import to_bitmap, to_unit
-from roles.common.protection import Protect
+from roles.common.protection import Protect, without_noise
 from roles.common.seeds import generator
 from roles.common.transform import apply_network
 from roles.evaluator.attacker import Attacker
@@ -84,7 +84,8 @@ class Prior(Study):
         rows: list[Row] = []
         for prior in ("dead leaves", "generator"):
             if prior in state:
-                rows.append({"user": user, "prior": prior, **context.measured(state[prior], state["protected"], plain)})
+                found = yield from context.measured(state[prior], state["protected"], plain)
+                rows.append({"user": user, "prior": prior, **found})
         return rows
 
     def _elsewhere(self, user: int, protect: Protect, protected: Tensor, context: StudyContext) -> Tensor:
@@ -92,11 +93,12 @@ class Prior(Study):
         attacker = context.attacker
         total = self.leaves + max(2, self.leaves // 9)
         images = dead_leaves(total, attacker.store.side, generator(attacker.seed, "prior", "dead leaves"))
-        pairs = (protect(images, "train", torch.arange(total)), images)
+        transform, noise = without_noise(protect)
+        pairs = (transform(images, "train", torch.arange(total)), images)
         known, held_out = (
             [images[part] for images in pairs] for part in (slice(self.leaves), slice(self.leaves, None))
         )
-        itn, _ = context.fit(Pairs(*known, *held_out), user)
+        itn, _ = context.fit(Pairs(*known, *held_out), user, noise=noise)
         return apply_network(itn, protected, attacker.compute)
 
     def _search(self, h: nn.Module, protected: Tensor, attacker: Attacker) -> Tensor:

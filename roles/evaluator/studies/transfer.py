@@ -46,9 +46,10 @@ class Transfer(Study):
 
         def against(victim: int) -> Work[Row]:
             protected = yield from context.protected(victim, "test", ids)
-            context.forget(victim)
             estimates = apply_network(itn, protected, compute)
-            return {"attacker": attacker, "victim": victim, **context.measured(estimates, protected, plain)}
+            found = yield from context.measured(estimates, protected, plain)
+            context.forget(victim)
+            return {"attacker": attacker, "victim": victim, **found}
 
         rows: list[Row] = []
         for victim in users:

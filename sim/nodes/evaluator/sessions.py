@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from flwr.app import RecordDict
-from torch import Tensor, nn
+from torch import nn
 
-from roles.common.exchange import Work
+from roles.common.exchange import Work, other_classifier
 from roles.common.labels import load_labels
 from roles.common.protection import Protect, network_of, protection_of
 from roles.common.weights import State, groups_of, prefixed
 from roles.evaluator.attack import evaluate_protection
 from roles.evaluator.attacker import Attacker, Labels
-from roles.evaluator.controls import blur
+from roles.evaluator.controls import blurred
 from roles.evaluator.studies.hijack import HONEST
 from roles.evaluator.study import StudyContext
 from sim.config.experiment import Experiment
@@ -42,6 +42,7 @@ def _attacker(job: Job, phase: str, label: str) -> Attacker:
         compute_of(experiment),
         experiment.attack_seed,
         partial(report_step, job.run, phase, label),
+        other_classifier(0) if experiment.other_classifiers else None,
     )
 
 
@@ -79,15 +80,13 @@ class AttackSession(Session):
         config = attacker.config.model_copy(update={"itns": subject.itns_of(experiment)})
         attacker = replace(attacker, config=config)
         if subject == CONTROL:
-            result = yield from evaluate_protection(self._blur, None, attacker, self._state, known)
+            protect = blurred(experiment.attack.blur_sigma)
+            result = yield from evaluate_protection(protect, None, attacker, self._state, known)
         else:
             protect = _protection_of(experiment, subject.user, self._theta)
             protection = experiment.user_config(subject.user).protection
             result = yield from evaluate_protection(protect, protection, attacker, self._state, known)
         return encode_attack(result)
-
-    def _blur(self, images: Tensor, split: str, positions: Tensor) -> Tensor:
-        return blur(images, self._job.experiment.attack.blur_sigma)
 
     def checkpoint(self) -> tuple[State, dict[str, Any]]:
         """See :class:`Session`."""

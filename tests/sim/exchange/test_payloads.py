@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roles.evaluator.results import AttackResult, Measured, Seen
-from sim.exchange.messages import ARRAYS
+from sim.exchange.messages import ARRAYS, METRICS
 from sim.exchange.payloads import (
     decode_attack,
     decode_curve,
@@ -41,7 +41,8 @@ def test_an_empty_curve_is_an_empty_curve() -> None:
 
 def result() -> AttackResult:
     def measured(value: float, lpips: bool, accuracy: float | None) -> Measured:
-        return Measured(torch.full((3,), value), torch.full((3,), -value), torch.ones(3) if lpips else None, accuracy)
+        each = torch.full((3,), value), torch.full((3,), -value), torch.ones(3) if lpips else None
+        return Measured(*each, accuracy, accuracy and accuracy / 2, value / 8)
 
     return AttackResult(
         protected=measured(1, lpips=True, accuracy=0.25),
@@ -69,6 +70,17 @@ def test_the_result_of_an_attack_arrives_as_it_was_sent() -> None:
     assert list(got.baselines) == ["mean_image"]
     assert got.curves == sent.curves
     assert torch.equal(got.pictures["plain"], sent.pictures["plain"])
+
+
+def test_the_result_of_an_attack_of_an_earlier_version_has_no_share_that_was_not_measured() -> None:
+    content = encode_attack(result())
+    numbers = content.metric_records[METRICS]
+    for name in [name for name in numbers if name.endswith(("/recognised", "/retrieved"))]:
+        del numbers[name]
+    got = decode_attack(content)
+    for measured in (got.protected, *got.estimates.values(), *got.baselines.values()):
+        assert measured.recognised is None and measured.retrieved is None
+    assert got.estimates["strong"].accuracy == 1.0
 
 
 def test_a_curve_with_ragged_columns_is_refused() -> None:

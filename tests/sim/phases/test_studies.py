@@ -23,6 +23,7 @@ pytestmark = pytest.mark.usefixtures("without_figures")
 STUDIES = [
     {"kind": "transfer", "images": 6},
     {"kind": "collusion", "coalitions": [1], "known_pairs": [0, 2], "victims": 1, "images": 6},
+    {"kind": "ladder", "rungs": [{"pairs": 4, "width": 1}, {"steps": 2, "width": 1}]},
     {"kind": "retrieval", "candidates": 6},
     {"kind": "inversion", "images": 2, "steps": 2},
     {"kind": "curious", "pairs": 18, "images": 6},
@@ -78,6 +79,7 @@ def test_every_study_ends_with_a_table_a_picture_and_a_sentence(studied: Experim
     assert list(tables["collusion"]["known_pairs"]) == [0, 2]
     assert list(tables["pretrained"]["start"]) == ["pretrained", "fresh"]
     assert list(tables["prior"]["prior"]) == ["dead leaves", "generator"] * 2
+    assert list(tables["ladder"]["user"]) == [name for name in (*users, "control-blur") for _ in range(2)]
     assert list(tables["utility"]["classifier"]) == ["psi", "other 0 (resnet20)"] * 2
     for study in studied.studies:
         table = tables[study.kind]

@@ -1,6 +1,7 @@
 """What the tests of studies share: what an evaluator has, and what each study has found."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from torch import nn
 
 from roles.common.config.attack import AttackConfig, ItnConfig
 from roles.common.data import ImageStore
+from roles.common.exchange import other_classifier
 from roles.evaluator import study as module
 from roles.evaluator.attacker import Attacker
 from roles.evaluator.itn import Pairs, train_itn
@@ -31,7 +33,7 @@ def context(small_itn: ItnConfig, attacker_with: Callable[[AttackConfig], Attack
         itns=(small_itn.model_copy(update={"training": training}),), pairs=200, test_images=20, pictures=2, flip=False
     )
     return StudyContext(
-        attacker_with(attack),
+        replace(attacker_with(attack), judge=other_classifier(0)),
         protection=protection,
         network=lambda user, theta: Scaled(factor_of(theta)),
         others=["resnet20", "resnet20"],

@@ -39,6 +39,7 @@ from roles.evaluator.studies import (
     Hijack,
     Inversion,
     LabelInference,
+    Ladder,
     Membership,
     Pretrained,
     Prior,
@@ -140,6 +141,9 @@ def distinct(images: Tensor) -> set[bytes]:
 STUDIES: dict[str, Study] = {
     "transfer": Transfer(kind="transfer", images=20),
     "collusion": Collusion(kind="collusion", coalitions=(1, 2), known_pairs=(0, 5), victims=1, images=20),
+    "ladder": Ladder.model_validate(
+        {"kind": "ladder", "rungs": [{"pairs": 50, "steps": 0.2, "width": 2}, {"steps": 0.4, "width": 2}]}
+    ),
     "retrieval": Retrieval(kind="retrieval", candidates=20),
     "inversion": Inversion(kind="inversion", images=5, steps=30),
     "curious": Curious(kind="curious", images=20),

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from roles.common.data import ImageStore
 from roles.common.exchange import drive
+from roles.evaluator.nearest import hits
 from roles.evaluator.results import Findings
-from roles.evaluator.studies.retrieval import hits
 from roles.evaluator.study import StudyContext
 from tests.roles.evaluator.studies.known_users import STUDIES, USERS, Provider
 

@@ -295,8 +295,12 @@ def test_a_worker_that_finds_the_images_shared_out_is_spared_the_import_of_what_
     assign_images(job)
     experiment = tmp_path / "experiment.json"
     experiment.write_text(job.experiment.model_dump_json())
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", WORKER, experiment, job.run]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run(
+        command,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     assert done.stdout.split()[-2:] == ["False", "True"]

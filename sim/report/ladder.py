@@ -1,0 +1,30 @@
+"""What the study of a ladder says of each subject of a run's table."""
+
+from roles.common.naming import user_name
+from roles.evaluator.results import Findings
+from roles.evaluator.studies.ladder import Ladder, climbs
+from sim.config.experiment import Experiment
+from sim.report.columns import LADDER
+from sim.run.folder import RunFolder
+
+_MEASURES = ("psnr", "ssim", "recovered", "recognised", "retrieved")
+PLATEAU, RISING = "plateau", "still rising"
+
+
+def ladders_of(run: RunFolder, experiment: Experiment) -> dict[str, dict[str, object]]:
+    """Return, by the name of a user or control, the columns of its ladder: of its best rung, and if it still rises.
+
+    Empty where the run has no such study, or none of its parts is finished.
+    """
+    study = next((study for study in experiment.studies if isinstance(study, Ladder)), None)
+    if study is None:
+        return {}
+    published, rows = run.published(), Findings()
+    for part in study.parts(published, experiment.attack_seed):
+        rows += run.findings(study.kind, part, published) or []
+    found: dict[str, dict[str, object]] = {}
+    for whose, climb in climbs(rows, len(study.rungs)).items():
+        name = whose if isinstance(whose, str) else user_name(whose)
+        found[name] = {f"{LADDER}_{of}": climb.best[of] for of in _MEASURES if of in climb.best}
+        found[name] |= {f"{LADDER}_rung": climb.best["rung"], LADDER: PLATEAU if climb.plateau else RISING}
+    return found
