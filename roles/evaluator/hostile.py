@@ -44,7 +44,7 @@ class HostileUser:
         fits = whole * size + max(rest, self.terms.least_batch) <= most
         return whole * size + rest if fits else whole * size
 
-    def gradients(self, key: str, images: Tensor, ids: Tensor, batch: int) -> Work[tuple[Tensor, Tensor, Tensor]]:
+    def gradients(self, key: str, images: Tensor, ids: Tensor, batch: int) -> Work[tuple[Tensor, Tensor]]:
         """Ask for the gradients of images under ids, ``batch`` or as many as the terms ask for in a request.
 
         Args:
@@ -53,14 +53,14 @@ class HostileUser:
             ids: int64 ``(N,)``.
 
         Returns:
-            The gradient of each image's own loss, float32 ``(N, 3, H, W)``, on the CPU; and for each image the mean
-            loss, float32 ``(N,)``, and the number correct, int64 ``(N,)``, of the request that it was in.
+            The gradient of each image's own loss, float32 ``(N, 3, H, W)``, on the CPU; and for each image how many
+            were correct in the request that it was in, int64 ``(N,)``.
 
         Raises:
             ExchangeError: an answer is unusable.
         """
         state, size = self._context.state, self.request_size(batch)
-        names = [f"{self._name}/{key}/{part}" for part in ("gradients", "losses", "correct")]
+        names = [f"{self._name}/{key}/{part}" for part in ("gradients", "correct")]
         while len(state.get(names[0], ())) < len(ids):
             done = len(state.get(names[0], ()))
             places = torch.arange(done, min(done + size, len(ids)))
@@ -70,13 +70,12 @@ class HostileUser:
             answer = checked_gradient((yield LossGradient(asked, ids[filled], self._account, done)), asked)
             found = (
                 answer.gradient[: len(places)].cpu() * len(filled),
-                torch.full((len(places),), float(answer.loss)),
                 torch.full((len(places),), int(answer.correct)),
             )
             for name, values in zip(names, found, strict=True):
                 state[name] = torch.cat([state[name], values]) if name in state else values
-        gradients, losses, correct = (state[name] for name in names)
-        return gradients, losses, correct
+        gradients, correct = (state[name] for name in names)
+        return gradients, correct
 
     def classified(self, key: str, images: Tensor) -> Work[Tensor]:
         """Ask the service for labels of uint8 ``(N, 3, H, W)``, int64 ``(N,)``, kept in the state; N may be 0."""

@@ -128,13 +128,13 @@ class LabelInference(Study):
 def _by_probe(thief: HostileUser, known: _Known, batch: int) -> Work[Tensor]:
     """Return the labels of images, int64 ``(N,)``, from the gradients of one and the same image under their ids."""
     probe = to_bitmap(to_unit(known.plain).mean(0, keepdim=True)).expand(len(known.ids), -1, -1, -1)
-    gradients, _, _ = yield from thief.gradients("probe", probe, known.ids, batch)
+    gradients, _ = yield from thief.gradients("probe", probe, known.ids, batch)
     return renamed(clusters(gradients.flatten(1), known.classes), known.service)
 
 
 def _passively(thief: HostileUser, known: _Known, batch: int) -> Work[Tensor]:
     """Return the labels of images, int64 ``(N,)``, from what an honest user is told of them, and from the service."""
-    gradients, _, correct = yield from thief.gradients("own", known.plain, known.ids, batch)
+    gradients, correct = yield from thief.gradients("own", known.plain, known.ids, batch)
     norms = gradients.flatten(1).norm(dim=1)
     size = thief.request_size(batch)
     suspects: list[Tensor] = []
