@@ -1,6 +1,7 @@
 """Replicas of the provider: each answers as the one at the end of a wire does, and all keep one ledger."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -84,9 +85,7 @@ def curious(job: Job) -> Job:
 def test_a_replica_answers_as_a_provider_at_the_end_of_a_wire_does(curious: Job, tmp_path: Path) -> None:
     elsewhere = replace(curious, run=tmp_path / "elsewhere")
     (elsewhere.run / "provider").mkdir(parents=True)
-    (elsewhere.run / "provider" / "psi.safetensors").write_bytes(
-        (curious.run / "provider" / "psi.safetensors").read_bytes()
-    )
+    shutil.copy(curious.run / "provider" / "psi.safetensors", elsewhere.run / "provider")
     here, there = Replica(build_provider(curious), curious.run).answer, wired(build_provider(elsewhere))
     own = assign_images(curious)[0]
     requests: list[Request] = [
