@@ -1,6 +1,7 @@
 """Replicas of the provider: each answers as the one at the end of a wire does, and all keep one ledger."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -84,9 +85,7 @@ def curious(job: Job) -> Job:
 def test_a_replica_answers_as_a_provider_at_the_end_of_a_wire_does(curious: Job, tmp_path: Path) -> None:
     elsewhere = replace(curious, run=tmp_path / "elsewhere")
     (elsewhere.run / "provider").mkdir(parents=True)
-    (elsewhere.run / "provider" / "psi.safetensors").write_bytes(
-        (curious.run / "provider" / "psi.safetensors").read_bytes()
-    )
+    shutil.copy(curious.run / "provider" / "psi.safetensors", elsewhere.run / "provider")
     here, there = Replica(build_provider(curious), curious.run).answer, wired(build_provider(elsewhere))
     own = assign_images(curious)[0]
     requests: list[Request] = [
@@ -295,12 +294,6 @@ def test_a_worker_that_finds_the_images_shared_out_is_spared_the_import_of_what_
     assign_images(job)
     experiment = tmp_path / "experiment.json"
     experiment.write_text(job.experiment.model_dump_json())
-    command = [sys.executable, "-c", WORKER, experiment, job.run]
-    done = subprocess.run(
-        command,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split()[-2:] == ["False", "True"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    said = subprocess.check_output([sys.executable, "-c", WORKER, experiment, job.run], env=environment, text=True)
+    assert said.split()[-2:] == ["False", "True"]
