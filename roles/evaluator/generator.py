@@ -38,8 +38,8 @@ class Generator(nn.Module):
         features = self.begin(z).view(len(z), -1, self._base, self._base)
         for layer in self.grow:
             features = layer(F.interpolate(features, scale_factor=2, mode="nearest"))
-        images: Tensor = self.finish(features)[..., : self.side, : self.side]
-        return images.to(torch.float32).sigmoid()
+        images: Tensor = self.finish(features)
+        return images[..., : self.side, : self.side].float().sigmoid()
 
 
 class _Autoencoder(nn.Module):
@@ -58,8 +58,8 @@ class _Autoencoder(nn.Module):
         estimates = self.generator(mean + noise * (log_variance / 2).exp())
         errors = (estimates - images).square().sum(dim=(1, 2, 3)) / (2 * _VARIANCE)
         surprise = (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1) / 2
-        lacking: Tensor = (errors + surprise).mean()
-        return lacking
+        loss: Tensor = (errors + surprise).mean()
+        return loss
 
 
 def _layer(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:

@@ -20,7 +20,8 @@ PHI = FeaturesConfig(layer="relu1_2")
 
 @pytest.fixture
 def images() -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.rand(2, 3, 3, 8, 8, generator=torch.Generator().manual_seed(0)).unbind()
+    estimates, plain = torch.rand(2, 3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    return estimates, plain
 
 
 def named(small_itn: ItnConfig, loss: str) -> ItnConfig:

@@ -112,7 +112,7 @@ def test_nothing_a_user_sends_or_gets_has_room_for_labels_of_its_images(
     allowed = {
         TrainingImages: {"user"},
         LossGradient: {"protected", "ids", "user", "asked"},
-        Losses: {"protected", "ids"},
+        Losses: {"protected", "ids", "user"},
         ImageIds: {"train", "validation"},
         Gradient: {"gradient", "loss", "correct"},
         LossValues: {"loss", "correct"},
