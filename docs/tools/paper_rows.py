@@ -36,6 +36,7 @@ SINCE: dict[str, Any] = {
     "dfil": None,
     "networks": 1,
     "restart": None,
+    "pool": 1,
     "users": None,
     "upsampling": "nearest",
     "provider": ProviderConfig().model_dump(),
@@ -193,7 +194,7 @@ def _recipe(experiment: Experiment, subject: Subject) -> str:
     width, epochs = BUDGETS[budget_of(experiment)]
     usual = UserConfig(width=width, training=Recipe(epochs=epochs))
     apart = _changes(config, usual, {"width", "depth", "upsampling", "noise", "dfil", "crop_padding", "flip"})
-    apart |= _changes(config.training, usual.training)
+    apart |= _changes(config.training, usual.training) | _changes(config.features, usual.features, {"pool"})
     if isinstance(config.protection, AdversarialConfig):
         apart |= _changes(config.protection, AdversarialConfig(kind="adversarial"))
     if isinstance(config.protection, EntropyConfig):

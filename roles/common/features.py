@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from roles.common.config.user import FeatureLayer, FeaturesConfig
 from roles.common.images import normalise
@@ -16,13 +17,15 @@ _CUT: dict[FeatureLayer, int] = {"relu1_2": 4, "relu2_2": 9}
 class Features(nn.Module):
     """phi_k (Section IV-A): ``(N, 3, H, W)`` in [0, 1] to a feature map ``(N, C_k, H_k, W_k)``, frozen.
 
+    With ``pool`` the map is averaged over squares, and what does not fill one is left out.
+
     Raises:
         ValueError: the weights cannot be had, or are not VGG16's; one line that names them.
     """
 
     def __init__(self, config: FeaturesConfig) -> None:
         super().__init__()
-        cut = _CUT[config.layer]
+        cut, self._pool = _CUT[config.layer], config.pool
         with torch.random.fork_rng(devices=[]):
             self.layers = _vgg16_front()[:cut]
             torch.manual_seed(0)
@@ -37,7 +40,7 @@ class Features(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the feature map of ``images``."""
         features: Tensor = self.layers(normalise(images))
-        return features
+        return features if self._pool == 1 else F.avg_pool2d(features, self._pool)
 
 
 @functools.lru_cache(maxsize=4)

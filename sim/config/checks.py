@@ -131,6 +131,8 @@ def _problems(experiment: Experiment, store: ImageStore) -> Iterator[str]:
                 f"{key}.depth: got {config.depth}: images of {side} pixels need a side divisible by "
                 f"2**(depth - 1) = {factor}; set {key}.depth or data.size"
             )
+        if config.trains_network and config.features.pool > (most := config.features.map_side(side)):
+            yield f"{key}.features.pool: got {config.features.pool}: the map of phi has a side of {most}"
         if config.is_noisy and not config.trains_network:
             got = f"{key}.noise: got {config.noise:g}" if config.dfil is None else f"{key}.dfil: got {config.dfil:g}"
             yield f"{got}: protection {config.protection.kind!r} has no network to add noise to; leave it out"

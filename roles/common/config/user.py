@@ -26,10 +26,20 @@ class FeaturesConfig(Frozen):
     """``imagenet`` (torchvision's, downloaded once), a local safetensors file with a state dict of VGG16 or of its
     ``features``, or ``random``: a fixed random front that needs no file."""
 
+    pool: Annotated[int, Field(ge=1)] = 1
+    """Side of the squares of the map whose means are compared; 1, each value for itself, is the paper's. L_feat is
+    content with an image that is moved by a pixel, of which a person sees all. Means over larger squares hardly change
+    by a move, so that something else has to."""
+
+    def map_side(self, side: int) -> int:
+        """Return the side of the map of images of ``side`` pixels, before its means are taken."""
+        return side if self.layer == "relu1_2" else side // 2
+
     def describe(self) -> str:
         """Return what this phi is, in a few words for reports."""
         kinds = {"imagenet": "VGG16, ImageNet weights", "random": "VGG16 front with fixed random weights"}
-        return f"{self.layer} of {kinds.get(self.weights, f'VGG16, weights of {Path(self.weights).name}')}"
+        pooled = f", means over {self.pool}x{self.pool}" if self.pool > 1 else ""
+        return f"{self.layer} of {kinds.get(self.weights, f'VGG16, weights of {Path(self.weights).name}')}{pooled}"
 
 
 class TanakaConfig(Frozen):

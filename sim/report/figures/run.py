@@ -189,6 +189,8 @@ def _network_parts(configs: Sequence[UserConfig], config: UserConfig) -> list[st
     parts = [config.features.layer, f"width {config.width}"]
     if len({other.upsampling for other in configs}) > 1:
         parts.append(config.upsampling)
+    if len({other.features.pool for other in configs}) > 1:
+        parts.append(f"pool {config.features.pool}")
     if len({other.noise for other in configs}) > 1:
         parts.append(f"noise {config.noise:g}")
     if len({other.dfil for other in configs}) > 1:

@@ -74,6 +74,20 @@ def test_phi_is_normalisation_convolutions_relus_and_one_pool(vgg_state: State, 
     assert torch.allclose(Features(config)(images), relu2_2, atol=1e-4)
 
 
+def test_means_over_squares_make_less_of_a_move_than_of_another_image() -> None:
+    stream = torch.Generator().manual_seed(0)
+    images = F.interpolate(torch.rand(16, 3, 8, 8, generator=stream), scale_factor=4, mode="bilinear")
+    moved = images.roll((1, 1), dims=(2, 3))
+
+    def share(pool: int) -> float:
+        phi = Features(FeaturesConfig(layer="relu1_2", pool=pool))
+        of_a_move, of_others = ((phi(images) - phi(other)).square().mean() for other in (moved, images.roll(1, 0)))
+        return (of_a_move / of_others).item()
+
+    assert share(8) < 0.5 * share(1)
+    assert Features(FeaturesConfig(layer="relu2_2", pool=4))(images).shape == (16, 128, 4, 4)
+
+
 def test_phi_is_frozen_but_lets_a_gradient_through_and_leaves_its_input_alone() -> None:
     phi, images = Features(FeaturesConfig(layer="relu1_2")), torch.rand(1, 3, 8, 8)
     kept = images.clone()

@@ -136,6 +136,12 @@ def test_sides_that_blocks_do_not_fill_are_refused(config: Path, override: str, 
     assert objection(config, "data.size=10", *networks, override) == reason
 
 
+def test_means_over_more_than_the_map_of_phi_are_refused(config: Path) -> None:
+    expected = "user.features.pool: got 17: the map of phi has a side of 16"
+    assert objection(config, "data.size=32", "user.features={layer: relu2_2, pool: 17}") == expected
+    assert check(load_experiment(config, ["data.size=32", "user.features={layer: relu1_2, pool: 17}"]), config)
+
+
 @pytest.mark.parametrize("package", ["tensorboard", "mlflow"])
 def test_a_tracker_that_is_not_installed_is_refused_with_the_extra_that_brings_it(
     config: Path, monkeypatch: pytest.MonkeyPatch, package: str
