@@ -84,7 +84,7 @@ def test_every_config_is_on_the_page_of_configs() -> None:
 def test_the_examples_of_configs_are_such_as_can_be_run(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "CONFIGS.md").read_text()
     examples = [yaml.safe_load(example) for example in re.findall(r"^```yaml\n(.*?)^```", text, flags=re.S | re.M)]
-    assert [next(iter(example)) for example in examples] == ["users", "sweep", "studies"]
+    assert [next(iter(example)) for example in examples] == ["users", "provider", "sweep", "studies"]
     for example in examples:
         if "sweep" in example:
             config = tmp_path / "config.yaml"
