@@ -43,7 +43,7 @@ def blocks_of(folder: Path) -> Mapping[str, Callable[[], str]]:
 def _cells(sweep: SweepFolder) -> str:
     """Return the tables of a sweep, and what the studies of its cells amount to."""
     blocks = (sweep.path / "summary.md").read_text().split("\n\n")
-    table = "\n\n".join(block for block in blocks if block.startswith(("|", "**")))
+    table = "\n\n".join(block.strip() for block in blocks if block.startswith(("|", "**")))
     said = [
         f"- {run.path.name}: {conclusion_of(study, run, run.experiment())}"
         for run in sweep.runs()

@@ -83,11 +83,15 @@ def test_the_blocks_of_a_sweep_are_its_table_and_those_of_its_cells(page: Callab
     sweep = SweepFolder.create(tmp_path / "swept", "swept", load_cells(config))
     for seed, run in enumerate(sweep.runs()):
         (run.path / "summary.md").write_text(f"| seed {seed} |\n- seed {seed} is said\n")
-    (sweep.path / "summary.md").write_text("# swept\n\n| both |\n")
+    (sweep.path / "summary.md").write_text("# swept\n\n| both |\n\n**labels**: right.\n\n| cell |\n\n`page`\n")
     text = page(sweep.path, "swept", "swept/seed=1")
     assert text.splitlines() == [
         "<!-- begin swept -->",
         "| both |",
+        "",
+        "**labels**: right.",
+        "",
+        "| cell |",
         "<!-- end swept -->",
         "<!-- begin swept/seed=1 -->",
         "| seed 1 |",

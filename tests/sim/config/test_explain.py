@@ -10,7 +10,7 @@ from tests.sim.config.small import SMALL, refusal
 
 BAD = {
     "user.alfa=1": "user.alfa: unknown key; did you mean 'alpha'?",
-    "colour=1": "colour: unknown key; known keys here: attack, classifier, data, name, other_classifiers, runtime, ",
+    "colour=1": "colour: unknown key; known keys here: attack, classifier, data, name, other_classifiers, provider",
     "attack.itns.0.widht=3": "attack.itns.0.widht: unknown key; did you mean 'width'?",
     "users.partition={kind: dirichlet, alfa: 1}": "users.partition.alfa: unknown key; did you mean 'alpha'?",
     "user.alpha=much": "user.alpha: got 'much': must be a valid number",
@@ -63,7 +63,7 @@ BAD = {
     "users.settings=[{protection: {kind: x}}]": "users.settings.0.protection.kind: got 'x': must be one of network,",
     "users.settings=[1]": "users.settings.0: got 1: must be a valid dictionary",
     "users.settings=[{}, {}, {}, {}, {}]": "users.settings has 5 entries and users.count is 4",
-    "studies=[{kind: gossip}]": "studies.0.kind: got 'gossip': must be one of collusion, curious, extraction, hij",
+    "studies=[{kind: gossip}]": "studies.0.kind: got 'gossip': must be one of collusion, curious, extraction, ",
     "studies=[{kind: transfer, image: 3}]": "studies.0.image: unknown key; did you mean 'images'?",
     "studies=[{kind: transfer}, {kind: transfer}]": "studies asks for a kind twice: they are transfer, transfer",
     "studies=[{kind: collusion, coalitions: [2, 1]}]": "studies.0.coalitions: got [2, 1]: must be rising numbers",
