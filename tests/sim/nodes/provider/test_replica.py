@@ -84,8 +84,7 @@ def curious(job: Job) -> Job:
 
 def test_a_replica_answers_as_a_provider_at_the_end_of_a_wire_does(curious: Job, tmp_path: Path) -> None:
     elsewhere = replace(curious, run=tmp_path / "elsewhere")
-    (elsewhere.run / "provider").mkdir(parents=True)
-    shutil.copy(curious.run / "provider" / "psi.safetensors", elsewhere.run / "provider")
+    shutil.copytree(curious.run / "provider", elsewhere.run / "provider")
     here, there = Replica(build_provider(curious), curious.run).answer, wired(build_provider(elsewhere))
     own = assign_images(curious)[0]
     requests: list[Request] = [
