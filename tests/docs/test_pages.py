@@ -82,9 +82,12 @@ def test_every_config_is_on_the_page_of_configs() -> None:
 
 
 def test_the_examples_of_configs_are_such_as_can_be_run(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "CONFIGS.md").read_text()
+    text = "".join((ROOT / "docs" / page).read_text() for page in ("CONFIGS.md", "PROTECTIONS.md"))
     examples = [yaml.safe_load(example) for example in re.findall(r"^```yaml\n(.*?)^```", text, flags=re.S | re.M)]
-    assert [next(iter(example)) for example in examples] == ["users", "provider", "sweep", "studies"]
+    assert [next(iter(example)) for example in examples] == [
+        *("classifier", "users", "sweep"),  # CONFIGS.md
+        *("attack", "studies", "provider", "provider"),  # PROTECTIONS.md
+    ]
     for example in examples:
         if "sweep" in example:
             config = tmp_path / "config.yaml"

@@ -178,7 +178,7 @@ def test_the_state_on_disk_holds_the_ticket_it_waits_for_and_no_label(
         message_type, ticket, request = question(reply)
         tensors, metadata = load(waiting(job))
         assert json.loads(metadata["numbers"])["ticket"] == ticket.number == expected
-        assert {name.partition("/")[0] for name in tensors} <= {"theta", "best", "optimiser", "ids"}
+        assert {name.partition("/")[0] for name in tensors} <= {"theta", "best", "optimiser", "ids", "noise"}
         reply = resume(store, job, ticket, answer_one(provider, message_type, request))
 
 
