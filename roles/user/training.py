@@ -73,7 +73,7 @@ class TransformerTraining(UserTraining):
 
     def theta(self) -> State:
         """Return the current weights of h_theta and, where ``dfil`` sets it, how much noise goes with them."""
-        noise = {} if self._config.dfil is None else {NOISE: self._scale.cpu()}
+        noise = {} if self._config.dfil is None else {NOISE: self._scale.to("cpu", copy=True)}
         return cpu_state(self._h) | noise
 
     def selected_theta(self) -> State:
@@ -165,10 +165,7 @@ class TransformerTraining(UserTraining):
     def _protect(self, ids: Tensor, *drawn: Tensor) -> tuple[Tensor, Tensor]:
         """Return plain images, augmented, and what h_theta makes of them, with its graph."""
         self._h.train()
-        # BN's running statistics move in the forward pass: a step taken up again in this process starts from the same.
-        with torch.no_grad():
-            for name, value in self._h.named_buffers():
-                value.copy_(self._buffers[name])
+        self._take_up_statistics()
         images = self._store.images("train", self._compute.device)[ids]
         count = len(Augmentation._fields)
         augmented = Augmentation(*drawn[:count]).of(images, self._config.crop_padding)
@@ -184,8 +181,15 @@ class TransformerTraining(UserTraining):
     def _with_noise(self, protected: Tensor, *noise: Tensor) -> Tensor:
         return (protected + self._scale * noise[0].to(protected.device)).clamp(0, 1) if noise else protected
 
+    def _take_up_statistics(self) -> None:
+        # BN's running statistics move in the forward pass: a step taken up again in this process starts from the same.
+        with torch.no_grad():
+            for name, value in self._h.named_buffers():
+                value.copy_(self._buffers[name])
+
     def _energy(self) -> Tensor:
         """Return what dFIL is made of, for some validation images and h_theta as it is."""
+        self._take_up_statistics()
         self._h.eval()
         images = self._store.images("validation", self._compute.device)[self._ids.validation[:_LOOKED_AT]]
         stream = generator(self._seed, "fisher", self.step)
@@ -251,7 +255,7 @@ class TransformerTraining(UserTraining):
         tensors, numbers = super().checkpoint()
         tensors |= training_state("theta", self._h, self._optimiser)
         tensors |= prefixed("theta", {name: value.to("cpu", copy=True) for name, value in self._buffers.items()})
-        tensors |= {"noise/scale": self._scale.cpu()}
+        tensors |= {"noise/scale": self._scale.to("cpu", copy=True)}
         tensors |= prefixed("best", self._best) | prefixed("own", self._own.checkpoint())
         checking, checks = self._checks.checkpoint()
         tensors, numbers = tensors | checking, numbers | {"checks": checks}

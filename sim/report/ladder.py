@@ -5,6 +5,7 @@ from roles.evaluator.results import Findings
 from roles.evaluator.studies.ladder import Ladder, climbs
 from sim.config.experiment import Experiment
 from sim.report.columns import LADDER
+from sim.report.findings import findings_of
 from sim.run.folder import RunFolder
 
 _MEASURES = ("psnr", "ssim", "recovered", "recognised", "retrieved")
@@ -19,9 +20,7 @@ def ladders_of(run: RunFolder, experiment: Experiment) -> dict[str, dict[str, ob
     study = next((study for study in experiment.studies if isinstance(study, Ladder)), None)
     if study is None:
         return {}
-    published, rows = run.published(), Findings()
-    for part in study.parts(published, experiment.attack_seed):
-        rows += run.findings(study.kind, part, published) or []
+    rows = sum(findings_of(study, run, experiment).values(), Findings())
     found: dict[str, dict[str, object]] = {}
     for whose, climb in climbs(rows, len(study.rungs)).items():
         name = whose if isinstance(whose, str) else user_name(whose)

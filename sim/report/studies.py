@@ -13,6 +13,8 @@ from roles.evaluator.study import HeatMap
 from sim.config.experiment import Experiment
 from sim.report.figures.strips import StripRow, draw_strips
 from sim.report.figures.studies import draw_study
+from sim.report.findings import findings_of
+from sim.report.table import HIDDEN, HIDDEN_DB, measured_users
 from sim.report.text import write_table
 from sim.run.folder import RunFolder, part_name
 from sim.run.subject import CONTROL, Subject
@@ -21,16 +23,9 @@ USER_COLUMNS = ("user", "attacker", "victim")
 """Columns that hold a user's number, which tables call by its name, or the name of a control."""
 
 
-def _found(study: StudyConfig, run: RunFolder, experiment: Experiment) -> dict[str, Findings]:
-    """Return the rows that each part of a study has found; none of a part that is not finished."""
-    users = study.among(run.published())
-    parts = study.parts(users, experiment.attack_seed) if users else []
-    return {part: run.findings(study.kind, part, users) or [] for part in parts}
-
-
 def study_table(study: StudyConfig, run: RunFolder, experiment: Experiment) -> pd.DataFrame:
     """Return the rows of a study's finished parts, with the columns that the study describes."""
-    rows = sum(_found(study, run, experiment).values(), Findings())
+    rows = sum(findings_of(study, run, experiment).values(), Findings())
     table = pd.DataFrame(rows, columns=list(study.columns))
     named = {column: table[column].map(_name) for column in USER_COLUMNS if column in table}
     return table.assign(**named).convert_dtypes()
@@ -43,7 +38,7 @@ def _name(user: int | str) -> str:
 
 def conclusion_of(study: StudyConfig, run: RunFolder, experiment: Experiment) -> str:
     """Say what the finished parts of a study amount to, and how many failed."""
-    found = _found(study, run, experiment)
+    found = findings_of(study, run, experiment)
     rows = sum(found.values(), Findings())
     reasons = {part: reason for part in found if (reason := run.failure(part_name(study.kind, part)))}
     said = [study.conclusion(rows)] if rows else []
@@ -80,6 +75,30 @@ def _strips(pictures: State) -> list[StripRow]:
     ]
 
 
+def beyond_verdicts(run: RunFolder, experiment: Experiment, table: pd.DataFrame) -> list[str]:
+    """Return, as lines of a Markdown list, which studies got more of users whom a run's table calls hidden.
+
+    A verdict is by the run's inverse networks, attacks on keys and a ladder; other studies have no say in it.
+    """
+    users = measured_users(table)
+    hidden, lines = set(users.loc[users["verdict"] == "hidden", "subject"]), list[str]()
+    for study in experiment.studies:
+        found = study_table(study, run, experiment)
+        whose = next((column for column in ("victim", "user") if column in found), None)
+        if study.kind == "ladder" or whose is None or "gain_ssim" not in found:
+            continue
+        gained = (found["gain_ssim"] >= HIDDEN[1]) | (found["gain_psnr"] >= HIDDEN_DB)
+        more = found[gained & found[whose].isin(hidden)]
+        if len(more):
+            best = more.sort_values("gain_ssim").iloc[-1]
+            gain = f"{best['gain_ssim']:+.2f} SSIM and {best['gain_psnr']:+.1f} dB over the trivial guess"
+            lines.append(
+                f"- **{study.kind} gets more than verdicts know**, of {more[whose].nunique()} hidden users; the most, "
+                f"{gain}, of {best[whose]}."
+            )
+    return lines
+
+
 def report_studies(run: RunFolder, experiment: Experiment) -> list[str]:
     """Write the table and the picture of every study, and return what they say as lines of a Markdown list."""
     for study in experiment.studies:
@@ -88,7 +107,7 @@ def report_studies(run: RunFolder, experiment: Experiment) -> list[str]:
         if len(table):
             shown = _with_itn(study, table, run, experiment)
             draw_study(run.path / "figures" / f"study-{study.kind}", study.figure, shown)
-        for part in _found(study, run, experiment):
+        for part in findings_of(study, run, experiment):
             if pictures := run.pictures(study.kind, part):
                 draw_strips(run.path / "figures" / f"study-{study.kind}-strips-{part}", _strips(pictures))
     return [f"- {study.kind}: {conclusion_of(study, run, experiment)}" for study in experiment.studies]

@@ -40,7 +40,7 @@ _AS_SEEN = ("seen_ssim", "moved_ssim")
 """SSIM of protected images as a person sees them; earlier versions looked through moves alone, or not at all."""
 _SHOWN, _BARELY_SHOWN = 1 / 3, 0.1
 """Of the details that set an image apart: from where on they show it, and up to where they hide it."""
-_OF_BEST = ("recovered", "recognised", "retrieved", "accuracy")
+_OF_BEST = ("recovered", "recognised", "accuracy")
 """What pages say of the best attack on a user."""
 _MOST = 0.5
 """From this share of images on, a protection gives them away."""
@@ -109,8 +109,8 @@ def table_of(run: RunFolder, experiment: Experiment) -> pd.DataFrame:
             measures = measures_of(subject)
             if experiment.strategy.averages:
                 # What is published is the last average, which no user has validated by itself.
-                del row["selected_epoch"]
-                row.pop("passes_through", None)
+                for of_its_own in ("selected_epoch", "passes_through", "dfil"):
+                    row.pop(of_its_own, None)
         failure = run.failure(user_name(user)) or run.failure(subject.name)
         failure = failure if _lacks_some(measures, subject, experiment) else ""
         rows.append(row | _with_ladder(measures, ladders.get(user_name(user))) | {"failure": failure})

@@ -31,6 +31,16 @@ def test_what_is_published_leaks_as_much_as_was_asked_for(
     assert row["validation_dfil"] == pytest.approx(2.0, rel=0.01)
 
 
+def test_the_noise_that_is_published_is_that_of_the_epoch_that_is(
+    start: StartTraining, provider: PlainProvider
+) -> None:
+    training = start(dfil=2.0)
+    drive(training.run(1, 1), provider.answer)
+    training._best, noise = training.theta(), training.theta()[NOISE].clone()
+    training._scale.mul_(2)  # as a later epoch does
+    assert training.selected_theta()[NOISE] == noise
+
+
 def test_every_network_has_a_column_of_what_it_leaks(start: StartTraining, provider: PlainProvider) -> None:
     quiet, loud = start(), start(noise=0.5)
     for training in (quiet, loud):

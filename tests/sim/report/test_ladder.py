@@ -9,6 +9,7 @@ import sim
 from roles.evaluator.results import Row
 from sim.report.page.write import write_page
 from sim.report.results import Run
+from sim.report.studies import beyond_verdicts
 from sim.report.summary import control_of, headline, summary_of
 from sim.report.table import best_attack, best_attack_on, best_of, table_of
 from sim.run.folder import RunFolder
@@ -62,6 +63,35 @@ def test_the_best_rung_is_one_more_attack_and_has_its_say_in_the_verdict(run: Ru
     assert control is not None and control.itn == "strong"
 
 
+def test_a_ladder_of_some_users_has_its_say_about_these(tmp_path: Path) -> None:
+    study = {"kind": "ladder", "rungs": RUNGS, "users": [0]}
+    run = made_up_run.make(tmp_path / "run", made_up_run.experiment_of(4, studies=[study]))
+    for row in (rung(1, 0.2, 0.0), rung(2, 0.7, 0.9)):
+        run.keep_findings("ladder", f"0-{row['rung']}", [0], [{"user": 0, **row}])
+    table = table_of(run, run.experiment())
+    assert table["verdict"][0] == "recovered"
+    assert table["ladder"].isna().tolist()[1:4] == [True] * 3
+
+
+def test_a_study_that_gets_more_of_a_hidden_user_than_its_verdict_knows_is_said(tmp_path: Path) -> None:
+    run = made_up_run.make(tmp_path / "run", made_up_run.experiment_of(4, studies=[{"kind": "inversion"}]))
+    table = table_of(run, run.experiment())
+    hidden = [number for number, verdict in enumerate(table["verdict"]) if verdict == "hidden"]
+    published = run.published()
+
+    def said(gain: float) -> list[str]:
+        for user in published:
+            run.keep_findings("inversion", str(user), published, [{"user": user, "gain_ssim": gain, "gain_psnr": 0.5}])
+        return beyond_verdicts(run, run.experiment(), table)
+
+    assert hidden
+    assert said(0.04) == []
+    (line,) = said(0.2)
+    assert line.startswith(
+        f"- **inversion gets more than verdicts know**, of {len(hidden)} hidden users; the most, +0.20"
+    )
+
+
 def test_a_verdict_is_given_with_a_word_on_whether_a_larger_budget_may_get_more(run: RunFolder) -> None:
     experiment, table = run.experiment(), table_of(run, run.experiment())
     assert "The attacks on users 0 and 3 are still rising with their budget: more of it may get more." in headline(
@@ -82,7 +112,6 @@ def test_a_page_and_a_notebook_show_the_ladder_beside_the_verdict(run: RunFolder
     keys = list(found.short)
     assert keys.index("ladder") == keys.index("verdict") + 1
     assert found.short["best_attack"][0] == "ladder"
-    assert found.short["best_retrieved"][0] == 0.4
     assert "still rising" in found._repr_html_()
 
 
