@@ -66,8 +66,9 @@ def _with_itn(study: StudyConfig, table: pd.DataFrame, run: RunFolder, experimen
 
 
 def _strips(pictures: State) -> list[StripRow]:
-    """Return rows of pictures by name, plain ones first and others with their PSNR against these."""
-    shown = {"plain": pictures["plain"], **pictures}
+    """Return rows of pictures by name, plain and protected ones first, all but plain with their PSNR against these."""
+    first = [name for name in ("plain", "protected") if name in pictures]
+    shown = {name: pictures[name] for name in dict.fromkeys([*first, *pictures])}
     near = {name: psnr(images, shown["plain"]).tolist() for name, images in shown.items() if name != "plain"}
     return [
         StripRow(name, images, [f"{value:.1f} dB" for value in near[name]] if name in near else None)
