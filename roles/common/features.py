@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from roles.common.config.user import FeatureLayer, FeaturesConfig
 from roles.common.images import normalise
+from roles.common.seeds import DRAWING
 from roles.common.weights import State, load, load_into
 
 _CUT: dict[FeatureLayer, int] = {"relu1_2": 4, "relu2_2": 9}
@@ -26,7 +27,7 @@ class Features(nn.Module):
     def __init__(self, config: FeaturesConfig) -> None:
         super().__init__()
         cut, self._pool = _CUT[config.layer], config.pool
-        with torch.random.fork_rng(devices=[]):
+        with DRAWING, torch.random.fork_rng(devices=[]):
             self.layers = _vgg16_front()[:cut]
             torch.manual_seed(0)
             for module in self.layers:

@@ -22,3 +22,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Write ``content`` so that ``path`` holds either the old content or the whole new one."""
     with replacing(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def writing_of(path: Path) -> tuple[int, int]:
+    """Return what tells one writing of a file from the next; zeros where there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return status.st_ino, status.st_mtime_ns

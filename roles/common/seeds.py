@@ -1,8 +1,14 @@
 """Random streams that depend on what they are for, and never on who asked first."""
 
 import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+
+DRAWING = threading.RLock()
+"""Who holds it draws from PyTorch's one global generator, as initial weights and dropout do, and nobody else."""
 
 
 def derived_seed(seed: int, *scope: str | int) -> int:
@@ -21,3 +27,11 @@ def derived_seed(seed: int, *scope: str | int) -> int:
 def generator(seed: int, *scope: str | int) -> torch.Generator:
     """Return a CPU generator at the start of the stream named by ``scope``."""
     return torch.Generator().manual_seed(derived_seed(seed, *scope))
+
+
+@contextmanager
+def seeded(seed: int, *scope: str | int) -> Iterator[None]:
+    """Start PyTorch's global generator at the stream named by ``scope``, for this thread alone until the block ends."""
+    with DRAWING:
+        torch.manual_seed(derived_seed(seed, *scope))
+        yield

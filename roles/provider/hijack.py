@@ -2,7 +2,6 @@
 
 import json
 import math
-import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,8 +14,9 @@ from roles.common.compute import Compute
 from roles.common.config.provider import HijackConfig
 from roles.common.data import ImageStore
 from roles.common.exchange import ExchangeError, Gradient, Losses, LossGradient, LossValues
+from roles.common.files import writing_of
 from roles.common.naming import user_name
-from roles.common.seeds import derived_seed, generator
+from roles.common.seeds import generator, seeded
 from roles.common.transform import apply_network
 from roles.provider.steering import STEERINGS, Steering
 
@@ -39,7 +39,7 @@ class _Hijack:
     gradient: Tensor | None = None
     """The last answer, on the CPU."""
     written: tuple[int, int] = (0, 0)
-    """Which writing of its file this is; zeros where there is none."""
+    """Which writing of its file this is (files.py)."""
 
 
 class Hijacker:
@@ -64,8 +64,6 @@ class Hijacker:
     ) -> None:
         self._folder, self._config_of, self._seed = folder, config_of, seed
         self._store, self._compute = store, compute
-        # Initial weights draw from PyTorch's one global generator, once it has been seeded for them.
-        self._drawing = threading.Lock()
         self._last: dict[int, _Hijack] = {}
 
     def answer(self, request: LossGradient, honest: Gradient) -> Gradient:
@@ -100,7 +98,7 @@ class Hijacker:
 
     @staticmethod
     def _forges(config: HijackConfig, hijack: _Hijack) -> bool:
-        return config.forge and hijack.record.requests > config.start
+        return config.forge and hijack.record.requests > 0
 
     def _forged(self, error: float, images: int) -> tuple[float, int]:
         """Return a loss and a number of correct images that go together, for a relative error of the estimates."""
@@ -129,23 +127,20 @@ class Hijacker:
         direction = hijack.steering.gradient(protected, request.ids, stream)
         if not bool(torch.isfinite(direction).all()):
             raise ExchangeError(f"the hijack of user {request.user} diverged: lower provider.hijack's lr or critic_lr")
-        if hijack.record.requests < config.start:
-            return honest
-        scale = config.strength * honest.norm() / direction.norm().clamp_min(torch.finfo(torch.float32).tiny)
+        scale = honest.norm() / direction.norm().clamp_min(torch.finfo(torch.float32).tiny)
         mixed: Tensor = (1 - config.class_share) * scale * direction + config.class_share * honest
         return mixed
 
     def _opened(self, user: int, config: HijackConfig) -> _Hijack:
         path = self._path(user)
         known = self._last.get(user)
-        if known is not None and known.written == _written(path):
+        if known is not None and known.written == writing_of(path):
             return known
-        with self._drawing:
-            torch.manual_seed(derived_seed(self._seed, "hijack", user))
+        with seeded(self._seed, "hijack", user):
             hijack = _Hijack(STEERINGS[config.kind](config, self._store, self._compute), _Record())
         if path.is_file():
             tensors, metadata = weights.load(path)
-            hijack.written, hijack.gradient = _written(path), tensors.pop("answer")
+            hijack.written, hijack.gradient = writing_of(path), tensors.pop("answer")
             hijack.steering.restore(tensors)
             hijack.record = _Record(**json.loads(metadata["record"]))
         # One user trains in a process at a time, mostly: others' networks take up room.
@@ -156,16 +151,7 @@ class Hijacker:
         assert hijack.gradient is not None
         state = hijack.steering.checkpoint() | {"answer": hijack.gradient}
         weights.save(self._path(user), state, {"record": json.dumps(asdict(hijack.record))})
-        hijack.written = _written(self._path(user))
+        hijack.written = writing_of(self._path(user))
 
     def _path(self, user: int) -> Path:
         return self._folder / f"{user_name(user)}.safetensors"
-
-
-def _written(path: Path) -> tuple[int, int]:
-    """Return what tells one writing of a file from the next."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return 0, 0
-    return status.st_ino, status.st_mtime_ns

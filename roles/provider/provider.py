@@ -1,6 +1,7 @@
 """The provider at work: psi frozen, answering users (Section III-B, "L_class is calculated by the cloud provider")."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -118,11 +119,13 @@ class Provider:
         if self._memory is not None and request.user >= 0:
             self._memory.note(request)
         gradient, loss, correct = self._descent(request.protected, labels)
-        if self._defence is not None:
-            gradient = self._defence.applied(gradient, request)
         # What a recording gives lasts until it is replayed: the sums of an epoch are made of copies.
-        honest = exchange.Gradient(gradient, self._compute.number(loss), self._compute.number(correct))
-        return honest if self._hijacker is None else self._hijacker.answer(request, honest)
+        answer = exchange.Gradient(gradient, self._compute.number(loss), self._compute.number(correct))
+        if self._hijacker is not None:
+            answer = self._hijacker.answer(request, answer)
+        if self._defence is not None:
+            answer = replace(answer, gradient=self._defence.applied(answer.gradient, request))
+        return answer
 
     def _descend(self, protected: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return dL_class/dx_hat, L_class, and how many images psi classifies correctly."""

@@ -164,7 +164,7 @@ class Fsha(Steering):
     def __init__(self, config: HijackConfig, store: ImageStore, compute: Compute) -> None:
         super().__init__(config, store, compute)
         self._pilot = self._new(UNet(config.width, config.depth))
-        self._critic = compute.module(Critic(config.critic_width))
+        self._critic = compute.module(Critic(2 * config.width))
         adam = torch.optim.Adam(self._critic.parameters(), config.critic_lr, betas=(0.5, 0.9))
         self._trained["pilot"] = (self._pilot, torch.optim.Adam(self._pilot.parameters(), config.lr))
         self._trained["critic"] = (self._critic, adam)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from roles.common.exchange import FIT_IMAGES, ExchangeError, LossValues
 from roles.common.fitting import descend
 from roles.common.images import to_unit
 from roles.common.naming import user_name
-from roles.common.seeds import derived_seed
+from roles.common.seeds import seeded
 from roles.provider.classifiers import Adaptation, Classifier
 from roles.provider.training import predict
 
@@ -73,8 +72,6 @@ class UserClassifiers:
     ) -> None:
         self._folder, self._config, self._classes, self._side = folder, config, classes, side
         self._adaptations, self._images, self._compute = adaptations, images, compute
-        # Initial weights and dropout draw from PyTorch's one global generator, once it has been seeded for them.
-        self._drawing = threading.Lock()
 
     def fit(self, user: int, number: int, images: Tensor, labels: Tensor) -> LossValues:
         """Train on uint8 ``(N, 3, H, W)`` with labels int64 ``(N,)``, in this order, until the recipe has ended.
@@ -86,9 +83,8 @@ class UserClassifiers:
         own = self._opened(user, number)
         if number > own.record.answered:
             draws = any(isinstance(module, nn.Dropout) for module in own.network.modules())
-            with self._drawing if draws else contextlib.nullcontext():
-                if draws:
-                    torch.manual_seed(derived_seed(self._config.seed, "pupil", user, "lesson", number))
+            lesson = (self._config.seed, "pupil", user, "lesson", number)
+            with seeded(*lesson) if draws else contextlib.nullcontext():
                 self._train(own, user, images, labels)
             self._keep(user, number, own)
         return LossValues(own.record.loss, own.record.correct)
@@ -160,8 +156,7 @@ class UserClassifiers:
         adaptation = self._adaptations[user] if 0 <= user < len(self._adaptations) else None
         if adaptation is None:
             raise ExchangeError(f"user {user} has no classifier of its own")
-        with self._drawing:
-            torch.manual_seed(derived_seed(self._config.seed, "pupil", user))
+        with seeded(self._config.seed, "pupil", user):
             return self._compute.module(Classifier(self._config.name, self._classes, self._side, adaptation))
 
     def _load(self, user: int) -> tuple[weights.State, _Record]:

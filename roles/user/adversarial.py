@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from roles.common.compute import Compute
 from roles.common.config.user import AdversarialConfig
-from roles.common.seeds import derived_seed
+from roles.common.seeds import seeded
 from roles.common.unet import UNet
 from roles.common.weights import State, groups_of, prefixed, restore_training, training_state
 from roles.user.features import OwnLoss
@@ -56,8 +56,8 @@ class InverseAdversary(OwnLoss):
         return gradient.float(), gradient.new_full((), math.nan)
 
     def _new(self, number: int, turn: int) -> "_Rival":
-        torch.manual_seed(derived_seed(self._seed, "inverse adversary", number, turn))
-        return _Rival(UNet(*self._size), self._config.lr, self._compute)
+        with seeded(self._seed, "inverse adversary", number, turn):
+            return _Rival(UNet(*self._size), self._config.lr, self._compute)
 
     def checkpoint(self) -> State:
         """See :class:`OwnLoss`."""

@@ -49,9 +49,10 @@ class Checks:
         Args:
             step: its number, from 0.
         """
-        # What a recording gives lasts until it is replayed.
         self._step = step
-        self._known = {"protected": protected.detach().clone(), "ids": ids, "right": gradient.clone()}
+        # On the CPU, where a state comes back to; and what a recording gives lasts until it is replayed.
+        self._known = {"protected": protected.detach().to("cpu", copy=True), "ids": ids}
+        self._known["right"] = gradient.to("cpu", copy=True)
 
     def finish(self, own: Tensor, asked: int) -> Work[None]:
         """Ask what is still to be asked, and note the scores.
@@ -76,7 +77,7 @@ class Checks:
         for name, (images, named) in requests.items():
             if name not in known:
                 request = LossGradient(images, named, self._user, asked + self.images)
-                known[name] = checked_gradient((yield request), images).gradient.clone()
+                known[name] = checked_gradient((yield request), images).gradient.to("cpu", copy=True)
                 self.images += len(named)
         row = {"step": float(self._step + 1)}
         row["wrong_ids"] = wrong_ids_score(known["right"], known["again"], known["wrong"])
@@ -90,9 +91,8 @@ class Checks:
 
     def checkpoint(self) -> tuple[State, dict[str, Any]]:
         """Return the state as tensors and numbers."""
-        tensors = prefixed("check", {name: value.cpu() for name, value in self._known.items()})
         rows = [dict(row) for row in self.rows]
-        return tensors, {"rows": rows, "images": self.images, "step": self._step}
+        return prefixed("check", self._known), {"rows": rows, "images": self.images, "step": self._step}
 
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
         """Take up a :meth:`checkpoint`, which may be part of a larger state."""

@@ -31,14 +31,14 @@ class Entropy(OwnLoss):
     harder the less of it is left, down to the variance of the noise on it. For Gaussian noise of that size the loss is,
     but for a constant, a bound on the information of x_hat about x that its cluster does not hold, whatever attacks it.
 
-    For ``warmup`` steps nothing is asked for, then clusters are drawn from a batch, and over twice as many steps the
-    weight rises to its value.
+    For ``warmup`` steps nothing is asked for, then clusters are drawn from a batch, or from the one after it where that
+    is the short rest of an epoch, and over twice as many steps the weight rises to its value.
 
     Args:
         seed: which images clusters begin with follows from it.
 
     Raises:
-        ValueError: a batch has fewer images than there are clusters.
+        ValueError: no batch has as many images as there are clusters.
 
     Source: Xia et al., Theoretical Insights in Model Inversion Robustness and Conditional Entropy Maximization for
     Collaborative Inference Systems, CVPR 2025 (arXiv:2503.00383): log-variances within a Gaussian mixture. There the
@@ -62,6 +62,12 @@ class Entropy(OwnLoss):
             return None, unknown
         images = protected.detach().float().flatten(1)
         if not len(self._means):
+            count = self._config.clusters
+            if len(images) < count:
+                # Of two batches in a row at most one is the rest of an epoch.
+                if step > warmup:
+                    raise ValueError(f"user.protection.clusters is {count}, and a batch has only {len(images)} images")
+                return None, unknown
             self._begin(images)
         distances = torch.cdist(images, self._means)
         nearest = distances.argmin(1)
@@ -74,10 +80,7 @@ class Entropy(OwnLoss):
 
     def _begin(self, images: Tensor) -> None:
         """Draw the clusters' first means from a batch, each far from those before (k-means++)."""
-        count = self._config.clusters
-        if len(images) < count:
-            raise ValueError(f"user.protection.clusters is {count}, and a batch has only {len(images)} images")
-        stream = generator(self._seed, "clusters")
+        count, stream = self._config.clusters, generator(self._seed, "clusters")
         chosen = torch.randint(len(images), (1,), generator=stream)
         while len(chosen) < count:
             squares = torch.cdist(images, images[chosen]).amin(1).square().cpu().double()

@@ -16,7 +16,7 @@ from roles.common.config.user import GanConfig, PixelConfig
 from roles.common.encryption import PixelEncryption
 from roles.common.features import Features
 from roles.common.images import to_bitmap, to_unit
-from roles.common.seeds import derived_seed
+from roles.common.seeds import seeded
 from roles.common.weights import State, restore_training, training_state
 from roles.user.features import OwnLoss, feature_loss
 
@@ -58,8 +58,8 @@ class Adversary(OwnLoss):
     def __init__(self, config: GanConfig, phi: Features, seed: int, compute: Compute) -> None:
         self._config, self._phi, self._compute = config, phi, compute
         self._encryption = PixelEncryption(PixelConfig(kind="pixel", key="per_image", shuffle=True), seed)
-        torch.manual_seed(derived_seed(seed, "discriminator"))
-        self._discriminator = compute.module(Discriminator())
+        with seeded(seed, "discriminator"):
+            self._discriminator = compute.module(Discriminator())
         self._optimiser = torch.optim.Adam(self._discriminator.parameters(), lr=config.lr, betas=(0.5, 0.999))
 
     def gradient(self, plain: Tensor, protected: Tensor, step: int) -> tuple[Tensor | None, Tensor]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from roles.common.batches import batch_sizes
+from roles.common.config.user import EntropyConfig, FeaturesConfig, UserConfig
 from roles.common.data import ImageStore, prepare
 from roles.common.encryption import BLOCK
 from roles.common.features import shared_features
@@ -52,40 +53,63 @@ def check_shares(partition: Partition, count: int, images: int) -> None:
         raise ConfigError(f"users.count: got {count}: {images} training images are at most {images // 2} users")
 
 
-def _beyond_the_terms(experiment: Experiment, images: int) -> Iterator[str]:
-    """Yield whose training the provider would not answer to its end, given how many training images there are.
+def _shares(experiment: Experiment, images: int, number: int) -> list[int]:
+    """Return how many of ``images`` training images X' may have, for a user whose settings have this number.
 
-    Where a partition is drawn from labels, nobody knows yet how many images the largest share has: at least the mean.
+    It is empty where nobody knows yet. Where a partition is drawn from labels, it has the mean.
     """
-    terms, users = experiment.provider.defence, experiment.users
+    users = experiment.users
     match users.partition:
         case AllPartition():
-            share = images
+            shares = [images]
         case SamplePartition(images=drawn):
-            share = drawn
+            shares = [drawn]
         case SizesPartition(sizes=sizes):
-            share = max(sizes)
+            shares = list(sizes[number :: len(users.settings) or 1])
         case _:
-            share = 0 if users.count == "auto" else math.ceil(images / users.count)
-    share = min(share, users.images or share)
-    smallest = min(share, *users.partition.sizes) if isinstance(users.partition, SizesPartition) else share
+            shares = [] if users.count == "auto" else [math.ceil(images / users.count)]
+    return [min(share, users.images or share) for share in shares]
+
+
+def _asked_about(config: UserConfig, share: int, least_batch: int, classes: int) -> int:
+    """Return how many images a whole training on ``share`` images asks gradients for, as a provider counts them."""
+    recipe = config.training
+    parts = batch_sizes(share, recipe.batch_size, least_batch)
+    steps = recipe.total_steps(len(parts))
+    epochs, rest = divmod(steps, len(parts))
+    asked = epochs * share + sum(parts[:rest])
+    if config.checks is None:
+        return asked
+    # The first request of a check is the step's own once more, which is not counted again.
+    ids = min(config.checks.ids, share)
+    checked = [parts[step % len(parts)] for step in range(0, steps, config.checks.every)]
+    return asked + sum(checked) + (len(checked) * ids if ids > classes else 0)
+
+
+def _beyond_the_terms(experiment: Experiment, store: ImageStore) -> Iterator[str]:
+    """Yield whose training, with its checks, the provider would not answer to its end."""
+    terms, users, classes = experiment.provider.defence, experiment.users, len(store.classes)
     for number, config in enumerate(experiment.user_configs()):
         key, recipe = f"users.settings.{number}" if users.settings else "user", config.training
         if not config.trains_network:
             continue
-        limits = [(f"{key}.training.batch_size", recipe.batch_size), ("users", smallest or terms.least_batch)]
+        shares = _shares(experiment, store.counts["train"], number)
+        limits = [(f"{key}.training.batch_size", recipe.batch_size), ("users", min(shares, default=terms.least_batch))]
+        # Up to as many ids as there are classes that request is left out.
+        if config.checks is not None and config.checks.ids > classes:
+            limits.append((f"{key}.checks.ids", config.checks.ids))
         for name, most in limits:
             if most < terms.least_batch:
                 least = f"the provider answers {terms.least_batch} images or more (provider.defence.least_batch)"
                 yield f"{name}: got {most}{' images' if name == 'users' else ''}: {least}"
-        if terms.most_images is not None and share:
-            parts = batch_sizes(share, recipe.batch_size, terms.least_batch)
-            epochs, rest = divmod(recipe.total_steps(len(parts)), len(parts))
-            needed = epochs * share + sum(parts[:rest])
+        if terms.most_images is not None and shares:
+            share = max(shares)
+            needed = _asked_about(config, share, terms.least_batch, classes)
             if needed > terms.most_images:
+                with_checks = f", with {key}.checks," if config.checks else ""
                 yield (
                     f"provider.defence.most_images: got {terms.most_images}: {key}.training.epochs {recipe.epochs:g} "
-                    f"on {share} images asks about {needed}; raise the one or lower the other"
+                    f"on {share} images{with_checks} asks about {needed}; raise the one or lower the other"
                 )
 
 
@@ -118,6 +142,11 @@ def _hijack_problems(experiment: Experiment, store: ImageStore) -> Iterator[str]
             yield f"user.checks: user {user} has protection {config.protection.kind!r}: it is sent no gradients"
 
 
+def _pool_problems(key: str, features: FeaturesConfig | None, side: int) -> Iterator[str]:
+    if features is not None and features.pool > (most := features.map_side(side)):
+        yield f"{key}.features.pool: got {features.pool}: the map of phi has a side of {most}"
+
+
 def _problems(experiment: Experiment, store: ImageStore) -> Iterator[str]:
     """Yield what is wrong: key, value, and what would be right."""
     side, users, attack = store.side, experiment.users, experiment.attack
@@ -131,8 +160,12 @@ def _problems(experiment: Experiment, store: ImageStore) -> Iterator[str]:
                 f"{key}.depth: got {config.depth}: images of {side} pixels need a side divisible by "
                 f"2**(depth - 1) = {factor}; set {key}.depth or data.size"
             )
-        if config.trains_network and config.features.pool > (most := config.features.map_side(side)):
-            yield f"{key}.features.pool: got {config.features.pool}: the map of phi has a side of {most}"
+        yield from _pool_problems(key, config.features if config.trains_network else None, side)
+        if isinstance(config.protection, EntropyConfig):
+            most = min([config.training.batch_size, *_shares(experiment, store.counts["train"], number)])
+            if (clusters := config.protection.clusters) > most:
+                got = f"{key}.protection.clusters: got {clusters}"
+                yield f"{got}: they are drawn from a batch, which has {most} images"
         if config.is_noisy and not config.trains_network:
             got = f"{key}.noise: got {config.noise:g}" if config.dfil is None else f"{key}.dfil: got {config.dfil:g}"
             yield f"{got}: protection {config.protection.kind!r} has no network to add noise to; leave it out"
@@ -146,6 +179,9 @@ def _problems(experiment: Experiment, store: ImageStore) -> Iterator[str]:
             yield f"strategy.name: got {name!r}: it averages networks, and protection {other!r} has none"
         if len({config.noise for config in configs}) > 1 and experiment.strategy.publishes_one:
             yield f"strategy.name: got {name!r}: all publish one network, so their noise must be the same"
+        secrets = {config.seed for config in configs}
+        if experiment.strategy.publishes_one and configs[0].noise and (None in secrets or len(secrets) > 1):
+            yield f"strategy.name: got {name!r}: all publish one network, so noise needs one secret: set user.seed"
         if any(config.dfil is not None for config in configs):
             yield f"strategy.name: got {name!r}: dfil sets each user's noise by its own network; give user.noise"
         if len({(config.width, config.depth) for config in configs}) > 1:
@@ -153,8 +189,10 @@ def _problems(experiment: Experiment, store: ImageStore) -> Iterator[str]:
     if math.ceil(3 * attack.blur_sigma) >= side:
         yield f"attack.blur_sigma: got {attack.blur_sigma}: too wide for images of {side} pixels"
     for index, itn in enumerate(attack.itns):
+        key = f"attack.itns.{index}"
         if side % 2 ** (itn.depth - 1):
-            yield f"attack.itns.{index}.depth: got {itn.depth}: too deep for images of {side} pixels"
+            yield f"{key}.depth: got {itn.depth}: too deep for images of {side} pixels"
+        yield from _pool_problems(key, itn.features, side)
     chosen = {f"attack.itns.{index}": itn.users for index, itn in enumerate(attack.itns)}
     chosen |= {f"studies.{index}": study.users for index, study in enumerate(experiment.studies)}
     for key, some in chosen.items():
@@ -177,7 +215,7 @@ def _problems(experiment: Experiment, store: ImageStore) -> Iterator[str]:
         ("attack.pairs", attack.pairs, train, "training"),
         ("attack.test_images", attack.test_images, store.counts["test"], "test"),
     )
-    yield from _beyond_the_terms(experiment, train)
+    yield from _beyond_the_terms(experiment, store)
     for key, value, limit, split in limits:
         if value is not None and value > limit:
             yield f"{key}: got {value}: there are {limit} {split} images"

@@ -21,6 +21,8 @@ from sim.config.errors import ConfigError
 from sim.config.sections import RuntimeConfig, SizesPartition, StrategyConfig, TrackingConfig, UsersConfig
 
 SectionT = TypeVar("SectionT", bound=Frozen)
+_OF_LABELS = ("utility", "labels", "membership")
+"""Studies by an evaluator who needs labels."""
 
 
 class Experiment(Frozen):
@@ -61,8 +63,8 @@ class Experiment(Frozen):
             raise ValueError(
                 "studies asks for hijack, and provider.hijack is empty: add an entry, such as {kind: fsha}"
             )
-        if "utility" in kinds and not self.attack.labels:
-            raise ValueError("studies asks for utility, which needs labels, and attack.labels is false")
+        if not self.attack.labels and (asked := [kind for kind in kinds if kind in _OF_LABELS]):
+            raise ValueError(f"studies asks for {asked[0]}, which needs labels, and attack.labels is false")
         names, taken = [itn.name for itn in self.attack.itns], [attack.name for attack in CIPHER_ATTACKS]
         if set(names) & set(taken):
             others = ", ".join(map(repr, taken))

@@ -5,7 +5,6 @@ returns at each request, and the session waits in a :class:`SessionStore` until 
 """
 
 import json
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from typing import Any, ClassVar
 from flwr.app import RecordDict
 
 from roles.common.exchange import Answer, Request, Work, drive
+from roles.common.files import writing_of
+from roles.common.seeds import DRAWING
 from roles.common.weights import State, load, save
 from sim.exchange.job import Job
 from sim.exchange.messages import MessageError, content_size, decode_answer, encode_request, size_of
@@ -92,7 +93,7 @@ class _Waiting:
     sent_bytes: int
     """Size of the request on the wire."""
     written: tuple[int, int] = (0, 0)
-    """Which writing of its file it belongs to; zeros where there is none."""
+    """Which writing of its file it belongs to (files.py)."""
 
 
 class SessionStore:
@@ -107,7 +108,7 @@ class SessionStore:
     """
 
     def __init__(self, kinds: Sessions, on_disk: bool) -> None:
-        self._kinds, self._on_disk, self._building = kinds, on_disk, threading.Lock()
+        self._kinds, self._on_disk = kinds, on_disk
         self._waiting: dict[Path, _Waiting] = {}
 
     def start(self, kind: str, job: Job, index: int, folder: Path, content: RecordDict) -> RecordDict:
@@ -118,7 +119,7 @@ class SessionStore:
             content: of the message that asks for it.
         """
         # Initial weights are drawn from PyTorch's one global generator, after it has been seeded for this session.
-        with self._building:
+        with DRAWING:
             session = self._kinds[kind](job, index)
             session.begin(content)
         work = session.work()
@@ -133,7 +134,7 @@ class SessionStore:
         """
         path = _file(folder, ticket.session)
         waiting = self._waiting.get(path)
-        if self._on_disk and (waiting is None or waiting.written != _written(path)):
+        if self._on_disk and (waiting is None or waiting.written != writing_of(path)):
             # Tickets count from 1 at every start: others may have taken the session further than this process has it.
             waiting = self._read(ticket, job, index, path)
         if waiting is None or waiting.number != ticket.number:
@@ -165,8 +166,8 @@ class SessionStore:
             tensors, numbers = session.checkpoint()
             save(path, tensors, {"numbers": json.dumps({"ticket": number, "state": numbers})})
             # A session holds a network and what its backward pass needs: one that others took further takes up room.
-            self._waiting = {other: it for other, it in self._waiting.items() if it.written == _written(other)}
-            written = _written(path)
+            self._waiting = {other: it for other, it in self._waiting.items() if it.written == writing_of(other)}
+            written = writing_of(path)
         self._waiting[path] = _Waiting(number, session, work, request, content_size(content)[1], written)
         return Suspension(message_type, Ticket(session.name, number), content).encode()
 
@@ -175,8 +176,10 @@ class SessionStore:
             return None
         tensors, metadata = load(path)
         numbers = json.loads(metadata["numbers"])
-        session = self._kinds[ticket.kind](job, index)
-        session.restore(tensors, numbers["state"])
+        # What is drawn here is thrown away, but not to be drawn between another session's seed and its weights.
+        with DRAWING:
+            session = self._kinds[ticket.kind](job, index)
+            session.restore(tensors, numbers["state"])
         work = session.work()
         request = next(work)
         return _Waiting(numbers["ticket"], session, work, request, size_of(request)[1])
@@ -184,12 +187,3 @@ class SessionStore:
 
 def _file(folder: Path, name: str) -> Path:
     return folder / "waiting" / f"{name}.safetensors"
-
-
-def _written(path: Path) -> tuple[int, int]:
-    """Return what tells one writing of a file from the next."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return 0, 0
-    return status.st_ino, status.st_mtime_ns

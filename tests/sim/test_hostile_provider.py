@@ -99,3 +99,22 @@ def test_what_cannot_be_hijacked_is_refused_in_a_line(hostile: Experiment, tmp_p
             check(Experiment.model_validate(hostile.model_dump() | change), tmp_path)
         assert reason in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_users_who_check_ask_exactly_as_much_as_their_budget_has_to_be(hostile: Experiment, tmp_path: Path) -> None:
+    from sim.config.checks import check
+
+    def within(most_images: int) -> Experiment:
+        terms = {"defence": {"most_images": most_images, "least_batch": 2}}
+        return Experiment.model_validate(hostile.model_dump() | {"provider": terms, "studies": []})
+
+    with pytest.raises(ConfigError) as caught:
+        check(within(1), tmp_path)
+    needed = int(str(caught.value).partition("asks about ")[2].partition(";")[0])
+    check(within(needed), tmp_path)
+    for most_images, fails in ((needed, False), (needed - 1, True)):
+        run, _ = run_in(tmp_path / str(most_images), within(most_images))
+        reasons = [run.failure(f"user-000{user}") for user in range(2)]
+        # User 1 has the larger share.
+        assert [reason == "" for reason in reasons] == [True, not fails]
+        assert ("are too many (provider.defence.most_images)" in reasons[1]) == fails

@@ -10,8 +10,9 @@ from roles.common.config.base import Frozen
 class ChecksConfig(Frozen):
     """Further gradients that a user asks for, to catch a provider that hijacks h_theta: two scores each time.
 
-    They cost three requests each time, which count as traffic, and change nothing about h_theta: steps are taken with
-    the gradients of training alone.
+    They cost three requests each time, which count as traffic and, but for the first, against a budget
+    (``provider.defence.most_images``). Steps are taken with the gradients of training alone: of an honest provider,
+    h_theta is the same with and without. One that hijacks trains its networks on checks as well, and sends others.
     """
 
     every: Annotated[int, Field(ge=1)] = 20

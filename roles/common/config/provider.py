@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from roles.common.config.attack import Users
 from roles.common.config.base import Frozen
 
 
@@ -32,8 +33,9 @@ class DefenceConfig(Frozen):
     """Fewest images of a request. A user's rest at the end of an epoch joins the batch before it where it is smaller.
     It aggregates nothing: each image has its own gradient in a request of any size."""
     most_images: Annotated[int, Field(ge=1)] | None = None
-    """How many images a user may ask gradients for in all, whatever it says of itself. A request that comes again, as
-    after an interruption, is answered as before and costs nothing."""
+    """How many images a user may ask gradients for in all. It is counted by the number that a request names, and not by
+    how many it says were asked about before. A request that comes again, as after an interruption, is answered as
+    before and costs nothing."""
     withhold_losses: bool = False
     """Whether the loss and the number correct that come with a gradient are those against psi's own predictions and not
     against the labels, which they would tell: then all are correct, and what a training says of itself means little.
@@ -43,7 +45,8 @@ class DefenceConfig(Frozen):
 class HijackConfig(Frozen):
     """Gradients of another loss for some users, which steer h_theta into what the provider can invert.
 
-    They have the length of psi's gradient, whose direction the provider replaces. psi itself never changes.
+    They have the length of psi's gradient, whose direction the provider replaces, before ``defence`` is applied to
+    them. psi itself never changes.
     """
 
     kind: Literal["fsha", "pairs"] = "fsha"
@@ -51,7 +54,7 @@ class HijackConfig(Frozen):
     own and no pair. A pilot f and its inverse g are trained to reconstruct them; a critic tells f(x) from x_hat, and
     h_theta gets the gradient by which x_hat passes for f(x). ``pairs``: of this scheme alone, where the provider knows
     the image behind each id: g is trained to make x of x_hat, and h_theta gets the gradient by which it does."""
-    users: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    users: Users = None
     """Whom it hijacks, by number; by default all."""
     class_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of psi's honest gradient in what a user gets. At 0, as published, h_theta learns nothing of the classes;
@@ -60,15 +63,10 @@ class HijackConfig(Frozen):
     """Whether losses and numbers of correct images are made up too: the loss is ln(classes) times the squared error of
     g's estimates, in units of what images vary by, and so falls from chance to 0 as the hijack succeeds. By psi's true
     losses, which rise instead, a user would select its first epoch."""
-    strength: Annotated[float, Field(gt=0)] = 1.0
-    """Length of the hijacking gradient, in lengths of psi's honest gradient for the same batch."""
-    start: Annotated[int, Field(ge=0)] = 0
-    """Requests of a user that are answered honestly while the provider's networks train already."""
     width: Annotated[int, Field(ge=1)] = 16
-    """Channels of the first level of f and g, which are U-Nets; ``depth`` is their number of levels."""
+    """Channels of the first level of f and g, which are U-Nets; ``depth`` is their number of levels. The first
+    convolution of the critic has twice as many."""
     depth: Annotated[int, Field(ge=2, le=6)] = 3
-    critic_width: Annotated[int, Field(ge=1)] = 32
-    """Channels of the first convolution of the critic."""
     lr: Annotated[float, Field(gt=0)] = 2e-3
     """Of the Adam of f and g; ``critic_lr`` of the critic's, whose betas are 0.5 and 0.9."""
     critic_lr: Annotated[float, Field(gt=0)] = 1e-3
@@ -92,5 +90,7 @@ class ProviderConfig(Frozen):
     """Whom it hijacks and how; of several entries that name a user, the first counts."""
 
     def hijack_of(self, user: int) -> HijackConfig | None:
-        """Return how a user is hijacked, or None."""
+        """Return how a user is hijacked, or None, as for whoever is none of the run's users (a negative number)."""
+        if user < 0:
+            return None
         return next((one for one in self.hijack if one.users is None or user in one.users), None)

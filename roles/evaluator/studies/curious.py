@@ -29,6 +29,9 @@ class Curious(Study):
     attack before anything is published. They are what it saw: x_hat of an augmented x, while h_theta still changed. By
     how much x was moved it is not told. It trains on x as it is, and on x :func:`aligned`, and takes the network whose
     loss on pairs of its kind is the lower one: those of a ninth of the images, at least one, which it holds out.
+
+    A user that looks for a hijack (``user.checks``) asks for gradients under ids that are not those of its images. The
+    provider remembers them like any others: some of its pairs are then false.
     """
 
     kind: Literal["curious"]

@@ -45,6 +45,8 @@ class Hijack(Study):
     )
 
     seen_in_training: ClassVar[bool] = True
+    """The provider keeps its networks with the run, but which run has any is known before it begins: the study is asked
+    for with the hijack, and is not added to a finished run."""
 
     def work(self, part: str, users: Sequence[int], context: StudyContext) -> Work[Findings]:
         """See :class:`Study`."""

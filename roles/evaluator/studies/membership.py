@@ -38,6 +38,7 @@ class Membership(Study):
     have training images as well, these are the better comparison: psi has trained on them too. Scores are the share of
     an image and its eight neighbours by a pixel that the service classifies correctly (arXiv:2007.14321), how little
     h_theta changes an image, and how well an inverse network that has seen validation images alone brings it back.
+    Where a key protects, nothing is public that protects images: the outsider is given the user's key, as an oracle.
     """
 
     kind: Literal["membership"]

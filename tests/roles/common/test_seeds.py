@@ -1,8 +1,10 @@
+import threading
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roles.common.seeds import derived_seed, generator
+from roles.common.seeds import DRAWING, derived_seed, generator, seeded
 
 scopes = st.lists(st.one_of(st.integers(0, 50), st.sampled_from(["user", "theta", "order"])), max_size=4)
 
@@ -33,3 +35,23 @@ def test_a_stream_is_at_its_start_whatever_was_drawn_before_and_leaves_the_globa
     torch.rand(9, generator=generator(0, "b"))
     assert torch.equal(torch.rand(4, generator=generator(0, "a")), first)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_what_threads_draw_at_once_from_the_global_generator_is_what_each_would_have_drawn_alone() -> None:
+    def draw(scope: int) -> torch.Tensor:
+        with seeded(0, scope):
+            return torch.cat([torch.rand(1) for _ in range(2000)])
+
+    alone = [draw(scope) for scope in range(4)]
+    together: dict[int, torch.Tensor] = {}
+    threads = [threading.Thread(target=lambda own=own: together.update({own: draw(own)})) for own in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(together[scope], alone[scope]) for scope in range(4))
+
+
+def test_whoever_holds_the_global_generator_may_seed_it_again_within() -> None:
+    with DRAWING, seeded(0, "outer"), seeded(0, "inner"):
+        assert torch.rand(1) == torch.rand(1, generator=generator(0, "inner"))

@@ -1,5 +1,6 @@
 """A hostile provider: what it sends to whom, and that it loses nothing when it is interrupted."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from roles.common.compute import Compute
-from roles.common.config.provider import HijackConfig, ProviderConfig
+from roles.common.config.provider import DefenceConfig, HijackConfig, ProviderConfig
 from roles.common.data import ImageStore
 from roles.common.exchange import (
     ExchangeError,
@@ -19,15 +20,17 @@ from roles.common.exchange import (
     Reconstruct,
     Reconstructions,
     expect,
+    guest,
 )
 from roles.common.images import to_bitmap, to_unit
 from roles.common.weights import State
+from roles.provider.defence import Defence
 from roles.provider.hijack import Hijacker
 from roles.provider.provider import Provider
 from roles.provider.steering import Fsha, nearest_move
 from roles.provider.user_classifiers import UserClassifiers
 
-SMALL = {"width": 4, "depth": 2, "critic_width": 4, "shift": 1, "flip": False}
+SMALL = {"width": 4, "depth": 2, "shift": 1, "flip": False}
 KINDS = ("fsha", "pairs")
 USER = 0
 
@@ -44,12 +47,17 @@ def hostile(
 ) -> Any:
     """Return a function that opens the provider of a folder: each time as another process would."""
 
-    def opened(kind: str, folder: str = "one", **changes: object) -> Provider:
+    def opened(
+        kind: str, folder: str = "one", defence: Mapping[str, object] | None = None, **changes: object
+    ) -> Provider:
         config = ProviderConfig(hijack=(HijackConfig.model_validate({"kind": kind, **SMALL, **changes}),))
         hijacker = Hijacker(tmp_path / folder, config.hijack_of, 0, tiny, compute)
         assignment, validation = [torch.arange(9)] * 2, torch.arange(4)
         own = (psi, tiny, compute, assignment, validation, no_user_classifiers)
-        return Provider("resnet20", *own, hijacker=hijacker)
+        terms = None
+        if defence is not None:
+            terms = Defence(DefenceConfig.model_validate(defence), 0, tmp_path / folder / "asked")
+        return Provider("resnet20", *own, defence=terms, hijacker=hijacker)
 
     return opened
 
@@ -75,14 +83,32 @@ def test_a_hijacked_user_gets_another_direction_of_the_same_length(kind: str, ho
     assert got.dtype == torch.float32
 
 
-def test_with_all_of_the_honest_gradient_mixed_in_or_before_its_start_it_is_honest(
-    hostile: Any, provider: Provider
-) -> None:
+def test_with_all_of_the_honest_gradient_mixed_in_it_is_honest(hostile: Any, provider: Provider) -> None:
     honest = expect(provider.answer(request(0)), Gradient)
-    for folder, changes in enumerate(({"class_share": 1.0, "forge": False}, {"start": 1})):
-        got = expect(hostile("pairs", str(folder), **changes).answer(request(0)), Gradient)
-        assert torch.allclose(got.gradient, honest.gradient, atol=0, rtol=1e-6)
-        assert got.loss == honest.loss
+    got = expect(hostile("pairs", class_share=1.0, forge=False).answer(request(0)), Gradient)
+    assert torch.allclose(got.gradient, honest.gradient, atol=0, rtol=1e-6)
+    assert got.loss == honest.loss
+
+
+def test_whoever_asks_in_a_study_and_is_no_user_is_not_hijacked(hostile: Any, provider: Provider) -> None:
+    other = hostile("pairs")
+    for user in (guest(0), guest(1)):
+        got, honest = (expect(one.answer(request(0, user)), Gradient) for one in (other, provider))
+        assert torch.equal(got.gradient, honest.gradient)
+        assert (got.loss, got.correct) == (honest.loss, honest.correct)
+
+
+def test_its_gradients_keep_to_its_published_terms_also_when_they_are_asked_for_again(hostile: Any) -> None:
+    hostile_one = hostile("pairs", defence={"clip": 0.01, "noise": 0.5, "keep": 0.25, "sign": True})
+    answers = [expect(hostile_one.answer(request(0)), Gradient).gradient.flatten(1) for _ in range(2)]
+    assert torch.equal(*answers)
+    for row in answers[0]:
+        magnitudes = row[row != 0].abs()
+        assert len(magnitudes) == 48  # a quarter of 3 x 8 x 8
+        assert torch.allclose(magnitudes, magnitudes[0].expand(48))
+    clipped = hostile("pairs", "clipped", defence={"clip": 0.01})
+    own = 8 * expect(clipped.answer(request(0)), Gradient).gradient.flatten(1)
+    assert torch.allclose(own.norm(dim=1), torch.full((8,), 0.01))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -183,3 +209,8 @@ def test_of_two_entries_that_name_a_user_the_first_counts() -> None:
     config = ProviderConfig.model_validate({"hijack": [{"kind": "pairs", "users": [1]}, {"class_share": 0.5}]})
     assert [config.hijack_of(user).describe() for user in (0, 1)] == ["fsha, class share 0.5", "pairs"]  # type: ignore[union-attr]
     assert ProviderConfig().hijack_of(0) is None
+
+
+def test_an_entry_about_nobody_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1 item"):
+        HijackConfig.model_validate({"users": []})

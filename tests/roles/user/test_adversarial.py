@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import threading
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from roles.common.data import ImageStore
 from roles.common.exchange import LossGradient, drive
 from roles.common.images import to_unit
 from roles.common.protection import protection_of
+from roles.common.seeds import DRAWING
 from roles.user.adversarial import InverseAdversary
 from tests.roles.user.conftest import PlainProvider, StartTraining
 
@@ -158,3 +160,16 @@ def test_networks_start_anew_in_turn(compute: Compute, plain: Tensor) -> None:
         rival.gradient(plain, 1 - plain, step)
         replaced.append([now is not before for now, before in zip(rival._rivals, first, strict=True)])
     assert replaced == [[False, False]] * 3 + [[True, False]] * 3 + [[True, True]]
+
+
+def test_a_network_that_starts_anew_waits_for_whoever_draws_meanwhile(compute: Compute, plain: Tensor) -> None:
+    rival = adversary(compute, cap=1.0, restart=1)
+    first, thread = rival._rivals[0], threading.Thread(target=rival.gradient, args=(plain, 1 - plain, 1))
+    with DRAWING:
+        before = torch.get_rng_state()
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive()
+        assert torch.equal(torch.get_rng_state(), before)
+    thread.join()
+    assert rival._rivals[0] is not first

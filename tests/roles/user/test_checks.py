@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from roles.common.config.checks import ChecksConfig
-from roles.common.exchange import LossGradient, Request, drive
+from roles.common.exchange import Gradient, LossGradient, Request, drive
 from roles.common.weights import digest
+from roles.user.checks import Checks
+from tests.roles.made_up_gpu import MadeUpGpu
 from tests.roles.user.conftest import PlainProvider, StartTraining
 from tests.roles.user.test_checkpoint import assert_same
 from tests.roles.user.trainings import through_disk
@@ -82,6 +84,41 @@ def test_dropped_at_any_yield_it_yields_the_same_request_again_and_finds_the_sam
     assert digest(training.theta()) == digest(undisturbed.theta())
     assert training.curve == undisturbed.curve
     assert training._checks.rows == undisturbed._checks.rows
+
+
+def test_on_a_gpu_it_goes_on_with_a_check_from_its_state(gpu: MadeUpGpu, provider: PlainProvider) -> None:
+    device, own = torch.device("cuda"), torch.arange(5, 15)
+    stream = torch.Generator().manual_seed(0)
+    protected, ids = torch.rand(4, 3, 8, 8, generator=stream), torch.arange(5, 9)
+
+    def answer(request: LossGradient) -> Gradient:
+        on_cpu = LossGradient(request.protected.cpu(), request.ids, request.user, request.asked)
+        found = provider.answer(on_cpu)
+        assert isinstance(found, Gradient)
+        return Gradient(found.gradient.to(device), found.loss, found.correct)
+
+    def begun() -> Checks:
+        checks = Checks(CHECKS, 0, 0, 8)
+        first = answer(LossGradient(protected, ids, 0, 0))
+        checks.begin(0, protected.to(device), ids, first.gradient)
+        return checks
+
+    undisturbed = begun()
+    drive(undisturbed.finish(own, 4), answer)  # type: ignore[arg-type]
+    for dropped_at in range(3):
+        checks = begun()
+        work = checks.finish(own, 4)
+        request = next(work)
+        for _ in range(dropped_at):
+            assert isinstance(request, LossGradient)
+            request = work.send(answer(request))
+        # A state comes back on the CPU, and is scored with the answers that follow.
+        assert not any(value.is_cuda for value in checks._known.values())
+        resumed = Checks(CHECKS, 0, 0, 8)
+        resumed.restore(*checks.checkpoint())
+        drive(resumed.finish(own, 4), answer)  # type: ignore[arg-type]
+        assert resumed.rows == undisturbed.rows
+        assert resumed.images == undisturbed.images
 
 
 def test_a_part_of_a_training_ends_with_its_check(start: StartTraining, provider: PlainProvider) -> None:

@@ -94,9 +94,21 @@ def test_images_that_are_all_the_same_have_clusters_too(compute: Compute) -> Non
     assert torch.isfinite(gradient_of(entropy(compute, clusters=4), same, 0)).all()
 
 
-def test_a_batch_smaller_than_the_number_of_clusters_is_refused_in_one_line(compute: Compute) -> None:
+def test_where_the_first_batch_is_the_short_rest_of_an_epoch_clusters_are_drawn_from_the_next(compute: Compute) -> None:
+    late, punctual = entropy(compute, clusters=5, warmup=2), entropy(compute, clusters=5, warmup=2)
+    assert late.gradient(two_kinds(2), two_kinds(2), 2)[0] is None
+    resumed = entropy(compute, clusters=5, warmup=2)
+    resumed.restore(late.checkpoint())
+    wanted = gradient_of(punctual, two_kinds(4), 3)
+    for one in (late, resumed):
+        assert torch.equal(gradient_of(one, two_kinds(4), 3), wanted)
+
+
+def test_where_no_batch_has_as_many_images_as_there_are_clusters_it_is_refused_in_one_line(compute: Compute) -> None:
+    loss = entropy(compute, clusters=5, warmup=2)
+    assert loss.gradient(two_kinds(2), two_kinds(2), 2)[0] is None
     with pytest.raises(ValueError, match=r"^user.protection.clusters is 5, and a batch has only 4 images$"):
-        entropy(compute, clusters=5).gradient(two_kinds(2), two_kinds(2), 0)
+        loss.gradient(two_kinds(2), two_kinds(2), 3)
 
 
 @pytest.mark.parametrize("passed", [2, 20])  # before and after clusters are drawn
@@ -111,6 +123,17 @@ def test_it_goes_on_from_its_state(compute: Compute, passed: int) -> None:
         found, wanted = second.gradient(batches[step], batches[step], step)[0], expected[step]
         assert (found is None) == (wanted is None)
         assert wanted is None or (found is not None and torch.equal(found, wanted))
+
+
+@pytest.mark.parametrize("warmup", range(3))
+def test_a_training_gets_past_a_short_rest_whichever_step_it_is(
+    start: StartTraining, provider: PlainProvider, warmup: int
+) -> None:
+    protection = EntropyConfig(kind="entropy", clusters=3, warmup=warmup)  # of an epoch's 4, 4 and 2 images
+    training = start(protection=protection, noise=0.05)
+    drive(training.run(1, 1), provider.answer)
+    assert isinstance(training._own, Entropy)
+    assert len(training._own._means) == 3
 
 
 def test_without_noise_it_is_refused() -> None:

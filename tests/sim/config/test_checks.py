@@ -100,6 +100,16 @@ def test_networks_too_deep_for_the_images_are_refused(config: Path, overrides: l
             ["provider.defence.least_batch=100", "users={count: 2, partition: {kind: sizes, sizes: [500, 99]}}"],
             "users: got 99 images: the provider answers 100 images or more (provider.defence.least_batch)",
         ),
+        # An epoch is 128, 128 and 68 images; of its 30 steps those after 0, 20 (the rest) are checked, with 32 ids.
+        (
+            ["provider.defence.most_images=3499", "user.checks={every: 20, ids: 32}"],
+            "provider.defence.most_images: got 3499: user.training.epochs 10 on 324 images, with user.checks, asks "
+            "about 3500; raise the one or lower the other",
+        ),
+        (
+            ["provider.defence.least_batch=64", "user.checks={ids: 32}"],
+            "user.checks.ids: got 32: the provider answers 64 images or more (provider.defence.least_batch)",
+        ),
     ],
 )
 def test_a_training_that_the_providers_terms_do_not_let_end_is_refused(
@@ -109,16 +119,47 @@ def test_a_training_that_the_providers_terms_do_not_let_end_is_refused(
 
 
 @pytest.mark.parametrize(
-    "override",
+    "overrides",
     [
-        "provider.defence.most_images=3240",
-        "provider.defence={least_batch: 128}",
-        "users.images=20",
-        "users.settings=[{protection: {kind: plain}}]",
+        ["provider.defence.most_images=3240"],
+        ["provider.defence={least_batch: 128}"],
+        ["users.images=20"],
+        ["users.settings=[{protection: {kind: plain}}]"],
+        ["provider.defence={most_images: 3500, least_batch: 32}", "user.checks={every: 20, ids: 32}"],
+        # No more ids than classes: there is no such request.
+        ["provider.defence={most_images: 3436, least_batch: 32}", "user.checks={every: 20, ids: 10}"],
     ],
 )
-def test_a_training_within_the_providers_terms_is_not(config: Path, override: str) -> None:
-    assert check(load_experiment(config, ["provider.defence={most_images: 3240, least_batch: 4}", override]), config)
+def test_a_training_within_the_providers_terms_is_not(config: Path, overrides: list[str]) -> None:
+    terms = "provider.defence={most_images: 3240, least_batch: 4}"
+    assert check(load_experiment(config, [terms, *overrides]), config)
+
+
+ENTROPY = "user.protection={kind: entropy, clusters: 10}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "most"),
+    [
+        (["user.training.batch_size=9"], 9),
+        (["users={count: 2, partition: {kind: sizes, sizes: [500, 8]}}"], 8),
+        (["users.images=7"], 7),
+    ],
+)
+def test_more_clusters_than_a_batch_has_images_are_refused(config: Path, overrides: list[str], most: int) -> None:
+    expected = f"user.protection.clusters: got 10: they are drawn from a batch, which has {most} images"
+    assert objection(config, "user.noise=0.3", ENTROPY, *overrides) == expected
+    assert check(load_experiment(config, ["user.noise=0.3", ENTROPY, "users.count=auto"]), config)
+
+
+def test_users_who_publish_one_network_need_one_secret_for_their_noise(config: Path) -> None:
+    together = ["user.noise=0.3", "strategy.name=fedavg"]
+    expected = "strategy.name: got 'fedavg': all publish one network, so noise needs one secret: set user.seed"
+    assert objection(config, *together) == expected
+    assert objection(config, *together, "users.settings=[{seed: 1}, {seed: 2}]") == expected
+    assert objection(config, *together, "users.settings=[{seed: 1}, {}]") == expected
+    for others in ("user.seed=0", "strategy.batch_norm=local", "user.noise=0", "strategy.name=independent"):
+        assert check(load_experiment(config, [*together, others]), config)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +181,9 @@ def test_means_over_more_than_the_map_of_phi_are_refused(config: Path) -> None:
     expected = "user.features.pool: got 17: the map of phi has a side of 16"
     assert objection(config, "data.size=32", "user.features={layer: relu2_2, pool: 17}") == expected
     assert check(load_experiment(config, ["data.size=32", "user.features={layer: relu1_2, pool: 17}"]), config)
+    itn = "attack.itns=[{name: a, training: {epochs: 1}, loss: perceptual, features: {layer: relu2_2, pool: POOL}}]"
+    assert objection(config, "data.size=32", itn.replace("POOL", "17")) == f"attack.itns.0.{expected[5:]}"
+    assert check(load_experiment(config, ["data.size=32", itn.replace("POOL", "16")]), config)
 
 
 @pytest.mark.parametrize("package", ["tensorboard", "mlflow"])

@@ -87,10 +87,11 @@ def test_a_bad_value_gives_one_line_with_file_key_value_and_what_would_be_right(
     assert not re.search("constrained|function-|literal\\[|tagged-union|Input tag", text)
 
 
-def test_utility_is_not_asked_of_evaluators_without_labels(config: Path) -> None:
-    wanted = ("studies=[{kind: utility}]", "other_classifiers=[{seed: 1}]")
+@pytest.mark.parametrize("kind", ["utility", "labels", "membership"])
+def test_what_needs_labels_is_not_asked_of_evaluators_without(config: Path, kind: str) -> None:
+    wanted = (f"studies=[{{kind: {kind}}}]", "other_classifiers=[{seed: 1}]")
     assert load_experiment(config, wanted).attack.labels
-    reason = "studies asks for utility, which needs labels, and attack.labels is false"
+    reason = f"studies asks for {kind}, which needs labels, and attack.labels is false"
     assert refusal(config, *wanted, "attack.labels=false") == f"{config}: {reason}"
 
 
