@@ -4,12 +4,9 @@ import torch
 from torch import Tensor
 
 from roles.common.exchange import (
-    ImageIds,
     LossGradient,
-    TrainingImages,
     Work,
     checked_gradient,
-    expect,
     guest,
 )
 from roles.common.images import to_unit
@@ -60,22 +57,21 @@ class HostileUser:
             ExchangeError: an answer is unusable.
         """
         state, size = self._context.state, self.request_size(batch)
-        names = [f"{self._name}/{key}/{part}" for part in ("gradients", "correct")]
-        while len(state.get(names[0], ())) < len(ids):
-            done = len(state.get(names[0], ()))
+        # An entry for every request: one that grew would be copied whole each time.
+        found: dict[str, list[Tensor]] = {"gradients": [], "correct": []}
+        for done in range(0, len(ids), size):
             places = torch.arange(done, min(done + size, len(ids)))
-            # A short rest is filled up with images that were asked before.
-            filled = places if len(places) >= self.terms.least_batch else _filled(places, self.terms.least_batch)
-            asked = to_unit(images[filled])
-            answer = checked_gradient((yield LossGradient(asked, ids[filled], self._account, done)), asked)
-            found = (
-                answer.gradient[: len(places)].cpu() * len(filled),
-                torch.full((len(places),), int(answer.correct)),
-            )
-            for name, values in zip(names, found, strict=True):
-                state[name] = torch.cat([state[name], values]) if name in state else values
-        gradients, correct = (state[name] for name in names)
-        return gradients, correct
+            names = {part: f"{self._name}/{key}/{part}/{done}" for part in found}
+            if names["gradients"] not in state:
+                # A short rest is filled up with images that were asked before.
+                filled = places if len(places) >= self.terms.least_batch else _filled(places, self.terms.least_batch)
+                asked = to_unit(images[filled])
+                answer = checked_gradient((yield LossGradient(asked, ids[filled], self._account, done)), asked)
+                state[names["gradients"]] = answer.gradient[: len(places)].cpu() * len(filled)
+                state[names["correct"]] = torch.full((len(places),), int(answer.correct))
+            for part, name in names.items():
+                found[part].append(state[name])
+        return torch.cat(found["gradients"]), torch.cat(found["correct"])
 
     def classified(self, key: str, images: Tensor) -> Work[Tensor]:
         """Ask the service for labels of uint8 ``(N, 3, H, W)``, int64 ``(N,)``, kept in the state; N may be 0."""
@@ -84,10 +80,7 @@ class HostileUser:
 
 def images_of(user: int, context: StudyContext) -> Work[tuple[Tensor, Tensor]]:
     """Return a user's X', plain, uint8 ``(M, 3, H, W)``, and its ids, int64 ``(M,)``, as that user knows both."""
-    key = f"x-prime/{user}"
-    if key not in context.state:
-        context.state[key] = expect((yield TrainingImages(user)), ImageIds).train
-    ids = context.state[key]
+    ids = yield from context.ids_of(user)
     return context.attacker.store.images("train")[ids], ids
 
 

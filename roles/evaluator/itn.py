@@ -1,5 +1,6 @@
 """The inverse-transformation network: a U-Net trained to undo a published h_theta (Section III-D and IV-B)."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -54,7 +55,7 @@ def train_itn(
     flip: bool,
     start: State | None = None,
     mirrored: Tensor | None = None,
-    noise: float = 0.0,
+    noise: float | Tensor = 0.0,
     progress: Progress = lambda step, total, loss: None,
 ) -> tuple[UNet, list[dict[str, float]]]:
     """Train an inverse network on pairs and return the epoch with the lowest validation loss (Section IV-B).
@@ -62,12 +63,13 @@ def train_itn(
     Args:
         seed: of all attacks of the run.
         flip: whether augmentation mirrors (not for digits).
-        start: weights to start from; by default fresh ones, which follow from the seed and the config's name.
+        start: weights to start from, which are kept if no epoch does better; by default fresh ones, which follow from
+            the seed and the config's name.
         mirrored: the mirror image of each plain one, protected, uint8 ``(N, 3, H, W)``: what augmentation takes in
             place of half the pairs. Without it, half the pairs are mirrored as they are.
         noise: standard deviation, of values in [0, 1], of Gaussian noise that protected images get whenever they are
             trained on, and are then clipped: where the protection adds such, and pairs and ``mirrored`` are without.
-            Validation pairs are taken as they are.
+            One for all, or one for each pair, float32 ``(N,)``. Validation pairs are taken as they are.
 
     Returns:
         The network on the device of ``compute``, in eval mode, and a curve with one row an epoch: epoch, step,
@@ -80,21 +82,25 @@ def train_itn(
     """
     torch.manual_seed(derived_seed(seed, "itn", config.name))
     itn = compute.module(UNet(config.width, config.depth, config.upsampling))
+    where = f"inverse network {config.name!r} to start from"
     if start is not None:
-        load_into(itn, start, f"inverse network {config.name!r} to start from")
+        load_into(itn, start, where)
     order = derived_seed(seed, "itn", config.name, "order")
     batches = Batches(torch.arange(len(pairs.plain)), config.training.batch_size, order)
     objective, selecting = loss_of(config, compute), selecting_loss_of(config, compute)
     protected, plain = pairs.protected.to(compute.device), pairs.plain.to(compute.device)
     mirrored = mirrored if mirrored is None else mirrored.to(compute.device)
+    levels = torch.as_tensor(noise, dtype=torch.float32).expand(len(pairs.plain))
+    noisy = bool(levels.any())
 
     def draw(number: int, ids: Tensor) -> tuple[Tensor, ...]:
         drawn = [ids]
         if flip:
             drawn.append(draw_flips(len(ids), generator(seed, "itn", config.name, "flip", number)))
-        if noise:
+        if noisy:
             stream = generator(seed, "itn", config.name, "noise", number)
-            drawn.append(noise * torch.randn(len(ids), *pairs.plain.shape[1:], generator=stream))
+            added = torch.randn(len(ids), *pairs.plain.shape[1:], generator=stream)
+            drawn.append(levels[ids].view(-1, 1, 1, 1) * added)
         return tuple(drawn)
 
     def batch_loss(ids: Tensor, *drawn: Tensor) -> Tensor:
@@ -104,7 +110,7 @@ def train_itn(
         elif flip and mirrored is not None:
             inputs, targets = instead(inputs, targets, mirrored[ids], drawn[0])
         inputs = compute.batch(to_unit(inputs))
-        if noise:
+        if noisy:
             inputs = to_unit(to_bitmap(inputs + drawn[-1].to(inputs.device)))
         with compute.autocast():
             estimates = itn(inputs)
@@ -114,7 +120,10 @@ def train_itn(
         return {"validation_loss": _mean(selecting, itn, pairs, compute)}
 
     names = {"name": f"inverse network {config.name!r}", "rate": "its training.lr"}
+    before = math.inf if start is None else validate()["validation_loss"]
     fitted = fit(itn, config.training, batches, draw, batch_loss, validate, progress, compute, **names)
+    if start is not None and before <= min(row["validation_loss"] for row in fitted.curve):
+        load_into(itn, start, where)
     return itn, fitted.curve
 
 

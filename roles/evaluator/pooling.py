@@ -1,13 +1,36 @@
 """What attackers without a victim's h_theta have instead: other users, and a few of the victim's own pairs."""
 
+from abc import ABC
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from roles.common.exchange import ImageIds, TrainingImages, Work, expect
+from roles.common.config.attack import Users
+from roles.common.exchange import Work
 from roles.common.seeds import generator
-from roles.evaluator.study import StudyContext
+from roles.evaluator.study import Study, StudyContext
+
+
+class AgainstVictims(Study, ABC):
+    """A study in which users, or what they have published, are turned against a few of them."""
+
+    users: Users = None
+    """Who may be attacked; by default all who have published. The attackers are among all of these, named or not."""
+    victims: Annotated[int, Field(ge=1)] = 2
+    """How many users are attacked, drawn by the run's seed."""
+    images: Annotated[int, Field(ge=1)] = 500
+    """Test images of every victim."""
+
+    def among(self, published: Sequence[int]) -> list[int]:
+        """See :class:`Study`: whoever is attacked, it is about all who have published."""
+        return list(published)
+
+    def drawn(self, published: Sequence[int], seed: int, kind: str) -> list[int]:
+        """Return the victims among those who have ``published``, at most :attr:`victims`, in random order."""
+        return shuffled(super().among(published), seed, kind, "victims")[: self.victims]
 
 
 def shuffled(users: Sequence[int], seed: int, *scope: str | int) -> list[int]:
@@ -16,19 +39,16 @@ def shuffled(users: Sequence[int], seed: int, *scope: str | int) -> list[int]:
     return [users[place] for place in order]
 
 
-def images_of(user: int, study: str, context: StudyContext) -> Work[Tensor]:
-    """Return which images are a user's X', int64 ``(M,)``, in an order of the ``study``'s own; kept in the state."""
-    key = f"images/{user}"
-    if key not in context.state:
-        ids = expect((yield TrainingImages(user)), ImageIds).train
-        stream = generator(context.attacker.seed, study, "images", user)
-        context.state[key] = ids[torch.randperm(len(ids), generator=stream)]
-    return context.state[key]
+def shuffled_ids(user: int, study: str, context: StudyContext) -> Work[Tensor]:
+    """Return which train images are a user's X', int64 ``(M,)``, in a random order of the ``study``'s own."""
+    ids = yield from context.ids_of(user)
+    order = torch.randperm(len(ids), generator=generator(context.attacker.seed, study, "images", user))
+    return ids[order]
 
 
 def leaked_pairs(victim: int, count: int, study: str, context: StudyContext) -> Work[list[Tensor]]:
     """Return up to ``count`` pairs of a victim's X', protected and plain, uint8 ``(N, 3, H, W)`` each."""
-    ids = (yield from images_of(victim, study, context))[:count]
+    ids = (yield from shuffled_ids(victim, study, context))[:count]
     return [(yield from context.protected(victim, "train", ids)), context.attacker.store.images("train")[ids]]
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from roles.common.augment import augment
 from roles.common.compute import Compute
 from roles.common.fitting import descend
 from roles.common.images import normalise, to_unit
@@ -50,13 +51,30 @@ class Lessons:
 
 
 def train_student(
-    lessons: Lessons, classes: int, width: int, steps: int, batch_size: int, weight: float, seed: int, compute: Compute
+    lessons: Lessons,
+    classes: int,
+    width: int,
+    steps: int,
+    batch_size: int,
+    weight: float,
+    seed: int,
+    compute: Compute,
+    *,
+    shift: int,
+    flip: bool,
 ) -> Student:
     """Teach a student for ``steps`` steps of Adam, and return it in evaluation mode.
+
+    Half of a batch are lessons as they are. The other half are moved, and keep their labels: what is shown does not
+    change by that. Gradients are those of images in their place, and are matched in the first half alone.
 
     The loss is cross entropy and, with gradients, ``weight`` times 1 - cos between psi's gradient with respect to the
     image and the student's own: the direction survives clipping and scaling. Source of gradients as lessons: Milli et
     al., 2019 (arXiv:1807.05185); of matching them: Czarnecki et al., 2017 (arXiv:1706.04859).
+
+    Args:
+        shift: pixels, at most, by which images are moved in each direction.
+        flip: whether they are mirrored as well (not for digits).
 
     Raises:
         ValueError: the loss is not finite.
@@ -68,8 +86,10 @@ def train_student(
     stream = generator(seed, "student", "batches")
     for step in range(steps):
         places = torch.randint(len(lessons.images), (batch_size,), generator=stream)
-        images = compute.batch(to_unit(lessons.images[places]))
-        gradients = None if lessons.gradients is None else compute.batch(lessons.gradients[places])
+        still, moved = lessons.images[places].tensor_split([batch_size - batch_size // 2])
+        moves = generator(seed, "student", "moves", step)
+        images = compute.batch(to_unit(torch.cat([still, augment(moved, shift, moves, flip=flip)])))
+        gradients = None if lessons.gradients is None else compute.batch(lessons.gradients[places[: len(still)]])
         loss = descend(optimiser, _loss(student, images, lessons.labels[places].to(images.device), gradients, weight))
         schedule.step()
         if compute.reads(step) and not torch.isfinite(loss):
@@ -82,8 +102,10 @@ def _loss(student: Student, images: Tensor, labels: Tensor, gradients: Tensor | 
     losses = F.cross_entropy(student(normalise(images)), labels, reduction="none")
     if gradients is None:
         return losses.mean()
-    (own,) = torch.autograd.grad(losses.sum(), images, create_graph=True)
-    return losses.mean() + weight * (1 - F.cosine_similarity(own.flatten(1), gradients.flatten(1))).mean()
+    matched = slice(len(gradients))
+    (own,) = torch.autograd.grad(losses[matched].sum(), images, create_graph=True)
+    likeness = F.cosine_similarity(own[matched].flatten(1), gradients.flatten(1))
+    return losses.mean() + weight * (1 - likeness).mean()
 
 
 def answers_of(student: Student, images: Tensor, compute: Compute) -> Tensor:

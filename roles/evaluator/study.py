@@ -18,8 +18,8 @@ from roles.common.config.attack import ItnConfig, Users
 from roles.common.config.base import Frozen
 from roles.common.config.data import Split
 from roles.common.config.provider import DefenceConfig
-from roles.common.exchange import Published, Theta, Work, expect
-from roles.common.protection import Protect
+from roles.common.exchange import ImageIds, Published, Theta, TrainingImages, Work, expect
+from roles.common.protection import Protect, without_noise
 from roles.common.unet import UNet
 from roles.common.weights import State, digest
 from roles.evaluator.attacker import Attacker
@@ -28,6 +28,8 @@ from roles.evaluator.measures import psnr, ssim
 from roles.evaluator.nearest import retrieved
 from roles.evaluator.results import Findings, Row
 
+HONEST = "honest"
+"""How a provider that does not hijack has treated a user (:attr:`StudyContext.hijacked`)."""
 RECONSTRUCTION_COLUMNS = {
     "psnr": "median PSNR of the estimates over the test images, in dB",
     "ssim": "median SSIM of the same",
@@ -113,8 +115,8 @@ class StudyContext:
     again (:mod:`roles.common.exchange`)."""
     terms: DefenceConfig = field(default_factory=DefenceConfig)
     """On which terms the provider gives gradients away; they are public."""
-    hijacked: Callable[[int], str] = lambda user: "honest"
-    """How the provider has treated a user: ``honest``, or the hijack in a few words."""
+    hijacked: Callable[[int], str] = lambda user: HONEST
+    """How the provider has treated a user: :data:`HONEST`, or the hijack in a few words."""
     pictures: State = field(default_factory=dict)
     """What :meth:`show` has been given."""
 
@@ -140,10 +142,33 @@ class StudyContext:
             self.state[key] = protect(self.attacker.store.images(split)[ids], split, ids)
         return self.state[key]
 
+    def without_noise(self, user: int, split: Split, ids: Tensor) -> Work[tuple[Tensor, Tensor]]:
+        """Return images as a user's public h_theta makes them, and the noise that its protection adds to each.
+
+        This is what an attacker has of its own images: the user's noise follows from a secret. Kept in the state.
+
+        Returns:
+            Images uint8 ``(N, 3, H, W)``, and the standard deviations of the noise, of values in [0, 1], float32
+            ``(N,)``; as :meth:`protected`, and zeros, where the user adds none.
+        """
+        keys = [f"protected/{user}/{split}/{part}" for part in ("without noise", "noise")]
+        if keys[0] not in self.state:
+            transform, noise = without_noise(self.protection(user, (yield from self.theta_of(user))))
+            made = transform(self.attacker.store.images(split)[ids], split, ids), torch.full((len(ids),), noise)
+            self.state.update(zip(keys, made, strict=True))
+        return self.state[keys[0]], self.state[keys[1]]
+
     def forget(self, user: int) -> None:
-        """Drop what :meth:`protected` keeps of a user."""
+        """Drop what :meth:`protected` and :meth:`without_noise` keep of a user."""
         for key in [key for key in self.state if key.startswith(f"protected/{user}/")]:
             del self.state[key]
+
+    def ids_of(self, user: int) -> Work[Tensor]:
+        """Return which train images are a user's X', int64 ``(M,)``; kept in the state as well."""
+        key = f"x-prime/{user}"
+        if key not in self.state:
+            self.state[key] = expect((yield TrainingImages(user)), ImageIds).train
+        return self.state[key]
 
     def row(self, key: str, find: Callable[[], Work[Row]]) -> Work[Row]:
         """Return a row of the table, from the state if it was found before."""
@@ -165,14 +190,21 @@ class StudyContext:
         return self.attacker.inverse_network(self.itn, protect, keyed=self.keyed(user))[0]
 
     def fit(
-        self, pairs: Pairs, user: int, *, itn: ItnConfig | None = None, start: State | None = None, noise: float = 0
+        self,
+        pairs: Pairs,
+        user: int,
+        *,
+        itn: ItnConfig | None = None,
+        start: State | None = None,
+        noise: float | Tensor = 0.0,
     ) -> tuple[UNet, list[dict[str, float]]]:
         """Train an inverse network on pairs that a user has made; they are mirrored only as they are.
 
         Args:
             itn: by default :attr:`itn`.
             start: weights to start from; by default fresh ones.
-            noise: what protected images get whenever they are trained on; see :func:`train_itn`.
+            noise: what protected images get whenever they are trained on, one for all or for each pair; see
+                :func:`train_itn`.
         """
         itn, whose = itn or self.itn, self.attacker
         flip = whose.config.flip and itn.mirrors == "pair" and not self.keyed(user)

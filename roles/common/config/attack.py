@@ -9,7 +9,7 @@ from roles.common.config.recipe import Recipe
 from roles.common.config.user import FeaturesConfig
 from roles.common.unet import Upsampling
 
-_TAKEN_NAMES = ("plain", "protected")
+_TAKEN_NAMES = ("plain", "protected", "class_mean", "mean_image")
 _MOST_ITNS = 16
 """In one run: figures tell 40 series apart, but a column of boxes for each of 24 users is a page long by then."""
 

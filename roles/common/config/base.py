@@ -1,9 +1,21 @@
 """The base of all configuration: strict, immutable sections."""
 
-from typing import Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
+
+_Number = TypeVar("_Number", bound=int)
+
+
+def _rising(values: tuple[int, ...]) -> tuple[int, ...]:
+    if list(values) != sorted(set(values)):
+        raise ValueError("must be rising numbers")
+    return values
+
+
+Rising = Annotated[tuple[_Number, ...], Field(min_length=1), AfterValidator(_rising)]
+"""Whole numbers, at least one, each above the one before: ``Rising[PositiveInt]``."""
 
 
 class Frozen(BaseModel):

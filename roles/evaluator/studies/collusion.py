@@ -3,28 +3,39 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import median
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
+from roles.common.config.base import Rising
 from roles.common.exchange import Work
 from roles.common.transform import apply_network
 from roles.evaluator.itn import Pairs
-from roles.evaluator.pooling import images_of, leaked_pairs, repeated, shuffled, split_off
+from roles.evaluator.pooling import AgainstVictims, leaked_pairs, repeated, shuffled, shuffled_ids, split_off
 from roles.evaluator.results import Findings, Row
 from roles.evaluator.study import (
     RECONSTRUCTION_COLUMNS,
     RECONSTRUCTION_REFERENCES,
     Lines,
-    Study,
     StudyContext,
     values_by,
 )
 
 
-class Collusion(Study):
+class _Pool(NamedTuple):
+    """Pairs of several users, as their h_thetas make them; see :class:`Pairs`."""
+
+    protected: Tensor
+    plain: Tensor
+    noise: Tensor
+    """What the protection of its user adds to each, standard deviation, float32 ``(N,)``."""
+    validation_protected: Tensor
+    validation_plain: Tensor
+
+
+class Collusion(AgainstVictims):
     """An inverse network trained on the pairs of k users, and on a few of the victim's, applied to the victim's images.
 
     In the paper h_theta is public and nobody needs a coalition. Here the victim has kept it: its protected test images
@@ -33,16 +44,12 @@ class Collusion(Study):
     """
 
     kind: Literal["collusion"]
-    coalitions: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2, 4, 8)
+    coalitions: Rising[PositiveInt] = (1, 2, 4, 8)
     """How many users collude; sizes that leave nobody to attack are left out."""
-    known_pairs: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 10, 100)
+    known_pairs: Rising[NonNegativeInt] = (0, 10, 100)
     """Pairs of the victim's X' that have leaked. They are repeated until they are half of what is trained on; without
     any, the coalition's own are taken twice, so that the number of pairs does not decide how long is trained. Of 18 or
     more, a ninth is held out, and the epoch is selected by it instead of by the coalition's validation pairs."""
-    victims: Annotated[int, Field(ge=1)] = 2
-    """How many users are attacked, drawn by the run's seed."""
-    images: Annotated[int, Field(ge=1)] = 500
-    """Test images of every victim."""
 
     columns: ClassVar[Mapping[str, str]] = {
         "victim": "user that is attacked",
@@ -54,16 +61,9 @@ class Collusion(Study):
         "coalition", "ssim", "known_pairs", "median SSIM of the estimates", references=RECONSTRUCTION_REFERENCES
     )
 
-    @field_validator("coalitions", "known_pairs")
-    @classmethod
-    def _rising(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        if list(values) != sorted(set(values)):
-            raise ValueError("must be rising numbers")
-        return values
-
     def parts(self, users: Sequence[int], seed: int) -> list[str]:
         """See :class:`Study`: a victim and the size of a coalition each."""
-        victims = shuffled(users, seed, self.kind, "victims")[: self.victims]
+        victims = self.drawn(users, seed, self.kind)
         return [f"{victim}-{size}" for victim in victims for size in self.coalitions if size < len(users)]
 
     def work(self, part: str, users: Sequence[int], context: StudyContext) -> Work[Findings]:
@@ -72,17 +72,18 @@ class Collusion(Study):
         others = [user for user in users if user != victim]
         colluders = shuffled(others, context.attacker.seed, self.kind, "coalition", victim)[:size]
         plain, ids = context.test_images(self.images)
-        pools: list[Pairs] = []
+        pools: list[_Pool] = []
         for colluder in colluders:
             pools.append((yield from self._pairs_of(colluder, size, context)))
         leaked: list[Tensor] = []
         if self.known_pairs[-1] > 0:
             leaked = yield from leaked_pairs(victim, self.known_pairs[-1], self.kind, context)
         protected = yield from context.protected(victim, "test", ids)
-        pool = Pairs(*map(torch.cat, zip(*pools, strict=True)))
+        pool = _Pool(*map(torch.cat, zip(*pools, strict=True)))
 
         def estimates_with(known: int) -> Tensor:
-            itn, _ = context.fit(_joined(pool, [tensor[:known] for tensor in leaked] if known else ()), victim)
+            pairs, noise = _joined(pool, [tensor[:known] for tensor in leaked] if known else ())
+            itn, _ = context.fit(pairs, victim, noise=noise)
             return apply_network(itn, protected, context.attacker.compute)
 
         rows: list[Row] = []
@@ -92,16 +93,16 @@ class Collusion(Study):
             rows.append({"victim": victim, "coalition": size, "known_pairs": known, **found})
         return rows
 
-    def _pairs_of(self, colluder: int, size: int, context: StudyContext) -> Work[Pairs]:
+    def _pairs_of(self, colluder: int, size: int, context: StudyContext) -> Work[_Pool]:
         """Return a colluder's share of the pool."""
         attacker = context.attacker
         share = max(2, (attacker.config.pairs or attacker.store.counts["train"]) // size)
-        ids = (yield from images_of(colluder, self.kind, context))[:share]
+        ids = (yield from shuffled_ids(colluder, self.kind, context))[:share]
         held_out = attacker.ids("validation", max(1, attacker.validation_count(len(ids) * size) // size))
-        protected = yield from context.protected(colluder, "train", ids)
+        protected, noise = yield from context.without_noise(colluder, "train", ids)
         validation = yield from context.protected(colluder, "validation", held_out)
         images = attacker.store.images
-        return Pairs(protected, images("train")[ids], validation, images("validation")[held_out])
+        return _Pool(protected, images("train")[ids], noise, validation, images("validation")[held_out])
 
     def conclusion(self, rows: Sequence[Row]) -> str:
         """See :class:`Study`."""
@@ -116,12 +117,16 @@ class Collusion(Study):
         )
 
 
-def _joined(pool: Pairs, leaked: Sequence[Tensor]) -> Pairs:
-    """Return the coalition's pairs and as many again: of the few that have leaked or, without any, of its own."""
-    few, held_out = [*(leaked or pool[:2])], [*pool[2:]]
+def _joined(pool: _Pool, leaked: Sequence[Tensor]) -> tuple[Pairs, Tensor]:
+    """Return the coalition's pairs and as many again: of the few that have leaked or, without any, of its own.
+
+    Beside them, the noise to train each with, float32 ``(N,)``: those that have leaked have the victim's in them.
+    """
+    few = [*leaked, torch.zeros(len(leaked[0]))] if leaked else [*pool[:3]]
+    held_out = [*pool[3:]]
     # A ninth to select the epoch by, as all attackers do; of fewer than 18 that would be one pair.
     if leaked and len(few[0]) >= 18:
-        few, held_out = split_off(few, len(few[0]) // 9)
+        few, (*held_out, _) = split_off(few, len(few[0]) // 9)
     again = repeated(few, len(pool.plain))
-    inputs, targets = (torch.cat(images) for images in zip(pool[:2], again, strict=True))
-    return Pairs(inputs, targets, *held_out)
+    inputs, targets, noise = (torch.cat(both) for both in zip(pool[:3], again, strict=True))
+    return Pairs(inputs, targets, *held_out), noise

@@ -5,9 +5,11 @@ from statistics import median
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from roles.common.augment import augment
+from roles.common.config.base import Rising
 from roles.common.exchange import Work
 from roles.common.seeds import derived_seed, generator
 from roles.evaluator.hostile import HostileUser, images_of
@@ -24,11 +26,16 @@ class Extraction(Study):
     Whoever may use the service has such labels, whatever becomes of gradients: the channel ``service``. A hostile user
     sends the same images, plain, as if they were protected, and has a gradient of each as well: ``gradients``. Labels
     of X' are psi's own nearly everywhere, and those that are not point a gradient the wrong way.
+
+    Whoever has asked about all of X' goes on with its images moved by up to an eighth of their side and, where
+    ``attack.flip`` lets it, mirrored, under the ids of what they were. Students of both channels are trained on moved
+    images as well (:func:`roles.evaluator.student.train_student`).
     """
 
     kind: Literal["extraction"]
-    queries: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (50, 500, 5000, 45000)
-    """Images that are asked about; cut to those that the user has and, of gradients, to what its budget allows."""
+    queries: Rising[PositiveInt] = (50, 500, 5000, 45000)
+    """Images that are asked about; of gradients, cut to what the user's budget allows. Beyond those of X', they are the
+    same once more, moved."""
     thieves: Annotated[int, Field(ge=1)] = 1
     """How many users try it, each by itself: the first."""
     width: Annotated[int, Field(ge=8, multiple_of=8)] = 32
@@ -50,13 +57,6 @@ class Extraction(Study):
     }
     figure: ClassVar[Lines] = Lines("queries", "agreement", "channel", "agreement with psi", share=True)
 
-    @field_validator("queries")
-    @classmethod
-    def _rising(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        if list(values) != sorted(set(values)):
-            raise ValueError("must be rising numbers")
-        return values
-
     def parts(self, users: Sequence[int], seed: int) -> list[str]:
         """See :class:`Study`: a user each."""
         return [str(user) for user in users[: self.thieves]]
@@ -65,9 +65,8 @@ class Extraction(Study):
         """See :class:`Study`."""
         user, attacker = int(part), context.attacker
         thief = HostileUser(context, f"extraction/{part}")
-        plain, ids = yield from images_of(user, context)
-        order = torch.randperm(len(ids), generator=generator(attacker.seed, "extraction", user))[: self.queries[-1]]
-        plain, ids = plain[order], ids[order]
+        shift, flip = max(1, attacker.store.side // 8), attacker.config.flip
+        plain, ids = self._asked(user, *(yield from images_of(user, context)), shift, context)
         labels = yield from thief.classified("labels", plain)
         known: dict[str, tuple[int, Tensor | None]] = {"service": (len(ids), None)}
         if affordable := thief.affordable(len(ids), _REQUEST):
@@ -88,6 +87,8 @@ class Extraction(Study):
                 self.weight,
                 derived_seed(attacker.seed, "extraction", user),
                 attacker.compute,
+                shift=shift,
+                flip=flip,
             )
             given = answers_of(student, test, attacker.compute)
             row: Row = {"user": user, "channel": channel, "queries": queries}
@@ -100,6 +101,16 @@ class Extraction(Study):
             for channel, (most, _) in known.items()
             for queries in dict.fromkeys(min(number, most) for number in self.queries)
         ]
+
+    def _asked(self, user: int, plain: Tensor, ids: Tensor, shift: int, context: StudyContext) -> tuple[Tensor, Tensor]:
+        """Return as many of the user's images as the most queries, and their ids: each once before any is moved."""
+        seed, most = context.attacker.seed, self.queries[-1]
+        order = torch.randperm(len(ids), generator=generator(seed, "extraction", user))
+        places = order[torch.arange(most) % len(order)]
+        still, again = plain[places].tensor_split([len(order)])
+        moves = generator(seed, "extraction", "moves", user)
+        moved = augment(again, shift, moves, flip=context.attacker.config.flip)
+        return torch.cat([still, moved]), ids[places]
 
     def conclusion(self, rows: Sequence[Row]) -> str:
         """See :class:`Study`."""

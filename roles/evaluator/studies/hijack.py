@@ -11,6 +11,7 @@ from torch import Tensor
 from roles.common.exchange import ExchangeError, Reconstruct, Reconstructions, Work, expect
 from roles.evaluator.results import Findings, Row
 from roles.evaluator.study import (
+    HONEST,
     RECONSTRUCTION_COLUMNS,
     RECONSTRUCTION_REFERENCES,
     Lines,
@@ -20,7 +21,6 @@ from roles.evaluator.study import (
 )
 
 _BATCH = 500
-HONEST = "honest"
 
 
 class Hijack(Study):

@@ -23,7 +23,7 @@ from roles.evaluator.results import Findings, Row
 from roles.evaluator.study import RECONSTRUCTION_COLUMNS, RECONSTRUCTION_REFERENCES, Lines, Study, StudyContext
 
 PLATEAU = {"ssim": 0.02, "psnr": 0.3, "recovered": 0.02}
-"""How much less than this the top rung gains on the best below it, in each measure, at a plateau: less than half of
+"""How near the top rung comes to the best below it, in each measure, at a plateau: nearer than this, less than half of
 what a verdict goes by (0.05 SSIM, 1 dB, 5% of the images), so that another rung that gains as little leaves most
 verdicts as they are; of some hundred test images, medians are no more certain than that."""
 _MOST_NAMED = 8
@@ -69,7 +69,8 @@ class Ladder(Study):
         **RECONSTRUCTION_COLUMNS,
         "recovered": "share of test images that the estimates give away: SSIM at least 0.5 and half way from the "
         "trivial guess to 1",
-        "validation_mse": "mean squared error on the attacker's validation images at the selected epoch, in [0, 1]",
+        "validation_loss": "of the attacker's validation images at the selected epoch: the mean squared error, of "
+        "values in [0, 1], but with the losses ssim and perceptual these",
     }
     figure: ClassVar[Lines] = Lines(
         "rung", "ssim", "user", "median SSIM of the estimates", references=RECONSTRUCTION_REFERENCES
@@ -104,11 +105,11 @@ class Ladder(Study):
             network, curve = attacker.inverse_network(itn, protect, keyed=keyed, pairs=pairs)
             state["estimates"] = apply_network(network, state["protected"], attacker.compute)
             state["steps"] = torch.tensor(int(curve[-1]["step"]))
-            state["mse"] = torch.tensor(min(row["validation_loss"] for row in curve), dtype=torch.float64)
+            state["validation_loss"] = torch.tensor(min(row["validation_loss"] for row in curve), dtype=torch.float64)
         found = yield from context.measured(state["estimates"], state["protected"], plain)
         recovered = self._given_away(state["estimates"], plain, context)
         budget: Row = {"rung": int(number), "pairs": pairs, "steps": int(state["steps"]), "width": rung.width}
-        end: Row = {"recovered": float(recovered.double().mean()), "validation_mse": float(state["mse"])}
+        end: Row = {"recovered": float(recovered.double().mean()), "validation_loss": float(state["validation_loss"])}
         return [{"user": BLUR if whose == BLUR else int(whose), **budget, **found, **end}]
 
     def _protection(self, whose: str, context: StudyContext) -> Work[tuple[Protect, bool]]:
@@ -127,13 +128,14 @@ class Ladder(Study):
         of_users = climbs(rows, len(self.rungs))
         control, said = of_users.pop(BLUR, None), list[str]()
         if of_users:
-            rising = [f"user {whose}" for whose, climb in of_users.items() if not climb.plateau]
-            still = f"; still rising: {', '.join(rising[:_MOST_NAMED])}" if rising else ""
-            still += f" and {len(rising) - _MOST_NAMED} more" if len(rising) > _MOST_NAMED else ""
+            reached = sum(climb.plateau for climb in of_users.values())
+            fallen = [f"user {whose}" for whose, climb in of_users.items() if climb.fell]
+            rising = [f"user {whose}" for whose, climb in of_users.items() if not (climb.plateau or climb.fell)]
+            others = _named("still rising", rising) + _named("the top rung fell behind", fallen)
             best = [climb.best for climb in of_users.values()]
             ssims, gain, share = (median(float(row[of]) for row in best) for of in ("ssim", "gain_ssim", "recovered"))
             said.append(
-                f"The ladder has come to a plateau for {len(of_users) - len(rising)} of {len(of_users)} users{still}. "
+                f"The ladder has come to a plateau for {reached} of {len(of_users)} users{others}. "
                 f"Its best rung reaches SSIM {ssims:.2f} ({gain:+.2f} over the better trivial guess) and gives "
                 f"{100 * share:.0f}% of the images away (medians over users)."
             )
@@ -142,14 +144,22 @@ class Ladder(Study):
         return " ".join(said)
 
 
+def _named(what: str, users: Sequence[str]) -> str:
+    more = f" and {len(users) - _MOST_NAMED} more" if len(users) > _MOST_NAMED else ""
+    return f"; {what}: {', '.join(users[:_MOST_NAMED])}{more}" if users else ""
+
+
 class Climb(NamedTuple):
     """What the rungs of one ladder amount to."""
 
     best: Row
     """That with the highest median SSIM."""
     plateau: bool
-    """Whether the top rung gains less than :data:`PLATEAU` on the best below it, in every measure; where rungs are
-    missing nobody knows, and it counts as rising."""
+    """Whether the top rung is within :data:`PLATEAU` of the best below it, in every measure; where rungs are missing
+    nobody knows, and it counts as rising."""
+    fell: bool
+    """Whether it is further below it in some measure, and in none above: a training that failed, or learned its pairs
+    by heart, does not say what its budget could get."""
 
 
 def climbs(rows: Sequence[Row], rungs: int) -> dict[str | int, Climb]:
@@ -168,10 +178,13 @@ def climbs(rows: Sequence[Row], rungs: int) -> dict[str | int, Climb]:
 
 def _climb(rows: Sequence[Row], rungs: int) -> Climb:
     *below, top = rows
-    plateau = len(rows) == rungs and all(
-        float(top[name]) - max(float(row[name]) for row in below) < least for name, least in PLATEAU.items()
-    )
-    return Climb(max(rows, key=lambda row: float(row["ssim"])), plateau)
+    best = max(rows, key=lambda row: float(row["ssim"]))
+    if len(rows) < rungs:
+        return Climb(best, plateau=False, fell=False)
+    gains = {name: float(top[name]) - max(float(row[name]) for row in below) for name in PLATEAU}
+    rises = any(gains[name] >= least for name, least in PLATEAU.items())
+    falls = any(gains[name] <= -least for name, least in PLATEAU.items())
+    return Climb(best, plateau=not (rises or falls), fell=falls and not rises)
 
 
 def _on(rung: Rung, pairs: int, available: int, itn: ItnConfig) -> ItnConfig:

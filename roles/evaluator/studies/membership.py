@@ -14,12 +14,11 @@ from torch import Tensor
 from roles.common.augment import crop
 from roles.common.config.data import Split
 from roles.common.exchange import PSI, Work
-from roles.common.protection import Protect
+from roles.common.protection import Protect, without_noise
 from roles.common.seeds import generator
 from roles.common.transform import apply_network
 from roles.common.unet import UNet
 from roles.common.weights import groups_of, prefixed
-from roles.evaluator.hostile import images_of
 from roles.evaluator.itn import Pairs
 from roles.evaluator.measures import psnr
 from roles.evaluator.results import Findings, Row
@@ -68,7 +67,7 @@ class Membership(Study):
         user, attacker = int(part), context.attacker
         if attacker.labels is None:
             raise ValueError("the study of membership needs labels: set attack.labels")
-        _, members = yield from images_of(user, context)
+        members = yield from context.ids_of(user)
         rest = torch.ones(attacker.store.counts["train"], dtype=torch.bool)
         rest[members] = False
         groups: dict[str, tuple[Split, Tensor]] = {
@@ -82,7 +81,8 @@ class Membership(Study):
             theta = yield from context.theta_of(user)
             # A key publishes none, and that is known then as well.
             context.state.update(prefixed("theta", theta) | {_THETA: torch.tensor(len(theta))})
-        protect = context.protection(user, groups_of(context.state)["theta"])
+        # The user's noise follows from a secret, and an outsider who has h_theta can do without any.
+        protect, _ = without_noise(context.protection(user, groups_of(context.state)["theta"]))
         scores: dict[str, dict[str, Tensor]] = {}
         for name, (split, ids) in groups.items():
             scores[name] = yield from _by_the_service(

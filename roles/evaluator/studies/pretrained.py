@@ -5,20 +5,20 @@ from statistics import median
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 
+from roles.common.config.base import Rising
 from roles.common.exchange import Work
 from roles.common.transform import apply_network
 from roles.common.weights import State, cpu_state, groups_of, prefixed
 from roles.evaluator.itn import Pairs
-from roles.evaluator.pooling import leaked_pairs, repeated, shuffled, split_off
+from roles.evaluator.pooling import AgainstVictims, leaked_pairs, repeated, shuffled, split_off
 from roles.evaluator.results import Findings, Row
 from roles.evaluator.study import (
     RECONSTRUCTION_COLUMNS,
     RECONSTRUCTION_REFERENCES,
     Lines,
-    Study,
     StudyContext,
     values_by,
 )
@@ -28,7 +28,7 @@ _FEWEST_PAIRS = 4
 _START_NAMES = ("pretrained", "fresh")
 
 
-class Pretrained(Study):
+class Pretrained(AgainstVictims):
     """An inverse network that has learned from other users, and goes on with a few pairs of a victim's.
 
     The victim has kept its h_theta, as in the study of collusion, and some pairs of its X' have leaked. What others
@@ -40,14 +40,10 @@ class Pretrained(Study):
     kind: Literal["pretrained"]
     others: Annotated[int, Field(ge=1)] = 4
     """How many other users' h_thetas are learned from; there may be fewer. A key is none."""
-    known_pairs: Annotated[tuple[Annotated[int, Field(ge=_FEWEST_PAIRS)], ...], Field(min_length=1)] = (10, 100, 1000)
+    known_pairs: Rising[Annotated[int, Field(ge=_FEWEST_PAIRS)]] = (10, 100, 1000)
     """Pairs of the victim's X' that have leaked, at most all. A ninth, at least two, are held out to select the epoch;
     the others are repeated until they are as many as the attacker's own, so that their number does not decide how long
     is trained."""
-    victims: Annotated[int, Field(ge=1)] = 2
-    """How many users are attacked, drawn by the run's seed."""
-    images: Annotated[int, Field(ge=1)] = 500
-    """Test images of every victim."""
 
     columns: ClassVar[Mapping[str, str]] = {
         "victim": "user that is attacked",
@@ -59,17 +55,9 @@ class Pretrained(Study):
         "known_pairs", "ssim", "start", "median SSIM of the estimates", references=RECONSTRUCTION_REFERENCES
     )
 
-    @field_validator("known_pairs")
-    @classmethod
-    def _rising(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        if list(values) != sorted(set(values)):
-            raise ValueError("must be rising numbers")
-        return values
-
     def parts(self, users: Sequence[int], seed: int) -> list[str]:
         """See :class:`Study`: a victim each; none where there is nobody else."""
-        victims = shuffled(users, seed, self.kind, "victims")[: self.victims] if len(users) > 1 else []
-        return [str(victim) for victim in victims]
+        return [str(victim) for victim in self.drawn(users, seed, self.kind)] if len(users) > 1 else []
 
     def work(self, part: str, users: Sequence[int], context: StudyContext) -> Work[Findings]:
         """See :class:`Study`."""
@@ -84,8 +72,8 @@ class Pretrained(Study):
             raise ValueError(f"user {victim} has {len(leaked[0])} images: the study needs {_FEWEST_PAIRS} pairs")
         protected = yield from context.protected(victim, "test", ids)
         if "pretrained" not in groups_of(state):
-            pool = yield from self._pool(teachers, context)
-            state.update(prefixed("pretrained", cpu_state(context.fit(pool, victim)[0])))
+            pool, noise = yield from self._pool(teachers, context)
+            state.update(prefixed("pretrained", cpu_state(context.fit(pool, victim, noise=noise)[0])))
             for teacher in teachers:
                 context.forget(teacher)
         rows: list[Row] = []
@@ -99,20 +87,21 @@ class Pretrained(Study):
                 rows.append({"victim": victim, "start": start, "known_pairs": known, **found})
         return rows
 
-    def _pool(self, teachers: Sequence[int], context: StudyContext) -> Work[Pairs]:
-        """Return pairs of the attacker's images, of which each teacher has protected its share."""
+    def _pool(self, teachers: Sequence[int], context: StudyContext) -> Work[tuple[Pairs, Tensor]]:
+        """Return pairs of the attacker's images, a share by each teacher's h_theta, and the noise of each pair."""
         attacker, count = context.attacker, len(teachers)
         own = attacker.known[1]
         held_out = attacker.ids("validation", attacker.validation_count(len(own)))
-        shares: list[Pairs] = []
+        shares, noises = list[Pairs](), list[Tensor]()
         for number, teacher in enumerate(teachers):
             # With fewer images than teachers, some have the same.
             train, validation = (ids[number % len(ids) :: count] for ids in (own, held_out))
-            protected = yield from context.protected(teacher, "train", train)
+            protected, noise = yield from context.without_noise(teacher, "train", train)
             selecting = yield from context.protected(teacher, "validation", validation)
             images = attacker.store.images
             shares.append(Pairs(protected, images("train")[train], selecting, images("validation")[validation]))
-        return Pairs(*map(torch.cat, zip(*shares, strict=True)))
+            noises.append(noise)
+        return Pairs(*map(torch.cat, zip(*shares, strict=True))), torch.cat(noises)
 
     def _trained(self, start: str, leaked: Sequence[Tensor], victim: int, context: StudyContext) -> torch.nn.Module:
         """Return the network that was trained on the victim's pairs, from one of ``_START_NAMES``."""

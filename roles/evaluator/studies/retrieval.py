@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from roles.common.exchange import Work
+from roles.common.protection import without_noise
 from roles.common.transform import apply_network
 from roles.evaluator.nearest import distances, equal, hits
 from roles.evaluator.results import Findings, Row
@@ -27,7 +28,8 @@ class Retrieval(Study):
     columns: ClassVar[Mapping[str, str]] = {
         "user": "whose protected images are looked up",
         "by": "what candidates are compared with: the plain image itself (control), the protected image, the estimate "
-        "of an inverse network, or the protected image where candidates are put through the public h_theta as well",
+        "of an inverse network, or the protected image where candidates are put through the public h_theta as well "
+        "(without the user's noise, which follows from a secret)",
         "candidates": "images to pick from",
         "at_1": "share of images whose nearest candidate is the right one; equally near ones count in part",
         "at_5": "share of images that are among the five nearest",
@@ -55,7 +57,8 @@ class Retrieval(Study):
             "ITN estimate": (estimates, plain),
         }
         if not context.keyed(user):
-            known["h_theta of candidates"] = (protected, protect(plain, "test", ids))
+            transform, _ = without_noise(protect)
+            known["h_theta of candidates"] = (protected, transform(plain, "test", ids))
         same, count = equal(plain), len(plain)
         rows: list[Row] = []
         for by, (queries, candidates) in known.items():

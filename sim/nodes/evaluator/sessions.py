@@ -16,8 +16,7 @@ from roles.common.weights import State, groups_of, prefixed
 from roles.evaluator.attack import evaluate_protection
 from roles.evaluator.attacker import Attacker, Labels
 from roles.evaluator.controls import blurred
-from roles.evaluator.studies.hijack import HONEST
-from roles.evaluator.study import StudyContext
+from roles.evaluator.study import HONEST, StudyContext
 from sim.config.experiment import Experiment
 from sim.exchange.job import Job
 from sim.exchange.messages import ARRAYS, decode_tensors

@@ -11,10 +11,11 @@ from roles.common.config.attack import AttackConfig, ItnConfig
 from roles.common.config.data import Split
 from roles.common.config.recipe import Recipe
 from roles.common.data import ImageStore
-from roles.common.images import to_unit
+from roles.common.images import to_bitmap, to_unit
 from roles.common.protection import Noisy, with_noise
 from roles.common.transform import apply_network
 from roles.common.weights import cpu_state, digest
+from roles.evaluator import itn as module
 from roles.evaluator.attacker import Attacker
 from roles.evaluator.baselines import mean_image
 from roles.evaluator.itn import Pairs, instead, paired_flip, train_itn
@@ -83,6 +84,25 @@ def test_a_training_goes_on_from_the_weights_that_it_is_given(
         train_itn(smaller, pairs, compute, seed=0, flip=False, start=cpu_state(itn))
 
 
+@pytest.mark.parametrize(("rate", "kept"), [(3.0, True), (1e-3, False)])
+def test_the_weights_that_it_starts_from_are_kept_unless_an_epoch_does_better(
+    store: ImageStore, compute: Compute, small_itn: ItnConfig, rate: float, kept: bool
+) -> None:
+    plain, held_out = store.images("train")[:64], store.images("validation")[:8]
+    pairs = Pairs(255 - plain, plain, 255 - held_out, held_out)
+    longer = small_itn.training.model_copy(update={"epochs": 4})
+    start = cpu_state(
+        train_itn(small_itn.model_copy(update={"training": longer}), pairs, compute, seed=0, flip=False)[0]
+    )
+    recipe = small_itn.training.model_copy(update={"lr": rate})
+    itn, curve = train_itn(
+        small_itn.model_copy(update={"training": recipe}), pairs, compute, seed=0, flip=False, start=start
+    )
+    assert (digest(cpu_state(itn)) == digest(start)) == kept
+    assert [row["epoch"] for row in curve] == [1, 2]
+    assert not itn.training
+
+
 def test_both_images_of_a_pair_are_mirrored_or_neither() -> None:
     plain = torch.randint(256, (40, 3, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     protected, flipped = paired_flip(255 - plain, plain, draw_flips(40, torch.Generator().manual_seed(0)))
@@ -139,7 +159,7 @@ def test_against_noise_it_draws_its_own_anew_at_every_step(
     config = small_itn.model_copy(update={"training": still})
     plain, held_out = store.images("train")[:16], store.images("validation")[:8]
 
-    def losses(protected: torch.Tensor, noise: float) -> list[float]:
+    def losses(protected: torch.Tensor, noise: float | torch.Tensor) -> list[float]:
         _, curve = train_itn(config, Pairs(protected, plain, held_out, held_out), compute, 0, flip=False, noise=noise)
         return [row["train_loss"] for row in curve]
 
@@ -147,7 +167,27 @@ def test_against_noise_it_draws_its_own_anew_at_every_step(
     fresh = losses(plain, 0.5)
     assert max(fixed) - min(fixed) < 1e-5
     assert min(abs(one - other) for one, other in itertools.combinations(fresh, 2)) > 1e-5
-    assert fresh == losses(plain, 0.5)
+    assert fresh == losses(plain, 0.5) == losses(plain, torch.full((16,), 0.5))
+
+
+def test_each_pair_has_noise_of_its_own_strength(
+    store: ImageStore, compute: Compute, small_itn: ItnConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[torch.Tensor] = []
+
+    def noted(images: torch.Tensor) -> torch.Tensor:
+        given.append(to_bitmap(images.detach()))
+        return to_bitmap(images)
+
+    monkeypatch.setattr(module, "to_bitmap", noted)
+    plain, held_out = store.images("train")[:16], store.images("validation")[:8]
+    noise = torch.zeros(16)
+    noise[5] = 0.5
+    train_itn(small_itn, Pairs(plain, plain, held_out, held_out), compute, 0, flip=False, noise=noise)
+    assert len(given) == 2
+    for batch in given:
+        untouched = (batch.unsqueeze(1) == plain).all(dim=(2, 3, 4)).any(0)
+        assert untouched.nonzero().flatten().tolist() == [place for place in range(16) if place != 5]
 
 
 def test_an_attacker_of_noisy_images_trains_on_what_the_network_alone_does(

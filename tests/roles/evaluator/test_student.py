@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
+from roles.common.augment import crop
 from roles.common.compute import Compute
 from roles.common.data import ImageStore
 from roles.common.images import to_unit
+from roles.evaluator import student as module
 from roles.evaluator.student import Lessons, Student, answers_of, train_student
 from tests.roles.evaluator.studies.known_users import NearestMean
 
@@ -22,8 +25,8 @@ def lessons(tiny: ImageStore) -> Lessons:
     return Lessons(images, labels, gradients)
 
 
-def taught(lessons: Lessons, steps: int, compute: Compute) -> Student:
-    return train_student(lessons, 10, 8, steps, 16, 1.0, 0, compute)
+def taught(lessons: Lessons, steps: int, compute: Compute, shift: int = 0) -> Student:
+    return train_student(lessons, 10, 8, steps, 16, 1.0, 0, compute, shift=shift, flip=False)
 
 
 def test_gradients_bring_a_student_nearer_to_psi_than_the_same_labels_alone(
@@ -37,6 +40,36 @@ def test_gradients_bring_a_student_nearer_to_psi_than_the_same_labels_alone(
     )
     assert alone > 0.7
     assert with_gradients > alone + 0.05
+
+
+def test_a_student_is_taught_what_moved_images_show(lessons: Lessons, compute: Compute) -> None:
+    labels = Lessons(lessons.images, lessons.labels)
+    moved = crop(lessons.images, 1, torch.tensor([[0], [1]]).expand(2, 50))
+    still, moving = (
+        float((answers_of(taught(labels, 150, compute, shift), moved, compute) == lessons.labels).double().mean())
+        for shift in (0, 1)
+    )
+    assert moving > still
+
+
+def test_gradients_are_matched_where_they_belong(
+    lessons: Lessons, compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[Tensor, Tensor]] = []
+    undisturbed = module._loss
+
+    def noted(student: Student, images: Tensor, labels: Tensor, gradients: Tensor, weight: float) -> Tensor:
+        given.append((images.detach().clone(), gradients))
+        return undisturbed(student, images, labels, gradients, weight)
+
+    monkeypatch.setattr(module, "_loss", noted)
+    taught(lessons, 3, compute, shift=2)
+    assert lessons.gradients is not None
+    for images, gradients in given:
+        assert (len(images), len(gradients)) == (16, 8)
+        for image, gradient in zip(images, gradients, strict=False):
+            place = (lessons.gradients == gradient).all(dim=(1, 2, 3)).nonzero()[0, 0]
+            assert torch.equal(to_unit(lessons.images[place]), image)
 
 
 def test_how_long_gradients_are_teaches_a_student_nothing(lessons: Lessons, compute: Compute) -> None:

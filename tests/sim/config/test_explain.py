@@ -31,6 +31,7 @@ BAD = {
     "user.training.epochs=": "user.training.epochs: got None: must be a valid number",
     "attack.itns.0.training={}": "attack.itns.0.training.epochs: missing",
     "attack.itns.1.name=paper": "attack: itns need names of their own, .* they are ['paper', 'paper']",
+    "attack.itns.1.name=class_mean": "attack: itns need names of their own, none of .*'class_mean', 'mean_image'",
     "attack.itns.1.name=key_attack": "attack: itns need names of their own, none of 'fr_attack', 'key_attack'",
     "attack.itns.0.name=a/b": "attack.itns.0.name: got 'a/b': String should match pattern",
     "users.count=0": "users.count: got 0: must be greater than or equal to 1, or 'auto'",

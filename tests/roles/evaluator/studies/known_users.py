@@ -152,7 +152,7 @@ STUDIES: dict[str, Study] = {
     "prior": Prior(kind="prior", images=5, leaves=36, latent=4, generator_steps=4, starts=2, steps=4),
     "utility": Utility(kind="utility", images=20),
     "extraction": Extraction(
-        kind="extraction", queries=(20, 500), width=8, steps=3, batch_size=8, images=20, thieves=2
+        kind="extraction", queries=(20, 120), width=8, steps=3, batch_size=8, images=20, thieves=2
     ),
     "labels": LabelInference(kind="labels", batches=(4, 8), images=12),
     "membership": Membership(kind="membership", images=20),

@@ -29,6 +29,13 @@ def test_a_coalition_that_leaves_nobody_to_attack_is_left_out() -> None:
     assert [part.split("-")[1] for part in study.parts(USERS, seed=0)] == ["1", "2"]
 
 
+def test_users_names_who_is_attacked_and_all_who_have_published_collude() -> None:
+    study = Collusion(kind="collusion", users=(1,), coalitions=(1, 2))
+    assert study.among(USERS) == USERS
+    assert study.parts(USERS, seed=0) == ["1-1", "1-2"]
+    assert study.parts([0, 2], seed=0) == []
+
+
 def test_pairs_of_the_victim_help_a_coalition_whose_own_protection_is_another(
     context: StudyContext, store: ImageStore
 ) -> None:

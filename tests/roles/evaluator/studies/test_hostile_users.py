@@ -1,12 +1,14 @@
 """What a hostile user gets of psi and of labels, at a provider whose psi is known, on whatever terms."""
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from roles.common.augment import crop
 from roles.common.config.provider import DefenceConfig
 from roles.common.data import ImageStore
 from roles.common.exchange import Answer, Classify, Gradient, LossGradient, Predictions, Request, drive
@@ -141,10 +143,42 @@ EXTRACTION = Extraction(kind="extraction", queries=(10, 40, 900), width=8, steps
 
 def test_a_budget_ends_what_gradients_can_be_had_and_not_the_service(rows_of: Any) -> None:
     rows = rows_of(EXTRACTION, most_images=30)
-    assert [row["queries"] for row in of(rows, channel="service")] == [10, 40, 50]
+    assert [row["queries"] for row in of(rows, channel="service")] == [10, 40, 900]
     assert [row["queries"] for row in of(rows, channel="gradients")] == [10, 30]
     none = rows_of(EXTRACTION, most_images=30, least_batch=60)
     assert {row["channel"] for row in none} == {"service"}
+
+
+def test_queries_are_each_image_once_and_then_the_same_moved_under_their_ids(
+    context: StudyContext, store: ImageStore, tmp_path: Path
+) -> None:
+    service = Service(store, tmp_path, DefenceConfig())
+    drive(EXTRACTION.model_copy(update={"queries": (120,)}).work("0", USERS, context), service)
+    asked = [request for request in service.requests if isinstance(request, LossGradient)]
+    sent, ids = (torch.cat([getattr(request, of) for request in asked]) for of in ("protected", "ids"))
+    plain = to_unit(store.images("train"))[ids]
+    # As Provider has it, 50 images are a user's X'.
+    assert sorted(ids[:50].tolist()) == list(range(50))
+    assert torch.equal(ids[50:], torch.cat([ids[:50], ids[:20]]))
+    assert torch.equal(sent[:50], plain[:50])
+    moves = [torch.tensor([[down], [right]]).expand(2, 70) for down, right in product(range(9), repeat=2)]
+    fits = torch.stack([(crop(plain[50:], 4, move) == sent[50:]).all(dim=(1, 2, 3)) for move in moves])
+    assert fits.any(0).all()
+    assert len(fits.nonzero()[:, 0].unique()) > 30
+
+
+def test_each_answer_is_an_entry_of_its_own_and_asked_for_once(
+    context: StudyContext, store: ImageStore, tmp_path: Path
+) -> None:
+    service, thief = Service(store, tmp_path, DefenceConfig()), HostileUser(context, "thief")
+    images, ids = store.images("train")[:10], torch.arange(10)
+    gradients, correct = drive(thief.gradients("own", images, ids, 4), service)
+    kept = [len(context.state[f"thief/own/gradients/{done}"]) for done in (0, 4, 8)]
+    assert kept == [4, 4, 2]
+    del context.state["thief/own/gradients/8"]
+    again = drive(thief.gradients("own", images, ids, 4), service)
+    assert torch.equal(again[0], gradients) and torch.equal(again[1], correct)
+    assert [len(request.ids) for request in service.requests if isinstance(request, LossGradient)] == [4, 4, 2, 2]
 
 
 def test_without_labels_a_student_has_an_agreement_and_no_accuracy(context: StudyContext, store: ImageStore) -> None:

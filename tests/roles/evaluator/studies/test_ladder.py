@@ -76,7 +76,7 @@ def test_a_rung_of_the_configs_own_budget_is_the_inverse_network_of_the_run(
     plain, positions = context.attacker.test_images
     estimates = apply_network(network, protect(plain, "test", positions), context.attacker.compute)
     assert row["ssim"] == ssim(estimates, plain).median().item()
-    assert row["validation_mse"] == min(one["validation_loss"] for one in curve)
+    assert row["validation_loss"] == min(one["validation_loss"] for one in curve)
     guesses = torch.stack([ssim(guess, plain) for guess in context.attacker.guesses(len(plain)).values()]).amax(0)
     enough = torch.maximum(torch.tensor(0.5), (1 + guesses) / 2)
     assert row["recovered"] == (ssim(estimates, plain) >= enough).double().mean().item()
@@ -122,13 +122,14 @@ def rows_of(*ssims: float, user: int | str = 0, psnr: float = 20.0, recovered: f
     ("ssims", "plateau", "best"),
     [
         ((0.3, 0.5, 0.51), True, 3),
+        ((0.3, 0.5, 0.49), True, 2),
         ((0.3, 0.5, 0.53), False, 3),
-        ((0.3, 0.5, 0.4), True, 2),  # more steps may learn pairs by heart
-        ((0.6, 0.3, 0.5), True, 1),  # the best below the top need not be the one before it
+        ((0.3, 0.5, 0.4), False, 2),  # more steps may learn pairs by heart, or fail
+        ((0.6, 0.3, 0.59), True, 1),  # the best below the top need not be the one before it
         ((0.3, 0.5), False, 2),  # the third rung is missing
     ],
 )
-def test_a_ladder_is_at_its_plateau_when_the_top_rung_gains_little_on_the_best_below(
+def test_a_ladder_is_at_its_plateau_when_the_top_rung_is_near_the_best_below(
     ssims: tuple[float, ...], plateau: bool, best: int
 ) -> None:
     climb = climbs(rows_of(*ssims)[::-1], 3)[0]
@@ -140,6 +141,23 @@ def test_any_measure_that_rises_keeps_a_ladder_from_its_plateau(measure: str) ->
     below, top = rows_of(0.5, 0.5)
     assert climbs([below, top], 2)[0].plateau
     assert not climbs([below, top | {measure: float(top[measure]) + PLATEAU[measure] + 1e-9}], 2)[0].plateau
+
+
+@pytest.mark.parametrize("measure", PLATEAU)
+def test_a_top_rung_that_is_behind_in_any_measure_and_ahead_in_none_has_fallen(measure: str) -> None:
+    below, top = rows_of(0.5, 0.5)
+    behind = top | {measure: float(top[measure]) - PLATEAU[measure] - 1e-9}
+    assert climbs([below, behind], 2)[0][1:] == (False, True)
+    other = next(name for name in PLATEAU if name != measure)
+    ahead = behind | {other: float(top[other]) + 1}
+    assert climbs([below, ahead], 2)[0][1:] == (False, False)
+    assert climbs([below, behind], 3)[0][1:] == (False, False)
+
+
+def test_a_ladder_whose_top_rung_fell_behind_is_not_said_to_rise() -> None:
+    rows = [row | {"gain_ssim": 0.1} for row in (*rows_of(0.5, 0.2), *rows_of(0.5, 0.9, user=1))]
+    said = ladder_of({"width": 2}, {"width": 4}).conclusion(rows)
+    assert "plateau for 0 of 2 users; still rising: user 1; the top rung fell behind: user 0. Its" in said
 
 
 def test_ladders_of_users_and_of_the_control_are_told_apart() -> None:

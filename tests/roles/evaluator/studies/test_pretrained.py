@@ -72,6 +72,13 @@ def test_without_another_user_who_publishes_a_network_there_is_nothing_to_learn_
     assert STUDIES["pretrained"].parts([4], seed=0) == []
 
 
+def test_users_names_who_is_attacked_and_all_who_have_published_are_learned_from() -> None:
+    study = Pretrained(kind="pretrained", users=(1,))
+    assert study.among(USERS) == USERS
+    assert study.parts(USERS, seed=0) == ["1"]
+    assert study.parts([0, 2], seed=0) == []
+
+
 def test_fewer_pairs_than_can_be_trained_on_and_selected_by_are_refused() -> None:
     with pytest.raises(ValidationError, match="greater than or equal to 4"):
         Pretrained(kind="pretrained", known_pairs=(3, 10))
