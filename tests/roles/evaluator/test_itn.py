@@ -1,4 +1,3 @@
-import itertools
 from collections.abc import Callable
 
 import pytest
@@ -145,8 +144,8 @@ def test_against_noise_it_draws_its_own_anew_at_every_step(
 
     fixed = losses(with_noise(plain, 0.5, 0, torch.arange(16)), 0)
     fresh = losses(plain, 0.5)
-    assert max(fixed) - min(fixed) < 1e-5
-    assert min(abs(one - other) for one, other in itertools.combinations(fresh, 2)) > 1e-5
+    assert max(fresh) - min(fresh) > 10 * (max(fixed) - min(fixed))
+    assert len(set(fresh)) == len(fresh)
     assert fresh == losses(plain, 0.5)
 
 
