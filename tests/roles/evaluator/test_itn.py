@@ -158,8 +158,8 @@ def test_an_attacker_of_noisy_images_trains_on_what_the_network_alone_does(
         asked.append(split)
         return 255 - images
 
-    itn = small_itn.model_copy(update={"training": small_itn.training.model_copy(update={"epochs": 12})})
-    attacker = attacker_with(AttackConfig(itns=(itn,), pairs=64, flip=False))
+    itn = small_itn.model_copy(update={"training": small_itn.training.model_copy(update={"epochs": 15})})
+    attacker = attacker_with(AttackConfig(itns=(itn,), pairs=128, flip=False))
     _, silent = attacker.inverse_network(itn, transform)
     _, noisy = attacker.inverse_network(itn, Noisy(transform, 0.3, secret=5))
     assert asked == ["train", "validation"] * 2
