@@ -13,6 +13,7 @@ import yaml
 
 from roles.common.weights import load, save
 from sim.config.files import load_experiment
+from tests.bench import gpu_session
 from tests.bench.gpu import epochs_for, overrides, rates_of
 from tests.bench.gpu_session import Session, keep_theta
 
@@ -35,7 +36,10 @@ def test_a_part_that_fails_is_noted_and_the_next_is_done(session: Session) -> No
     assert kept["second"]["found"] == 1
 
 
-def test_a_command_that_takes_too_long_is_ended_with_all_that_it_has_started(session: Session) -> None:
+def test_a_command_that_takes_too_long_is_ended_with_all_that_it_has_started(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_session, "END_S", 1)
     script = (
         "import subprocess, sys, time; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)'],"
     )

@@ -83,10 +83,10 @@ def a_user(alpha: float, upsampling: str = "nearest", psi: ClassifierName = "res
     return train
 
 
-def a_psi(name: ClassifierName) -> Steps:
+def a_psi() -> Steps:
     def train(store: ImageStore, compute: Compute, observer: Observer) -> State:
         recipe = Recipe(epochs=STEPS / -(-store.counts["train"] // BATCH), batch_size=BATCH, lr=0.01)
-        config = ClassifierConfig(name=name, training=recipe, crop_padding=1, flip=True)
+        config = ClassifierConfig(name="resnet20", training=recipe, crop_padding=1, flip=True)
         return train_classifier(config, store, compute, observer).state
 
     return train
@@ -111,10 +111,7 @@ KINDS: dict[str, Steps] = {
     "a user with transposed convolutions": a_user(0.1, "transposed"),
     "a user without a loss of its own": a_user(0.0),
     "a user whose psi is a ViT": a_user(0.0, psi="vit"),
-    "psi": a_psi("resnet20"),
-    "psi, a ViT": a_psi("vit"),
-    "an ITN on mirrored pairs": an_itn("pair", "mse"),
-    "an ITN on mirrored images": an_itn("image", "l1"),
-    "an ITN trained for similarity": an_itn("pair", "ssim"),
-    "an ITN trained for features": an_itn("image", "perceptual"),
+    "psi": a_psi(),
+    "an ITN on mirrored pairs, for similarity": an_itn("pair", "ssim"),
+    "an ITN on mirrored images, for features": an_itn("image", "perceptual"),
 }

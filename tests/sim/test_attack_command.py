@@ -9,13 +9,16 @@ from typer.testing import CliRunner
 
 import sim.cli.experiments
 from sim.cli import cli
-from sim.config.added import attack_kinds
+from sim.config.added import attack_kinds, with_attack
 from sim.config.errors import ConfigError
 from sim.config.experiment import Experiment
 from sim.run.folder import Publication, RunFolder
 from sim.run.ownership import claim
 from sim.run.progress import Status
 from sim.run.sweep import SweepFolder, load_cells
+
+NEEDED = {"itn": ["name=wide"]}
+"""By kind: the keys that have no value unless they are given."""
 
 
 @pytest.fixture
@@ -87,7 +90,11 @@ def test_an_inverse_network_has_all_that_is_not_said_from_the_last_one_of_the_ru
 
 
 def test_every_kind_of_study_that_needs_nothing_of_training_can_be_added(run: RunFolder, watched: list[str]) -> None:
-    assert {"itn", "collusion", "inversion", "retrieval", "utility"} <= set(attack_kinds())
+    bare = run.experiment().model_dump() | {"studies": [], "other_classifiers": [{"seed": 1}]}
+    for kind in attack_kinds():
+        added = with_attack(Experiment.model_validate(bare), kind, NEEDED.get(kind, []), [])
+        kinds = [study.kind for study in added.studies]
+        assert (len(added.attack.itns), kinds) == ((3, []) if kind == "itn" else (2, [kind]))
     attack(run, "--kind", "inversion", "steps=7", "--user", "0")
     transfer, inversion = run.experiment().studies
     assert (transfer.kind, inversion.kind) == ("transfer", "inversion")
@@ -197,7 +204,5 @@ def test_a_sweep_is_attacked_in_all_of_its_cells_or_in_none(
 
 @pytest.mark.parametrize("kind", ["itn", "inversion"])
 def test_an_attack_of_nobody_is_no_attack(experiment: Experiment, kind: str) -> None:
-    from sim.config.added import with_attack
-
     with pytest.raises(ConfigError, match=rf"^--kind {kind}: users: got \[\]"):
         with_attack(experiment, kind, ["users=[]", *(["name=a"] if kind == "itn" else [])], [])

@@ -11,7 +11,7 @@ from sim.config.experiment import Experiment
 from sim.exchange.job import Job
 from sim.nodes.user.state import UserState
 from sim.run.folder import RunFolder
-from tests.sim.in_process_run import run_in, table_of, whole_run
+from tests.sim.in_process_run import Whole, run_in, table_of, whole_run
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -62,10 +62,22 @@ def test_a_run_tells_what_the_provider_reconstructs_and_what_the_users_suspect(
     assert table.loc["user-0001", "queries"] == table_of(honest).loc["user-0001", "queries"] + 3 * checks
 
 
-@pytest.mark.parametrize("share", [0.3, 0.5])
-def test_a_killed_run_goes_on_to_the_same_thetas(hostile: Experiment, tmp_path: Path, share: float) -> None:
+SHARES = (0.3, 0.5)
+
+
+@pytest.fixture(scope="module")
+def known() -> dict[str, Whole]:
+    return {}
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_a_killed_run_goes_on_to_the_same_thetas(
+    hostile: Experiment, tmp_path_factory: pytest.TempPathFactory, known: dict[str, Whole], share: float
+) -> None:
     without = hostile.model_copy(update={"studies": ()})
-    whole = whole_run(tmp_path, without, [share])
+    if not known:
+        known["run"] = whole_run(tmp_path_factory.mktemp("run"), without, SHARES)
+    whole = known["run"]
     resumed, _ = run_in(whole.killed[share], without)
     assert thetas(resumed) == thetas(whole.run)
     assert [resumed.user(user) for user in range(2)] == [whole.run.user(user) for user in range(2)]

@@ -27,7 +27,7 @@ from tests.sim.in_process_run import (
 pytestmark = pytest.mark.usefixtures("without_figures")
 
 
-SHARES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
+SHARES = (0.1, 0.5, 0.8, 0.95)
 
 
 @pytest.fixture(scope="module")

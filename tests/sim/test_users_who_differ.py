@@ -132,7 +132,7 @@ def test_users_of_one_network_and_several_alphas_are_drawn_over_alpha(tmp_path: 
     assert drawn == {"strips-over-alpha-relu2_2-width-64.png"}
 
 
-SHARES = (0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.9)
+SHARES = (0.1, 0.25, 0.35, 0.5, 0.9)
 
 
 @pytest.fixture(scope="module")

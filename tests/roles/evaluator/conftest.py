@@ -25,7 +25,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
-    return prepare(DataConfig(name="digits", size=None), tmp_path_factory.mktemp("digits"))
+    return prepare(DataConfig(name="digits", size=16), tmp_path_factory.mktemp("digits"))
 
 
 @pytest.fixture(scope="session")

@@ -115,7 +115,7 @@ def test_without_labels_the_mean_image_is_the_only_guess_and_nothing_has_an_accu
 def test_as_many_pictures_are_kept_as_the_config_says(start: Start, store: ImageStore) -> None:
     result = drive(start({}), by_brightness)
     assert torch.equal(result.pictures["protected"], 255 - store.images("test")[:3])
-    assert all(p.dtype == torch.uint8 and p.shape == (3, 3, 32, 32) for p in result.pictures.values())
+    assert all(p.dtype == torch.uint8 and p.shape == (3, 3, 16, 16) for p in result.pictures.values())
 
 
 def test_guesses_are_the_means_of_all_train_images_and_of_the_true_class_whatever_psi_says(

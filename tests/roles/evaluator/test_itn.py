@@ -1,4 +1,3 @@
-import itertools
 from collections.abc import Callable
 
 import pytest
@@ -165,8 +164,8 @@ def test_against_noise_it_draws_its_own_anew_at_every_step(
 
     fixed = losses(with_noise(plain, 0.5, 0, torch.arange(16)), 0)
     fresh = losses(plain, 0.5)
-    assert max(fixed) - min(fixed) < 1e-5
-    assert min(abs(one - other) for one, other in itertools.combinations(fresh, 2)) > 1e-5
+    assert max(fresh) - min(fresh) > 10 * (max(fixed) - min(fixed))
+    assert len(set(fresh)) == len(fresh)
     assert fresh == losses(plain, 0.5) == losses(plain, torch.full((16,), 0.5))
 
 
@@ -199,12 +198,13 @@ def test_an_attacker_of_noisy_images_trains_on_what_the_network_alone_does(
         asked.append(split)
         return 255 - images
 
-    attacker = attacker_with(AttackConfig(itns=(small_itn,), pairs=16, flip=False))
-    _, silent = attacker.inverse_network(small_itn, transform)
-    _, noisy = attacker.inverse_network(small_itn, Noisy(transform, 0.3, secret=5))
+    itn = small_itn.model_copy(update={"training": small_itn.training.model_copy(update={"epochs": 15})})
+    attacker = attacker_with(AttackConfig(itns=(itn,), pairs=128, flip=False))
+    _, silent = attacker.inverse_network(itn, transform)
+    _, noisy = attacker.inverse_network(itn, Noisy(transform, 0.3, secret=5))
     assert asked == ["train", "validation"] * 2
-    assert noisy[0]["train_loss"] != silent[0]["train_loss"]
-    assert noisy[0]["validation_loss"] > silent[0]["validation_loss"]
+    assert noisy[-1]["train_loss"] > silent[-1]["train_loss"]
+    assert noisy[-1]["validation_loss"] > silent[-1]["validation_loss"]
 
 
 def test_a_training_that_diverges_stops_and_names_itself(

@@ -1,5 +1,6 @@
 """A hostile provider: what it sends to whom, and that it loses nothing when it is interrupted."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from roles.common.weights import State
 from roles.provider.defence import Defence
 from roles.provider.hijack import Hijacker
 from roles.provider.provider import Provider
-from roles.provider.steering import Fsha, nearest_move
+from roles.provider.steering import Fsha, Steering, nearest_move
 from roles.provider.user_classifiers import UserClassifiers
 
 SMALL = {"width": 4, "depth": 2, "shift": 1, "flip": False}
@@ -172,7 +173,9 @@ def test_a_critic_steers_images_towards_what_the_pilot_makes(tiny: ImageStore, c
     assert distance() < 0.5 * before
 
 
-def test_losses_are_made_up_so_that_they_fall_as_the_hijack_succeeds(hostile: Any, provider: Provider) -> None:
+def test_losses_are_made_up_so_that_they_fall_as_the_hijack_succeeds(
+    hostile: Any, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = Losses(request(0).protected, torch.arange(8), USER)
     true = expect(provider.answer(asked), LossValues)
     forging, truthful = hostile("pairs"), hostile("pairs", "two", forge=False)
@@ -180,10 +183,12 @@ def test_losses_are_made_up_so_that_they_fall_as_the_hijack_succeeds(hostile: An
     for one in (forging, truthful):
         one.answer(request(0))
     assert expect(truthful.answer(asked), LossValues).loss == true.loss
-    made_up = expect(forging.answer(asked), LossValues)
-    error = made_up.loss / torch.tensor(10.0).log().item()
-    assert 0.5 < error < 10  # of an inverse that has hardly been trained, in units of what images vary by
-    assert made_up.correct == round(8 * torch.tensor(-made_up.loss).exp().item())
+    made_up: list[LossValues] = []
+    for error in (0.8, 0.2):
+        monkeypatch.setattr(Steering, "error", lambda *_, error=error: error)
+        made_up.append(expect(forging.answer(asked), LossValues))
+    assert [one.loss for one in made_up] == pytest.approx([0.8 * math.log(10), 0.2 * math.log(10)])
+    assert [one.correct for one in made_up] == [1, 5]  # of 8, e to the power of minus the loss
 
 
 def test_whoever_asks_for_reconstructions_in_vain_is_told_why(hostile: Any, provider: Provider) -> None:

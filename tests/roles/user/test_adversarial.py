@@ -1,7 +1,6 @@
 """A user that trains against an inverse network of its own, and noise that only the user can draw."""
 
 import itertools
-import json
 import math
 import threading
 
@@ -19,6 +18,7 @@ from roles.common.protection import protection_of
 from roles.common.seeds import DRAWING
 from roles.user.adversarial import InverseAdversary
 from tests.roles.user.conftest import PlainProvider, StartTraining
+from tests.roles.user.trainings import dropped_at_every_request
 
 SIDE = 8
 
@@ -76,17 +76,7 @@ def test_a_training_dropped_at_every_request_ends_the_same(
 ) -> None:
     whole = start(**changes)
     drive(whole.run(1, 1), provider.answer)
-    session = start(**changes)
-    while not session.reached(1, 1):
-        tensors, numbers = session.checkpoint()
-        session = start(**changes)
-        session.restore(tensors, json.loads(json.dumps(numbers)))
-        work = session.run(1, 1)
-        answer = provider.answer(next(work))
-        try:
-            work.send(answer)
-        except StopIteration:
-            break
+    session = dropped_at_every_request(lambda: start(**changes), provider.answer)
     plain = start()
     drive(plain.run(1, 1), provider.answer)
     for name, value in whole.theta().items():

@@ -69,7 +69,7 @@ def test_the_less_they_differ_the_harder_what_differs_is_drawn_together(compute:
     assert near > 3 * far
 
 
-def test_for_its_warmup_it_asks_for_nothing_and_then_ever_more(compute: Compute) -> None:
+def test_for_its_warmup_it_asks_for_nothing_and_over_twice_as_many_steps_for_ever_more(compute: Compute) -> None:
     loss, protected = entropy(compute, warmup=10), two_kinds(16)
     assert [loss.gradient(protected, protected, step)[0] for step in range(10)] == [None] * 10
     sizes = [gradient_of(loss, protected, 10).norm()]
@@ -77,7 +77,9 @@ def test_for_its_warmup_it_asks_for_nothing_and_then_ever_more(compute: Compute)
         again = entropy(compute, warmup=10)
         again.restore(loss.checkpoint())
         sizes.append(gradient_of(again, protected, step).norm())
-    assert sizes == sorted(sizes)
+    _, half_way, full, later = (size.item() for size in sizes)
+    assert half_way / full == pytest.approx(11 / 21)
+    assert later == full
 
 
 def test_a_cluster_that_loses_its_images_starts_anew_among_those_that_fit_worst(compute: Compute) -> None:
@@ -144,7 +146,7 @@ def test_without_noise_it_is_refused() -> None:
 def test_a_user_that_trains_by_it_leaves_less_variance_within_clusters(
     start: StartTraining, provider: PlainProvider
 ) -> None:
-    recipe = Recipe(epochs=40, batch_size=4, lr=0.05)
+    recipe = Recipe(epochs=10, batch_size=4, lr=0.05)
 
     def spread_of(weight: float) -> float:
         protection = EntropyConfig(kind="entropy", weight=weight, clusters=2, warmup=5)

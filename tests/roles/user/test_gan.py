@@ -1,6 +1,5 @@
 """The own losses of a user with the GAN-based transformation."""
 
-import json
 import math
 from collections.abc import Callable
 
@@ -18,6 +17,7 @@ from roles.user.features import feature_loss
 from roles.user.gan import Adversary
 from roles.user.training import TransformerTraining
 from tests.roles.user.conftest import PlainProvider
+from tests.roles.user.trainings import dropped_at_every_request
 
 PHI = shared_features(FeaturesConfig(layer="relu1_2"))
 PIXELS_ALONE = {"adversarial": 0.0, "perceptual": 0.0, "pixel": 1.0}
@@ -115,17 +115,7 @@ def test_a_training_with_an_adversary_dropped_at_every_request_ends_the_same(
     gan = GanConfig(kind="gan")
     whole = start(protection=gan)
     drive(whole.run(1, 1), provider.answer)  # type: ignore[attr-defined]
-    session = start(protection=gan)
-    while not session.reached(1, 1):
-        tensors, numbers = session.checkpoint()
-        session = start(protection=gan)
-        session.restore(tensors, json.loads(json.dumps(numbers)))
-        work = session.run(1, 1)
-        answer = provider.answer(next(work))  # type: ignore[attr-defined]
-        try:
-            work.send(answer)
-        except StopIteration:
-            break
+    session = dropped_at_every_request(lambda: start(protection=gan), provider.answer)  # type: ignore[attr-defined]
     for name, value in whole.theta().items():
         assert torch.equal(value, session.theta()[name])
     plain = start()

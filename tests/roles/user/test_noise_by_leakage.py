@@ -1,7 +1,5 @@
 """Noise that is set so that a protected image may tell so much and no more (dFIL)."""
 
-import json
-
 import pytest
 import torch
 
@@ -14,6 +12,7 @@ from roles.common.images import to_unit
 from roles.common.protection import NOISE, Noisy, network_of, protection_of
 from roles.common.seeds import generator
 from tests.roles.user.conftest import PlainProvider, StartTraining
+from tests.roles.user.trainings import dropped_at_every_request
 
 
 def test_what_is_published_leaks_as_much_as_was_asked_for(
@@ -56,17 +55,7 @@ def test_a_training_dropped_at_every_request_ends_with_the_same_noise(
 ) -> None:
     whole = start(dfil=5.0)
     drive(whole.run(1, 1), provider.answer)
-    session = start(dfil=5.0)
-    while not session.reached(1, 1):
-        tensors, numbers = session.checkpoint()
-        session = start(dfil=5.0)
-        session.restore(tensors, json.loads(json.dumps(numbers)))
-        work = session.run(1, 1)
-        answer = provider.answer(next(work))
-        try:
-            work.send(answer)
-        except StopIteration:
-            break
+    session = dropped_at_every_request(lambda: start(dfil=5.0), provider.answer)
     for name, value in whole.theta().items():
         assert torch.equal(value, session.theta()[name])
 

@@ -43,14 +43,20 @@ def studied(small: Experiment, experiment: Experiment) -> Experiment:
     return Experiment.model_validate(small.model_dump() | more)
 
 
+@pytest.fixture
+def two(studied: Experiment) -> Experiment:
+    """The same with two of its studies: one of every user, and one that needs others beside its victim."""
+    return studied.model_copy(update={"studies": studied.studies[:2]})
+
+
 def tables_of(run: RunFolder) -> dict[str, pd.DataFrame]:
     return {path.stem: pd.read_parquet(path) for path in sorted((run.path / "studies").glob("*.parquet"))}
 
 
-def assert_same(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> None:
-    assert one.keys() == other.keys()
-    for name in one:
-        pd.testing.assert_frame_equal(one[name], other[name])
+def assert_same(two: dict[str, pd.DataFrame], all_kinds: dict[str, pd.DataFrame]) -> None:
+    assert list(two) == ["collusion", "transfer"]
+    for name in two:
+        pd.testing.assert_frame_equal(two[name], all_kinds[name])
 
 
 @pytest.fixture(scope="module")
@@ -91,35 +97,35 @@ def test_every_study_ends_with_a_table_a_picture_and_a_sentence(studied: Experim
 
 
 def test_a_part_that_fails_is_named_and_done_alone_when_the_run_is_resumed(
-    studied: Experiment, tmp_path: Path, unbroken: RunFolder
+    two: Experiment, tmp_path: Path, unbroken: RunFolder
 ) -> None:
-    run, _ = run_in(tmp_path / "run", studied, evaluation_failing("transfer/1", "no more disk"))
+    run, _ = run_in(tmp_path / "run", two, evaluation_failing("transfer/1", "no more disk"))
     assert list(tables_of(run)["transfer"]["attacker"]) == ["user-0000", "user-0000"]
     assert "1 of 2 parts failed; the first: 1 (no more disk)." in (run.path / "summary.md").read_text()
 
-    run, grid = run_in(tmp_path / "run", studied)
+    run, grid = run_in(tmp_path / "run", two)
     assert_same(tables_of(run), tables_of(unbroken))
     assert len(grid.of_type("evaluate.study")) == 1
     assert "failed" not in (run.path / "summary.md").read_text()
 
 
 def test_users_who_have_not_published_are_left_out_of_studies_whose_parts_are_done_again_once_they_have(
-    studied: Experiment, tmp_path: Path, unbroken: RunFolder
+    two: Experiment, tmp_path: Path, unbroken: RunFolder
 ) -> None:
 
     def tamper(message: Message, reply: Message) -> Message:
         lost = message.metadata.message_type == "train" and message.metadata.dst_node_id == 201
         return Message(Error(0, "no more disk"), reply_to=message) if lost else reply
 
-    run, _ = run_in(tmp_path / "run", studied, tamper)
+    run, _ = run_in(tmp_path / "run", two, tamper)
     tables = tables_of(run)
     assert list(tables["transfer"]["victim"]) == ["user-0001"]
     assert tables["collusion"].empty  # nobody is left to collude
     run.keep_failure("study-collusion-7-1", "a part that there was among other users")
-    run, grid = run_in(tmp_path / "run", studied)
+    run, grid = run_in(tmp_path / "run", two)
     assert_same(tables_of(run), tables_of(unbroken))
     assert run.failures() == []
-    _, again = run_in(tmp_path / "run", studied)
+    _, again = run_in(tmp_path / "run", two)
     assert grid.of_type("evaluate.study") and not again.of_type("evaluate.study")
 
 

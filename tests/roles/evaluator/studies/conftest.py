@@ -44,6 +44,15 @@ def context(small_itn: ItnConfig, attacker_with: Callable[[AttackConfig], Attack
 
 
 @pytest.fixture
+def short(context: StudyContext) -> StudyContext:
+    """Where it does not matter how good the networks get: trainings of two epochs on 48 images."""
+    config = context.attacker.config
+    itn = config.itns[0].model_copy(update={"training": config.itns[0].training.model_copy(update={"epochs": 2})})
+    attack = config.model_copy(update={"itns": (itn,), "pairs": 48})
+    return replace(context, attacker=replace(context.attacker, config=attack))
+
+
+@pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Training]:
     done: list[Training] = []
 

@@ -8,13 +8,13 @@ from tests.roles.evaluator.studies.known_users import STUDIES, USERS, Provider, 
 
 
 def test_a_coalition_never_holds_its_victim_and_grows_by_adding_to_the_smaller_one(
-    context: StudyContext, store: ImageStore
+    short: StudyContext, store: ImageStore
 ) -> None:
     study = STUDIES["collusion"]
     members: dict[str, list[int]] = {}
-    for part in study.parts(USERS, context.attacker.seed):
+    for part in study.parts(USERS, short.attacker.seed):
         provider = Provider(store, [0.5, 0.8, -1.0])
-        drive(study.work(part, USERS, replace(context, state={})), provider)
+        drive(study.work(part, USERS, replace(short, state={})), provider)
         victim = int(part.split("-")[0])
         asked = [request.user for request in provider.requests if isinstance(request, TrainingImages)]
         members[part] = [user for user in asked if user != victim]
@@ -45,24 +45,22 @@ def test_pairs_of_the_victim_help_a_coalition_whose_own_protection_is_another(
 
 
 def test_however_many_pairs_have_leaked_a_coalition_trains_for_the_same_number_of_steps(
-    context: StudyContext, store: ImageStore
+    short: StudyContext, store: ImageStore
 ) -> None:
     study = Collusion(kind="collusion", coalitions=(1,), known_pairs=(0, 5, 40), victims=1, images=20)
-    part, steps = study.parts(USERS, context.attacker.seed)[0], []
-    watched = replace(
-        context.attacker, progress=lambda step, total, loss: steps.append(total) if step == total else None
-    )
-    drive(study.work(part, USERS, replace(context, attacker=watched)), Provider(store, [0.5, 0.6, -1.0]))
+    part, steps = study.parts(USERS, short.attacker.seed)[0], []
+    watched = replace(short.attacker, progress=lambda step, total, loss: steps.append(total) if step == total else None)
+    drive(study.work(part, USERS, replace(short, attacker=watched)), Provider(store, [0.5, 0.6, -1.0]))
     assert len(steps) == 3
     assert len(set(steps)) == 1
 
 
 def test_eighteen_leaked_pairs_or_more_are_what_selects_the_epoch_and_those_are_not_trained_on(
-    context: StudyContext, store: ImageStore, trainings: list[Training]
+    short: StudyContext, store: ImageStore, trainings: list[Training]
 ) -> None:
     study = Collusion(kind="collusion", coalitions=(1,), known_pairs=(0, 17, 18, 40), victims=1, images=20)
-    part = study.parts(USERS, context.attacker.seed)[0]
-    drive(study.work(part, USERS, context), Provider(store, [0.5, 0.6, -1.0]))
+    part = study.parts(USERS, short.attacker.seed)[0]
+    drive(study.work(part, USERS, short), Provider(store, [0.5, 0.6, -1.0]))
     victim = int(part.split("-")[0])
     # As Provider has it, 50 images are a user's X'.
     own = distinct(store.images("train")[50 * victim : 50 * victim + 50])

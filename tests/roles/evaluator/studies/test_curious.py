@@ -34,7 +34,7 @@ def test_a_provider_that_was_never_asked_has_nothing_to_attack_with(context: Stu
     provider = Provider(store, [0.5, 0.5, -1.0])
 
     def forgetful(request: Request) -> Answer:
-        empty = Memories(torch.empty(0, 3, 32, 32, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
+        empty = Memories(torch.empty(0, 3, 16, 16, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
         return empty if isinstance(request, Recall) else provider(request)
 
     study = STUDIES["curious"]
@@ -45,9 +45,9 @@ def test_a_provider_that_was_never_asked_has_nothing_to_attack_with(context: Stu
 
 @pytest.mark.parametrize(("distinct_ids", "held_out"), [(40, 4), (18, 2), (10, 1), (2, 1)])
 def test_a_curious_provider_selects_by_images_that_it_has_in_no_pair_that_it_trains_on(
-    context: StudyContext, store: ImageStore, trainings: list[Training], distinct_ids: int, held_out: int
+    short: StudyContext, store: ImageStore, trainings: list[Training], distinct_ids: int, held_out: int
 ) -> None:
-    remembering(context, store, torch.arange(80) % distinct_ids)
+    remembering(short, store, torch.arange(80) % distinct_ids)
     assert len(trainings) == 1
     training, selected_by = trainings[0], distinct(trainings[0].validation)
     assert len(training.plain) + len(training.validation) == 80
@@ -57,9 +57,9 @@ def test_a_curious_provider_selects_by_images_that_it_has_in_no_pair_that_it_tra
 
 @pytest.mark.parametrize(("pairs", "attacked"), [(17, False), (18, True)])
 def test_of_fewer_than_eighteen_pairs_a_curious_provider_makes_no_attack(
-    context: StudyContext, store: ImageStore, pairs: int, attacked: bool
+    short: StudyContext, store: ImageStore, pairs: int, attacked: bool
 ) -> None:
-    row = remembering(context, store, torch.arange(pairs))
+    row = remembering(short, store, torch.arange(pairs))
     assert row["pairs"] == pairs
     assert ("psnr" in row) is attacked
 

@@ -152,20 +152,20 @@ def test_a_study_says_in_a_sentence_what_it_found(study: Study) -> None:
 
 @pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
 def test_a_part_that_is_started_anew_at_every_request_finds_the_same(
-    study: Study, context: StudyContext, store: ImageStore
+    study: Study, short: StudyContext, store: ImageStore
 ) -> None:
     provider = Provider(store, [0.5, 0.8, -1.0])
-    part = study.parts(USERS, context.attacker.seed)[0]
-    undisturbed = drive(study.work(part, USERS, replace(context, state={})), provider)
+    part = study.parts(USERS, short.attacker.seed)[0]
+    undisturbed = drive(study.work(part, USERS, replace(short, state={})), provider)
     asked, provider.requests = [type(request) for request in provider.requests], []
 
     state: State = {}
-    work = study.work(part, USERS, replace(context, state=state))
+    work = study.work(part, USERS, replace(short, state=state))
     request = next(work)
     while True:
         # As after a message: this generator is gone, and its state has been to disk and back.
         state = {name: value.clone() for name, value in state.items()}
-        work = study.work(part, USERS, replace(context, state=state))
+        work = study.work(part, USERS, replace(short, state=state))
         assert type(next(work)) is type(request)
         try:
             request = work.send(provider(request))

@@ -21,7 +21,7 @@ def test_a_user_is_measured_by_what_the_provider_answers_and_has_pictures(
     assert rows[0]["ssim"] > 0.99  # it doubles what the user has halved
     assert rows[0]["ssim"] > rows[0]["protected_ssim"]
     assert list(context.pictures) == ["plain", "protected", "estimates"]
-    assert all(images.shape == (2, 3, 32, 32) and images.dtype == torch.uint8 for images in context.pictures.values())
+    assert all(images.shape == (2, 3, 16, 16) and images.dtype == torch.uint8 for images in context.pictures.values())
     assert torch.equal(context.pictures["plain"], store.images("test")[:2])
 
 
@@ -41,7 +41,7 @@ def test_reconstructions_of_another_shape_are_refused(context: StudyContext, sto
         answer = provider(request)
         return Reconstructions(answer.images[:-1]) if isinstance(answer, Reconstructions) else answer
 
-    with pytest.raises(ExchangeError, match=r"\(19, 3, 32, 32\), expected torch.uint8 \(20, 3, 32, 32\)"):
+    with pytest.raises(ExchangeError, match=r"\(19, 3, 16, 16\), expected torch.uint8 \(20, 3, 16, 16\)"):
         drive(STUDY.work("0", USERS, replace(context, state=State())), careless)
 
 

@@ -13,12 +13,14 @@ from roles.common.config.provider import DefenceConfig
 from roles.common.data import ImageStore
 from roles.common.exchange import Answer, Classify, Gradient, LossGradient, Predictions, Request, drive
 from roles.common.images import to_unit
+from roles.common.labels import load_labels
 from roles.evaluator.hostile import HostileUser
 from roles.evaluator.results import Findings
 from roles.evaluator.studies import Extraction, LabelInference
+from roles.evaluator.studies.labels import renamed
 from roles.evaluator.study import Study, StudyContext
 from roles.provider.defence import Defence
-from tests.roles.evaluator.studies.known_users import USERS, Provider, without_labels
+from tests.roles.evaluator.studies.known_users import USERS, Provider, gradient_of, without_labels
 
 
 class Service(Provider):
@@ -34,8 +36,8 @@ class Service(Provider):
         if not isinstance(request, LossGradient):
             return super().__call__(request)
         self._defence.admit(request)
-        answer = super().__call__(request)
-        assert isinstance(answer, Gradient)
+        labels = load_labels(self._store.folder, "train")
+        answer = gradient_of(self.psi, request, labels, self._defence.config.label_smoothing)
         told = len(request.ids) if self._defence.config.withhold_losses else answer.correct
         return Gradient(self._defence.applied(answer.gradient, request), answer.loss, told)
 
@@ -76,10 +78,24 @@ def test_an_honest_users_answers_tell_more_labels_than_the_service_does(rows_of:
     [{"clip": 0.01, "noise": 1.0}, {"sign": True}, {"keep": 0.05}, {"label_smoothing": 0.3}, {"least_batch": 20}],
     ids=str,
 )
-def test_gradients_that_are_clipped_noisy_or_coarse_tell_labels_all_the_same(
+def test_gradients_that_are_clipped_noisy_coarse_or_of_smoothed_labels_tell_labels_all_the_same(
     rows_of: Any, terms: dict[str, float]
 ) -> None:
     assert all(row["named"] > 0.9 for row in of(rows_of(LABELS, **terms), method="probe"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "expected"),
+    [
+        ([0, 0, 1, 1, 2, 2], [2, 2, 0, 0, 1, 1], [2, 2, 0, 0, 1, 1]),
+        ([0, 0, 0, 1, 1, 2, 2], [5, 5, 3, 0, 0, 3, 3], [5, 5, 5, 0, 0, 3, 3]),
+        ([0, 0, 0, 1, 1], [7, 7, 8, 7, 7], [8, 8, 8, 7, 7]),  # though most of the first are called 7 as well
+    ],
+)
+def test_clusters_get_names_of_their_own_that_suit_most_of_all_images(
+    labels: list[int], names: list[int], expected: list[int]
+) -> None:
+    assert renamed(torch.tensor(labels), torch.tensor(names)).tolist() == expected
 
 
 def test_noise_that_drowns_gradients_leaves_what_the_service_tells(rows_of: Any) -> None:

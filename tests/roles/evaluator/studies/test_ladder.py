@@ -82,18 +82,18 @@ def test_a_rung_of_the_configs_own_budget_is_the_inverse_network_of_the_run(
     assert row["recovered"] == (ssim(estimates, plain) >= enough).double().mean().item()
 
 
-def test_the_control_is_blurred_images_and_asks_nobody_for_a_theta(context: StudyContext, store: ImageStore) -> None:
+def test_the_control_is_blurred_images_and_asks_nobody_for_a_theta(short: StudyContext, store: ImageStore) -> None:
     provider = Provider(store, [0.5, 0.5, -1.0])
     study = ladder_of({"steps": 0.1, "width": 2}, {"width": 3})
-    (row,) = drive(study.work(f"{BLUR}-1", USERS, context), provider)
+    (row,) = drive(study.work(f"{BLUR}-1", USERS, short), provider)
     assert row["user"] == BLUR
-    plain, _ = context.attacker.test_images
-    assert row["protected_ssim"] == ssim(blur(plain, context.attacker.config.blur_sigma), plain).median().item()
+    plain, _ = short.attacker.test_images
+    assert row["protected_ssim"] == ssim(blur(plain, short.attacker.config.blur_sigma), plain).median().item()
     assert not any(isinstance(request, Published) for request in provider.requests)
 
 
 def test_pairs_under_a_key_are_not_mirrored(
-    context: StudyContext, store: ImageStore, monkeypatch: pytest.MonkeyPatch
+    short: StudyContext, store: ImageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flips: list[bool] = []
 
@@ -102,8 +102,8 @@ def test_pairs_under_a_key_are_not_mirrored(
         return train_itn(*arguments, flip=flip, **options)
 
     monkeypatch.setattr(module, "train_itn", noted)
-    config = context.attacker.config.model_copy(update={"flip": True})
-    mirroring = replace(context, attacker=replace(context.attacker, config=config))
+    config = short.attacker.config.model_copy(update={"flip": True})
+    mirroring = replace(short, attacker=replace(short.attacker, config=config))
     study, provider = ladder_of({"steps": 0.1, "width": 2}, {"width": 3}), Provider(store, [0.5, 0.5, -1.0])
     for keyed in (False, True):
         state: dict[str, torch.Tensor] = {}

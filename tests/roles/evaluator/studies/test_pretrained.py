@@ -10,15 +10,6 @@ from roles.evaluator.study import StudyContext
 from tests.roles.evaluator.studies.known_users import STUDIES, USERS, Provider, Training, distinct
 
 
-@pytest.fixture
-def short(context: StudyContext) -> StudyContext:
-    """Where it does not matter how good the networks get: trainings of two epochs on 48 images."""
-    config = context.attacker.config
-    itn = config.itns[0].model_copy(update={"training": config.itns[0].training.model_copy(update={"epochs": 2})})
-    attack = config.model_copy(update={"itns": (itn,), "pairs": 48})
-    return replace(context, attacker=replace(context.attacker, config=attack))
-
-
 def test_what_users_of_the_same_protection_taught_helps_with_a_few_pairs_of_the_victims(
     context: StudyContext, store: ImageStore
 ) -> None:
