@@ -35,6 +35,7 @@ class Service(Provider):
             return Predictions(self.psi(to_unit(request.images)).argmax(1))
         if not isinstance(request, LossGradient):
             return super().__call__(request)
+        self.requests.append(request)
         self._defence.admit(request)
         labels = load_labels(self._store.folder, "train")
         answer = gradient_of(self.psi, request, labels, self._defence.config.label_smoothing)
@@ -177,10 +178,11 @@ def test_queries_are_each_image_once_and_then_the_same_moved_under_their_ids(
     assert sorted(ids[:50].tolist()) == list(range(50))
     assert torch.equal(ids[50:], torch.cat([ids[:50], ids[:20]]))
     assert torch.equal(sent[:50], plain[:50])
-    moves = [torch.tensor([[down], [right]]).expand(2, 70) for down, right in product(range(9), repeat=2)]
-    fits = torch.stack([(crop(plain[50:], 4, move) == sent[50:]).all(dim=(1, 2, 3)) for move in moves])
+    # By an eighth of 16 pixels at most: one of 25 moves.
+    moves = [torch.tensor([[down], [right]]).expand(2, 70) for down, right in product(range(5), repeat=2)]
+    fits = torch.stack([(crop(plain[50:], 2, move) == sent[50:]).all(dim=(1, 2, 3)) for move in moves])
     assert fits.any(0).all()
-    assert len(fits.nonzero()[:, 0].unique()) > 30
+    assert len(fits.nonzero()[:, 0].unique()) > 15
 
 
 def test_each_answer_is_an_entry_of_its_own_and_asked_for_once(
@@ -197,6 +199,8 @@ def test_each_answer_is_an_entry_of_its_own_and_asked_for_once(
     assert [len(request.ids) for request in service.requests if isinstance(request, LossGradient)] == [4, 4, 2, 2]
 
 
-def test_without_labels_a_student_has_an_agreement_and_no_accuracy(context: StudyContext, store: ImageStore) -> None:
-    rows = drive(EXTRACTION.work("0", USERS, without_labels(context)), Provider(store, [0.5] * 3))
+def test_without_labels_a_student_has_an_agreement_and_no_accuracy(
+    context: StudyContext, store: ImageStore, tmp_path: Path
+) -> None:
+    rows = drive(EXTRACTION.work("0", USERS, without_labels(context)), Service(store, tmp_path, DefenceConfig()))
     assert all("accuracy" not in row and "agreement" in row for row in rows)
