@@ -9,7 +9,7 @@ from sim.report.findings import findings_of
 from sim.run.folder import RunFolder
 
 _MEASURES = ("psnr", "ssim", "recovered", "recognised", "retrieved")
-PLATEAU, RISING = "plateau", "still rising"
+PLATEAU, RISING, FELL = "plateau", "still rising", "top rung fell behind"
 
 
 def ladders_of(run: RunFolder, experiment: Experiment) -> dict[str, dict[str, object]]:
@@ -25,5 +25,6 @@ def ladders_of(run: RunFolder, experiment: Experiment) -> dict[str, dict[str, ob
     for whose, climb in climbs(rows, len(study.rungs)).items():
         name = whose if isinstance(whose, str) else user_name(whose)
         found[name] = {f"{LADDER}_{of}": climb.best[of] for of in _MEASURES if of in climb.best}
-        found[name] |= {f"{LADDER}_rung": climb.best["rung"], LADDER: PLATEAU if climb.plateau else RISING}
+        ended = PLATEAU if climb.plateau else FELL if climb.fell else RISING
+        found[name] |= {f"{LADDER}_rung": climb.best["rung"], LADDER: ended}
     return found

@@ -10,7 +10,7 @@ from roles.common.naming import user_name
 from roles.evaluator.attacks import CIPHER_ATTACKS
 from sim.config.experiment import Experiment
 from sim.report.columns import LADDER, attack_column, attacks_in, title_of, verdicts_in_words
-from sim.report.ladder import RISING
+from sim.report.ladder import PLATEAU
 from sim.report.rest import moving_users
 from sim.report.statistics import bootstrapped_median_interval
 from sim.report.table import (
@@ -80,7 +80,7 @@ def _words() -> Any:
         users_of,
         verdict_counts,
     )
-    own = (in_percent, judged, said_of, still_rising, verdict_in_words, verdicts_in_words, who, with_best)
+    own = (in_percent, judged, not_at_rest, said_of, verdict_in_words, verdicts_in_words, who, with_best)
     asked = (*of_tables, *own, Subject, bootstrapped_median_interval, hardware, with_interval, with_range)
     environment.globals |= {it.__name__: it for it in asked}
     environment.globals |= {"most_shown": _MOST_SHOWN, "cipher_attacks": CIPHER_ATTACKS, "report": REPORT}
@@ -118,13 +118,14 @@ def verdict_in_words(row: "pd.Series[Any]") -> str:
     'hidden, still rising'
     """
     # A user without a ladder has NA there, which compares with nothing.
-    return f"{row['verdict']}, {RISING}" if str(row.get(LADDER)) == RISING else str(row["verdict"])
+    ladder = row.get(LADDER)
+    return str(row["verdict"]) if pd.isna(ladder) or ladder == PLATEAU else f"{row['verdict']}, {ladder}"
 
 
-def still_rising(table: pd.DataFrame) -> str:
-    """Return for whom the ladder of attacks still rises, as :func:`who` does; empty if for nobody."""
+def not_at_rest(table: pd.DataFrame) -> str:
+    """Return for whom a ladder of attacks has come to no plateau, as :func:`who` does; empty if for nobody."""
     users = measured_users(table)
-    rising = users[users[LADDER] == RISING] if LADDER in users else users[:0]
+    rising = users[users[LADDER].notna() & (users[LADDER] != PLATEAU)] if LADDER in users else users[:0]
     return who(rising, len(users_of(table))) if len(rising) else ""
 
 

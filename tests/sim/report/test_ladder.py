@@ -63,6 +63,14 @@ def test_the_best_rung_is_one_more_attack_and_has_its_say_in_the_verdict(run: Ru
     assert control is not None and control.itn == "strong"
 
 
+def test_a_top_rung_that_trained_badly_is_no_plateau_and_is_told_apart_from_one_that_rises(tmp_path: Path) -> None:
+    run = laddered(tmp_path / "run", {"0": [rung(1, 0.6, 0.9), rung(2, 0.2, 0.1)]})
+    table = table_of(run, run.experiment())
+    assert table["ladder"][0] == "top rung fell behind"
+    assert table["ladder_ssim"][0] == 0.6
+    assert "The attacks on user 0 have come to no plateau" in headline(table, run.facts())
+
+
 def test_a_ladder_of_some_users_has_its_say_about_these(tmp_path: Path) -> None:
     study = {"kind": "ladder", "rungs": RUNGS, "users": [0]}
     run = made_up_run.make(tmp_path / "run", made_up_run.experiment_of(4, studies=[study]))
@@ -94,8 +102,9 @@ def test_a_study_that_gets_more_of_a_hidden_user_than_its_verdict_knows_is_said(
 
 def test_a_verdict_is_given_with_a_word_on_whether_a_larger_budget_may_get_more(run: RunFolder) -> None:
     experiment, table = run.experiment(), table_of(run, run.experiment())
-    assert "The attacks on users 0 and 3 are still rising with their budget: more of it may get more." in headline(
-        table, run.facts()
+    assert (
+        "The attacks on users 0 and 3 have come to no plateau: a larger or better used budget may get more."
+        in headline(table, run.facts())
     )
     summary = summary_of(run, experiment, table, [0, 1, 2, 3], [])
     assert "| recovered, still rising |" in summary
