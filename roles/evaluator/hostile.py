@@ -1,17 +1,28 @@
 """A hostile user: it asks for gradients of any image under any id, as often as the provider's terms allow."""
 
+from abc import ABC
+from collections.abc import Sequence
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from roles.common.exchange import (
-    LossGradient,
-    Work,
-    checked_gradient,
-    guest,
-)
+from roles.common.exchange import LossGradient, Work, checked_gradient, guest
 from roles.common.images import to_unit
 from roles.common.seeds import derived_seed
-from roles.evaluator.study import StudyContext
+from roles.evaluator.study import Study, StudyContext
+
+
+class ByThieves(Study, ABC):
+    """A study in which users turn hostile, each by itself."""
+
+    thieves: Annotated[int, Field(ge=1)] = 1
+    """How many users try it, each by itself: the first."""
+
+    def parts(self, users: Sequence[int], seed: int) -> list[str]:
+        """See :class:`Study`: a user each."""
+        return [str(user) for user in users[: self.thieves]]
 
 
 class HostileUser:

@@ -12,15 +12,15 @@ from roles.common.augment import augment
 from roles.common.config.base import Rising
 from roles.common.exchange import Work
 from roles.common.seeds import derived_seed, generator
-from roles.evaluator.hostile import HostileUser, images_of
+from roles.evaluator.hostile import ByThieves, HostileUser, images_of
 from roles.evaluator.results import Findings, Row
 from roles.evaluator.student import Lessons, answers_of, train_student
-from roles.evaluator.study import Lines, Study, StudyContext
+from roles.evaluator.study import Lines, StudyContext
 
 _REQUEST = 500
 
 
-class Extraction(Study):
+class Extraction(ByThieves):
     """A student learns psi from labels that the service gives of the user's own plain images, and from gradients.
 
     Whoever may use the service has such labels, whatever becomes of gradients: the channel ``service``. A hostile user
@@ -36,8 +36,6 @@ class Extraction(Study):
     queries: Rising[PositiveInt] = (50, 500, 5000, 45000)
     """Images that are asked about; of gradients, cut to what the user's budget allows. Beyond those of X', they are the
     same once more, moved."""
-    thieves: Annotated[int, Field(ge=1)] = 1
-    """How many users try it, each by itself: the first."""
     width: Annotated[int, Field(ge=8, multiple_of=8)] = 32
     """Channels of the student's first stage (:class:`roles.evaluator.student.Student`)."""
     steps: Annotated[int, Field(ge=1)] = 2000
@@ -56,10 +54,6 @@ class Extraction(Study):
         "accuracy": "share of them to which it gives the true label; where the evaluator has labels",
     }
     figure: ClassVar[Lines] = Lines("queries", "agreement", "channel", "agreement with psi", share=True)
-
-    def parts(self, users: Sequence[int], seed: int) -> list[str]:
-        """See :class:`Study`: a user each."""
-        return [str(user) for user in users[: self.thieves]]
 
     def work(self, part: str, users: Sequence[int], context: StudyContext) -> Work[Findings]:
         """See :class:`Study`."""

@@ -13,9 +13,9 @@ from torch import Tensor
 from roles.common.exchange import Work
 from roles.common.images import to_bitmap, to_unit
 from roles.common.seeds import generator
-from roles.evaluator.hostile import HostileUser, images_of
+from roles.evaluator.hostile import ByThieves, HostileUser, images_of
 from roles.evaluator.results import Findings, Row
-from roles.evaluator.study import Lines, Reference, Study, StudyContext, values_by
+from roles.evaluator.study import Lines, Reference, StudyContext, values_by
 
 _STEPS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """How far an image is moved against its gradient, L2 of values in [0, 1]."""
@@ -31,7 +31,7 @@ class _Known:
     classes: int
 
 
-class LabelInference(Study):
+class LabelInference(ByThieves):
     """A hostile user infers the labels of its images from the answers to requests of ``batches`` images.
 
     ``probe``: one image, the mean of X', is sent under all ids. Its gradient J^T (p - y) depends on the label alone, so
@@ -49,8 +49,6 @@ class LabelInference(Study):
     """Images of a request; more where the provider's terms ask for more."""
     images: Annotated[int, Field(ge=2)] = 500
     """Of X', whose labels are inferred. Those that a budget does not reach have the label that the service gives."""
-    thieves: Annotated[int, Field(ge=1)] = 1
-    """How many users try it, each by itself: the first."""
 
     columns: ClassVar[Mapping[str, str]] = {
         "user": "who asks",
@@ -70,10 +68,6 @@ class LabelInference(Study):
         share=True,
         references=(Reference("service", ("service",)), Reference("chance", ("chance",))),
     )
-
-    def parts(self, users: Sequence[int], seed: int) -> list[str]:
-        """See :class:`Study`: a user each."""
-        return [str(user) for user in users[: self.thieves]]
 
     def work(self, part: str, users: Sequence[int], context: StudyContext) -> Work[Findings]:
         """See :class:`Study`.
