@@ -1,6 +1,10 @@
 """The ClientApp: the same for every node; a message's type says what is asked, the node's role says who answers."""
 
+import contextlib
+import os
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,16 +13,19 @@ from flwr.clientapp import ClientApp
 
 from roles.common.exchange import Answer, Published, Request
 from roles.common.naming import user_name
+from sim.exchange.access import name_of
 from sim.exchange.job import Job, decode_job
+from sim.exchange.line import Line, access_in
 from sim.exchange.messages import ARRAYS, LOAD, PROVIDER_TYPES, MessageError, decode_tensors, merge, split
 from sim.exchange.payloads import encode_curve
 from sim.exchange.sessions import Session, Sessions, SessionStore, run_direct
 from sim.exchange.suspension import decode_resume
 from sim.nodes.evaluator.sessions import AttackSession, StudySession
 from sim.nodes.provider.classifier import trained_classifier
+from sim.nodes.provider.opening import LOOPBACK, close, opened
 from sim.nodes.provider.replica import ledger_of
 from sim.nodes.provider.serving import answer_one, assign_images, replica_of
-from sim.nodes.role import Role, role_of
+from sim.nodes.role import Role, role_of, run_of
 from sim.nodes.user.sessions import TestSession, TrainSession, ValidateSession, publication
 from sim.run.machine import node_folder, settle
 from sim.run.published import published
@@ -48,7 +55,7 @@ def _job_for(message: Message, context: Context, role: str) -> tuple[Job, Role]:
     evaluates = own.name == "provider" and job.experiment.runtime.evaluators == 0
     if own.name != role and not (evaluates and role == "evaluator"):
         raise MessageError(f"message {message.metadata.message_type!r} is for {role}, not for {own.name}")
-    return job, own
+    return replace(job, run=run_of(context, job, own)), own
 
 
 def _simulated() -> bool:
@@ -103,11 +110,33 @@ def psi_digest(message: Message, context: Context) -> Message:
     return Message(content, reply_to=message)
 
 
+@app.query("endpoint")
+def open_endpoint(message: Message, context: Context) -> Message:
+    """Open the provider's own endpoint, or find it open, and say how each node reaches it."""
+    job, _ = _job_for(message, context, "provider")
+    place = str(context.node_config.get("endpoint", LOOPBACK))
+    # What started this process lives as long as the node: Flower's SuperExec or, in a simulation, Ray's raylet.
+    access = opened(job, place, os.getppid())
+    return Message(RecordDict({name_of(who): one.encode() for who, one in access.items()}), reply_to=message)
+
+
+@app.query("hang_up")
+def close_endpoint(message: Message, context: Context) -> Message:
+    """Close the provider's endpoint."""
+    job, _ = _job_for(message, context, "provider")
+    close(job)
+    return Message(RecordDict(), reply_to=message)
+
+
 def _answer(message: Message, context: Context) -> Message:
     job, _ = _job_for(message, context, "provider")
     requests = RecordDict({key: record for key, record in message.content.items() if "/" in key})
-    provider, message_type = replica_of(job).provider, message.metadata.message_type
-    answers = {number: answer_one(provider, message_type, content) for number, content in split(requests).items()}
+    replica, message_type = replica_of(job), message.metadata.message_type
+    requested = split(requests)
+    answers = {number: answer_one(replica.provider, message_type, content) for number, content in requested.items()}
+    if job.experiment.runtime.exchange == "endpoint":  # else the relay has counted it
+        replica.count(requested.values())
+        replica.keep_account()
     return Message(merge(answers), reply_to=message)
 
 
@@ -122,9 +151,10 @@ def _start(message: Message, context: Context) -> Message:
     """Start a session; with direct exchange, run it to its end."""
     kind = STARTED_BY[message.metadata.message_type]
     job, own = _job_for(message, context, kind.role)
-    if job.experiment.runtime.exchange == "relay":
-        reply = _store_of(kind, job, own).start(kind.kind, job, own.index, _folder(job, own), message.content)
-        return Message(reply, reply_to=message)
+    if job.experiment.runtime.exchange != "direct":
+        with _line(message.content) as line:
+            arguments = kind.kind, job, own.index, _folder(job, own), message.content
+            return Message(_store_of(kind, job, own).start(*arguments, line), reply_to=message)
     replica, session = replica_of(job), kind(job, own.index)
 
     def answer(request: Request) -> Answer:
@@ -145,12 +175,25 @@ def _resume(message: Message, context: Context) -> Message:
     if kind is None:
         raise MessageError(f"session {ticket.session!r}: its kind must be one of {', '.join(SESSIONS)}")
     job, own = _job_for(message, context, kind.role)
-    reply = _store_of(kind, job, own).resume(ticket, job, own.index, _folder(job, own), answer)
+    with _line(message.content) as line:
+        reply = _store_of(kind, job, own).resume(ticket, job, own.index, _folder(job, own), answer, line)
     return Message(reply, reply_to=message)
 
 
+@contextlib.contextmanager
+def _line(content: RecordDict) -> Iterator[Line | None]:
+    """Open a line to the provider's endpoint, where the message says how it is reached."""
+    access = access_in(content)
+    if access is None:
+        yield None
+        return
+    with Line(access) as line:
+        yield line
+
+
 def _store_of(kind: type[Session], job: Job, own: Role) -> "SessionStore | RemoteStore":
-    if not (kind.is_long and _simulated()):
+    # Whoever has a line seldom waits, and a line is this process's own.
+    if not (kind.is_long and job.experiment.runtime.exchange == "relay" and _simulated()):
         return _store
     from sim.exchange.session_actors import RemoteStore
 

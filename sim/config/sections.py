@@ -109,9 +109,9 @@ class RuntimeConfig(Frozen):
     Nothing in here changes a result but ``precision`` and, by last bits, ``threads`` and whether there is a GPU.
     """
 
-    exchange: Literal["direct", "relay"] = "direct"
+    exchange: Literal["direct", "endpoint", "relay"] = "direct"
     """How gradients travel: ``direct`` within a worker, which has a replica of the provider (only in a simulation);
-    ``relay`` through the Flower Grid."""
+    ``endpoint`` on a line to the provider's node, which users have to reach; ``relay`` through the Flower Grid."""
     evaluators: Annotated[int, Field(ge=0)] = 2
     """Evaluator nodes, each attacking one published transformer at a time; 0: the provider's node evaluates."""
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"

@@ -148,6 +148,18 @@ def decode_request(message_type: str, content: RecordDict) -> Request:
     return kind(**_decode_fields(content, message_type, schema))
 
 
+def user_of(content: RecordDict) -> int:
+    """Return the user that an encoded request names, without decoding the rest.
+
+    Raises:
+        MessageError: it names none.
+    """
+    user = content.config_records.get(ANSWER, ConfigRecord()).get("user")
+    if type(user) is not int:
+        raise MessageError(f"the request names user {user!r}: must be a number")
+    return user
+
+
 def encode_answer(answer: Answer) -> RecordDict:
     """Encode the provider's answer."""
     name = _ANSWER_NAMES[type(answer)]

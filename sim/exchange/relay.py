@@ -12,10 +12,12 @@ from typing import Any
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
+from sim.exchange.access import OPEN, Endpoint
 from sim.exchange.batcher import Batcher, PendingRequest
 from sim.exchange.client import Client, NotSent, check_alive, failed
 from sim.exchange.load import ProviderLoad
-from sim.exchange.messages import JOB, MessageError
+from sim.exchange.messages import JOB, MessageError, encode_refusal
+from sim.exchange.rights import Asker, Gate
 from sim.exchange.scheduler import Conversation, Scheduler
 from sim.exchange.suspension import resume_content, suspension_of
 
@@ -36,6 +38,8 @@ class Relay:
         idle: called now and then while waiting, for progress.
         own: by message type, what is answered here and not by the provider.
         load: told of every request that is sent on to the provider.
+        askers: the role and index of each node that may ask; others are refused.
+        gate: what they may ask of the provider; None: nobody asks anything yet.
     """
 
     def __init__(
@@ -48,8 +52,13 @@ class Relay:
         idle: Callable[[], None] = lambda: None,
         own: Mapping[str, Callable[[RecordDict], RecordDict]] | None = None,
         load: ProviderLoad | None = None,
+        askers: Mapping[int, Asker] | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._client = Client(grid)
+        self._provider, self._job = provider, job
+        self._askers, self._gate, self.endpoint = askers or {}, gate, Endpoint(askers or {})
+        self._stranded: list[PendingRequest] = []
         self._under_way = math.inf if under_way is None else under_way
         self._scheduler = Scheduler(self._room, per_node)
         self._batcher = Batcher(self._client, provider, job, load or ProviderLoad())
@@ -144,6 +153,7 @@ class Relay:
         return self._under_way + self._client.replies_within(_LATENCY_S)
 
     def _push(self, message: Message, conversation: Conversation) -> None:
+        self.endpoint.tell(message)
         try:
             self._in_flight[self._client.push(message)] = conversation
         except NotSent as error:
@@ -169,10 +179,43 @@ class Relay:
             return
         if suspension is None:
             self._end(conversation, reply)
-        elif own := self._own.get(suspension.message_type):
-            self._resume(PendingRequest(conversation, suspension), own(suspension.request))
         else:
-            self._batcher.add(PendingRequest(conversation, suspension))
+            self._asked(PendingRequest(conversation, suspension))
+
+    def _asked(self, asked: PendingRequest) -> None:
+        kind, node = asked.suspension.message_type, asked.conversation.sent.metadata.dst_node_id
+        if own := self._own.get(kind):
+            self._resume(asked, own(asked.suspension.request))
+            return
+        try:
+            self._admit(node, asked)
+        except MessageError as error:
+            self._resume(asked, encode_refusal(error))
+            return
+        if self.endpoint.is_missed_by(node, kind):
+            self._stranded.append(asked)
+            if len(self._stranded) == 1:
+                content = RecordDict({JOB: self._job})
+                self.submit([self._provider], lambda provider: Message(content, provider, OPEN), self._reopened, True)
+        else:
+            self._batcher.add(asked)
+
+    def _admit(self, node: int, asked: PendingRequest) -> None:
+        if node not in self._askers or self._gate is None:
+            raise MessageError("this node has no part in the run that asks anything of the provider")
+        self._gate.admit(self._askers[node], asked.suspension.message_type, asked.suspension.request)
+
+    def _reopened(self, reply: Message) -> None:
+        """Have what nodes could not ask at the endpoint carried to the provider, and tell them how to reach it now."""
+        try:
+            if reply.has_error():
+                raise MessageError(reply.error.reason)
+            self.endpoint.learn(reply.content)
+        except MessageError:
+            self.endpoint.forget()
+        stranded, self._stranded = self._stranded, []
+        for asked in stranded:
+            self._batcher.add(asked)
 
     def _resume(self, asked: PendingRequest, answer: RecordDict) -> None:
         original = asked.conversation.sent
@@ -187,6 +230,7 @@ class Relay:
     def _abandon(self, conversation: Conversation) -> None:
         self._scheduler.abandon(conversation)
         self._batcher.abandon(conversation)
+        self._stranded = [asked for asked in self._stranded if asked.conversation is not conversation]
         self._in_flight = {i: other for i, other in self._in_flight.items() if other is not conversation}
 
 

@@ -1,7 +1,8 @@
 """The bridge from a party's work (a generator that asks) to Flower's messages (a handler that returns).
 
-Direct: the work runs to its end inside one message, each request answered in the same process. Relayed: the handler
-returns at each request, and the session waits in a :class:`SessionStore` until the answer arrives.
+Direct: the work runs to its end inside one message, each request answered in the same process; or, at the provider's
+endpoint, on a line to another (line.py). Relayed: the handler returns at each request, and the session waits in a
+:class:`SessionStore` until the answer arrives. What an endpoint does not answer is relayed, too.
 """
 
 import json
@@ -13,11 +14,12 @@ from typing import Any, ClassVar
 
 from flwr.app import RecordDict
 
-from roles.common.exchange import Answer, Request, Work, drive
+from roles.common.exchange import Answer, Published, Request, Work, drive
 from roles.common.files import writing_of
 from roles.common.seeds import DRAWING
 from roles.common.weights import State, load, save
 from sim.exchange.job import Job
+from sim.exchange.line import Line, LineDown
 from sim.exchange.messages import MessageError, content_size, decode_answer, encode_request, size_of
 from sim.exchange.suspension import Suspension, Ticket
 
@@ -111,21 +113,26 @@ class SessionStore:
         self._kinds, self._on_disk = kinds, on_disk
         self._waiting: dict[Path, _Waiting] = {}
 
-    def start(self, kind: str, job: Job, index: int, folder: Path, content: RecordDict) -> RecordDict:
+    def start(
+        self, kind: str, job: Job, index: int, folder: Path, content: RecordDict, line: Line | None = None
+    ) -> RecordDict:
         """Run a new session up to its first request or its end, and return its reply.
 
         Args:
             folder: the node's own, which no other node writes to.
             content: of the message that asks for it.
+            line: to the provider's endpoint, which answers what it can; then the session waits for nothing.
         """
         # Initial weights are drawn from PyTorch's one global generator, after it has been seeded for this session.
         with DRAWING:
             session = self._kinds[kind](job, index)
             session.begin(content)
         work = session.work()
-        return self._until_request(_file(folder, session.name), session, work, lambda: next(work), 1)
+        return self._until_request(_file(folder, session.name), session, work, lambda: next(work), 1, line)
 
-    def resume(self, ticket: Ticket, job: Job, index: int, folder: Path, answer: RecordDict) -> RecordDict:
+    def resume(
+        self, ticket: Ticket, job: Job, index: int, folder: Path, answer: RecordDict, line: Line | None = None
+    ) -> RecordDict:
         """Take a session up with the answer it waits for, and run it to its next request or its end.
 
         Raises:
@@ -144,17 +151,25 @@ class SessionStore:
         session, work = waiting.session, waiting.work
         session.account(waiting.request, waiting.sent_bytes, content_size(answer)[1])
         decoded = decode_answer(answer)
-        return self._until_request(path, session, work, lambda: work.send(decoded), ticket.number + 1)
+        return self._until_request(path, session, work, lambda: work.send(decoded), ticket.number + 1, line)
 
     def forget(self) -> None:
         """Drop what this process has in memory."""
         self._waiting.clear()
 
     def _until_request(
-        self, path: Path, session: Session, work: Work[RecordDict], go_on: Callable[[], Request], number: int
+        self,
+        path: Path,
+        session: Session,
+        work: Work[RecordDict],
+        go_on: Callable[[], Request],
+        number: int,
+        line: Line | None,
     ) -> RecordDict:
         try:
             request = go_on()
+            while (answer := _answered(request, session, line)) is not None:
+                request = work.send(answer)
         except StopIteration as end:
             if self._on_disk:
                 path.unlink(missing_ok=True)
@@ -183,6 +198,18 @@ class SessionStore:
         work = session.work()
         request = next(work)
         return _Waiting(numbers["ticket"], session, work, request, size_of(request)[1])
+
+
+def _answered(request: Request, session: Session, line: Line | None) -> Answer | None:
+    """Return the endpoint's answer, or None where there is no endpoint, it is gone, or it does not know."""
+    if line is None or isinstance(request, Published):
+        return None
+    try:
+        answer = line.ask(request)
+    except LineDown:
+        return None
+    session.account(request, size_of(request)[1], size_of(answer)[1])
+    return answer
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -1,11 +1,15 @@
-"""Which role a node has."""
+"""Which role a node has, and where it writes."""
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, cast
 
 from flwr.app import Context
 
 from sim.config.experiment import Experiment
+from sim.config.places import state_folder
+from sim.exchange.job import Job
 from sim.exchange.messages import MessageError
 
 RoleName = Literal["provider", "user", "evaluator"]
@@ -46,3 +50,16 @@ def role_of(context: Context, experiment: Experiment) -> Role:
             f"{evaluators} evaluators"
         )
     return Role("user", partition - 1) if partition <= users else Role("evaluator", partition - 1 - users)
+
+
+def run_of(context: Context, job: Job, role: Role) -> Path:
+    """Return where a node keeps what belongs to the run of a job.
+
+    In a simulation that is the run's folder. In a deployment a node writes nowhere but in a folder of its own, which
+    its ``--node-config "state='FOLDER'"`` names, whatever path the ServerApp's message has.
+    """
+    if "role" not in context.node_config:
+        return job.run
+    own = context.node_config.get("state")
+    folder = Path(str(own)).expanduser().resolve() if own else state_folder() / f"{role.name}-{role.index}"
+    return folder / hashlib.sha256(str(job.run).encode()).hexdigest()[:16]

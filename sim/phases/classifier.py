@@ -6,9 +6,19 @@ from typing import cast
 
 from flwr.common.logger import log
 
+from sim.exchange.access import OPEN
 from sim.exchange.messages import METRICS
 from sim.exchange.payloads import decode_curve
 from sim.phases.roster import Roster, RunFailed
+
+
+def open_endpoint(roster: Roster) -> None:
+    """Have the provider open its endpoint; from now on, each node is told how to reach it.
+
+    Raises:
+        RunFailed: it does not open.
+    """
+    roster.relay.endpoint.learn(roster.ask_provider(OPEN))
 
 
 def train_classifier(roster: Roster) -> str:

@@ -14,6 +14,7 @@ from sim.exchange.job import Job, encode_job, job_content
 from sim.exchange.load import ProviderLoad
 from sim.exchange.messages import PUBLISHED
 from sim.exchange.relay import Relay
+from sim.exchange.rights import Gate
 from sim.run.folder import RunFolder
 from sim.run.progress import Board
 from sim.run.published import answer_published
@@ -80,7 +81,7 @@ def call_roll(
             found[str(role["name"])][int(cast(int, role["index"]))] = reply.metadata.src_node_id
             simulated = bool(role["simulated"])
     if experiment.runtime.exchange == "direct" and not simulated:
-        raise RunFailed("direct exchange is for simulations: a deployment needs runtime.exchange=relay")
+        raise RunFailed("direct exchange is for simulations: a deployment needs runtime.exchange=endpoint (or relay)")
     wanted = {"provider": 1, "user": experiment.user_count, "evaluator": experiment.runtime.evaluators}
     for name, count in wanted.items():
         if sorted(found[name]) != list(range(count)):
@@ -92,7 +93,9 @@ def call_roll(
     ahead = 1 + math.ceil(workers / len(evaluators)) if simulated else 1
     # One for each worker and one in hand; where users are relayed, for each worker one that it works on, one that
     # waits for it, and one that waits for the provider.
-    busy = workers + 1 if experiment.runtime.exchange == "direct" else 3 * workers
+    busy = 3 * workers if experiment.runtime.exchange == "relay" else workers + 1
+    askers = {node: ("user", index) for index, node in enumerate(users)}
+    askers |= {node: ("evaluator", index) for index, node in enumerate(evaluators)}
     relay = Relay(
         grid,
         provider,
@@ -102,5 +105,7 @@ def call_roll(
         idle,
         {PUBLISHED: partial(answer_published, run.path)},
         load,
+        askers,
+        Gate(experiment.provider.limits),
     )
     return Roster(grid, run, job, provider, users, evaluators, relay, board)

@@ -82,9 +82,21 @@ class HijackConfig(Frozen):
         return self.kind + (f", class share {self.class_share:g}" if self.class_share else "")
 
 
+class LimitsConfig(Frozen):
+    """What one node may ask, so that none takes the provider from the others. Experiments stay far below."""
+
+    images: Annotated[int, Field(ge=1, le=10**9)] = 20_000
+    """Images of one request."""
+    requests: Annotated[int, Field(ge=1, le=10**12)] = 10_000_000
+    """Requests of one node in a run."""
+    message_mb: Annotated[int, Field(ge=1, le=2000)] = 512
+    """Megabytes of one message to the provider's endpoint."""
+
+
 class ProviderConfig(Frozen):
     """How the provider treats its users: on which terms it answers, and whether honestly, as by default."""
 
+    limits: LimitsConfig = LimitsConfig()
     defence: DefenceConfig = DefenceConfig()
     hijack: tuple[HijackConfig, ...] = ()
     """Whom it hijacks and how; of several entries that name a user, the first counts."""

@@ -6,14 +6,17 @@ all its replicas share; so is what each of them has been asked, and which psi it
 
 import json
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
+
+from flwr.app import RecordDict
 
 from roles.common.exchange import Answer, Request
 from roles.common.files import write_atomically
 from roles.provider.provider import Provider
 from sim.config.errors import one_line
 from sim.exchange.load import ProviderLoad
-from sim.exchange.messages import refused, size_of
+from sim.exchange.messages import content_size, refused, size_of
 from sim.run.machine import node_folder
 
 
@@ -39,6 +42,11 @@ class Replica:
             return self.provider.answer(request)
         except ValueError as error:
             raise refused(one_line(error)) from error
+
+    def count(self, requests: Iterable[RecordDict]) -> None:
+        """Count encoded requests, which are answered otherwise."""
+        for request in requests:
+            self._load.count(*content_size(request))
 
     def keep_account(self) -> None:
         """Write into the ledger what was asked so far, and the digest of psi as it is now."""

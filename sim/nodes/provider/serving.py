@@ -102,5 +102,5 @@ def answer_one(provider: Provider, message_type: str, content: RecordDict) -> Re
     """Answer one encoded request, or say in one line why not; the provider goes on serving either way."""
     try:
         return encode_answer(provider.answer(decode_request(message_type, content)))
-    except ValueError as error:
+    except Exception as error:  # want of memory, say: whoever asked for too much is told, and nobody else suffers
         return encode_refusal(error)

@@ -1,0 +1,107 @@
+"""The provider's own endpoint: a process that answers users' requests at once, on a gRPC stream for each that asks.
+
+``python -m sim.nodes.provider.endpoint FOLDER`` serves what ``FOLDER/job.json`` says (opening.py writes it) until its
+node is gone, it is told to end, or nobody has asked for a while. One request is answered at a time, in the order in
+which they came.
+"""
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from sim.exchange.line import METHOD, OPTIONS, TOKEN, from_bytes, to_bytes
+from sim.exchange.messages import MessageError, encode_refusal
+from sim.exchange.rights import Asker, Gate
+from sim.nodes.provider.opening import Opened, Order, certificate_for
+from sim.nodes.provider.replica import Replica
+from sim.nodes.provider.serving import answer_one, replica_of
+
+_IDLE_S = 600.0
+"""After so long without an open line an endpoint ends; whoever needs it then has it opened again."""
+_LOOK_S = 2.0
+"""How often it looks whether its node is alive, and writes down what it was asked."""
+
+
+class Endpoint:
+    """Answers encoded requests, each of which it knows the sender of.
+
+    Args:
+        replica: makes the provider; called in the thread that answers, whose arithmetic it sets.
+        names: whose each token is.
+        gate: what they may ask.
+    """
+
+    def __init__(self, replica: Callable[[], Replica], names: dict[str, Asker], gate: Gate) -> None:
+        self._names, self._gate = names, gate
+        self._thread = ThreadPoolExecutor(1)
+        self._replica = self._thread.submit(replica).result()
+        self._lines, self._last = 0, time.monotonic()
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last line was closed; 0 while one is open."""
+        return 0.0 if self._lines else time.monotonic() - self._last
+
+    async def lines(self, questions: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        """Serve one line to its end."""
+        tokens = [value for key, value in context.invocation_metadata() or () if key == TOKEN]
+        who = self._names.get(str(tokens[0])) if len(tokens) == 1 else None
+        if who is None:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token of this line is no node's of this run")
+            return
+        self._lines += 1
+        try:
+            loop = asyncio.get_running_loop()
+            async for question in questions:
+                yield await loop.run_in_executor(self._thread, self._answered, who, question)
+        finally:
+            self._lines -= 1
+            self._last = time.monotonic()
+
+    def _answered(self, who: Asker, question: bytes) -> bytes:
+        try:
+            kind, content = from_bytes(question)
+            self._gate.admit(who, kind, content)
+        except MessageError as error:
+            return to_bytes("answer", encode_refusal(error))
+        self._replica.count([content])
+        return to_bytes("answer", answer_one(self._replica.provider, kind, content))
+
+    def keep_account(self) -> None:
+        """Write down what was asked."""
+        self._thread.submit(self._replica.keep_account).result()
+
+
+async def serve(folder: Path) -> None:
+    """Serve what the folder's order says until its end."""
+    order = Order.read(folder)
+    limits, tokens = order.job.experiment.provider.limits, order.tokens
+    endpoint = Endpoint(lambda: replica_of(order.job), {token: who for who, token in tokens.items()}, Gate(limits))
+    server = grpc.aio.server(options=[*OPTIONS, ("grpc.max_receive_message_length", limits.message_mb * 2**20)])
+    _, service, method = METHOD.split("/")
+    handler: dict[str, Any] = {method: grpc.stream_stream_rpc_method_handler(endpoint.lines)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handler),))
+    key, certificate = certificate_for(order.host)
+    port = server.add_secure_port(f"{order.bind}:{order.port}", grpc.ssl_server_credentials([(key, certificate)]))
+    await server.start()
+    Opened.here(f"{order.host}:{port}", certificate.decode()).write(folder)
+    try:
+        while order.node_lives() and Opened.is_mine(folder) and endpoint.idle_s < _IDLE_S:
+            await asyncio.sleep(_LOOK_S)
+            await asyncio.to_thread(endpoint.keep_account)
+    finally:
+        await server.stop(grace=1)
+        await asyncio.to_thread(endpoint.keep_account)
+        Opened.withdraw(folder)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(serve(Path(sys.argv[1])))
