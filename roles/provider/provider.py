@@ -64,7 +64,9 @@ class Provider:
         self._user_classifiers, self._memory = user_classifiers, memory
         self._defence, self._hijacker = defence, hijacker
         self._assignment, self._validation = assignment, validation
+        self._owned: dict[int, Tensor] = {}
         self._labels = load_labels(store.folder, "train")
+        self._images = len(self._labels)
         self._validation_labels = load_labels(store.folder, "validation")
         self._terms = DefenceConfig() if defence is None else defence.config
         self._descent = compute.captured(self._descend)
@@ -88,6 +90,7 @@ class Provider:
                 return self._losses(request)
             case exchange.FitClassifier():
                 labels = self._labels_of(request.images, request.ids, self._labels, torch.uint8)
+                self._check_owner(request.user, request.ids)
                 return self._user_classifiers.fit(request.user, request.number, request.images, labels)
             case exchange.ValidateClassifier():
                 labels = self._labels_of(request.images, request.ids, self._validation_labels, torch.uint8)
@@ -113,6 +116,7 @@ class Provider:
 
     def _loss_gradient(self, request: exchange.LossGradient) -> exchange.Gradient:
         labels = self._labels_of(request.protected, request.ids, self._labels)
+        self._check_owner(request.user, request.ids)
         if self._defence is not None:
             self._defence.admit(request)
         # Whoever is none of the run's users has no images that could be remembered as theirs.
@@ -159,6 +163,20 @@ class Provider:
         if number >= len(shared):
             raise ExchangeError(f"other classifier {number - 1} is unknown: there are {len(self._others)}")
         return exchange.Predictions(predict(shared[number], request.images, self._compute).argmax(1))
+
+    def _check_owner(self, user: int, ids: Tensor) -> None:
+        """Check that images of the train set are a user's X'; whoever is none of the run's users may name any."""
+        if user < 0:
+            return
+        if user >= len(self._assignment):
+            raise ExchangeError(f"user {user} is unknown: users are 0 to {len(self._assignment) - 1}")
+        if user not in self._owned:
+            owned = torch.zeros(self._images, dtype=torch.bool)
+            owned[self._assignment[user]] = True
+            self._owned = {user: owned}  # one user trains in a process at a time, mostly
+        others = ids[~self._owned[user][ids]]
+        if len(others):
+            raise ExchangeError(f"image id {others[0].item()} is not of user {user}'s X'")
 
     def _check_images(self, images: Tensor, dtype: torch.dtype) -> None:
         shape = (3, self._side, self._side)

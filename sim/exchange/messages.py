@@ -32,12 +32,16 @@ numbers, or one line of text where a request could not be answered. No message t
 What is asked of the ServerApp is a request like the others, answered from the run folder.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from io import BytesIO
 from typing import Any
 
+import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
 from torch import Tensor
 
 from roles.common import exchange
@@ -63,6 +67,7 @@ class _Shape:
     dimensions: int
 
 
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _IMAGES = _Shape(torch.float32, 4)
 _BITMAPS = _Shape(torch.uint8, 4)
 _INDICES = _Shape(torch.int64, 1)
@@ -119,12 +124,29 @@ def decode_tensors(record: ArrayRecord) -> State:
 
 def _tensor(name: str, array: Array) -> Tensor:
     try:
-        values = array.numpy()
+        values = _unpacked(array.data)
         if str(values.dtype) != array.dtype or values.shape != tuple(array.shape):
             raise ValueError(f"header says {array.dtype} {tuple(array.shape)}, data are {values.dtype} {values.shape}")
         return torch.from_numpy(values)
     except Exception as error:  # whatever numpy raises on bytes that another party has made up
         raise MessageError(f"array {name!r} cannot be decoded ({one_line(error)})") from error
+
+
+def _unpacked(data: bytes) -> NDArray[Any]:
+    """Return the array of ``data`` in numpy's format, whose header is believed only if as many bytes follow it.
+
+    ``numpy.load`` takes the memory that a header claims before it looks for the values.
+    """
+    stream = BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    if version not in _HEADERS:
+        raise ValueError(f"numpy's format {version}: must be one of {', '.join(map(str, _HEADERS))}")
+    shape, fortran, dtype = _HEADERS[version](stream)
+    claimed, found = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
+    if dtype.hasobject or claimed != found:
+        raise ValueError(f"its header claims {claimed} bytes of {dtype}, {found} follow")
+    flat = np.frombuffer(data, dtype, offset=stream.tell())
+    return flat.reshape(shape, order="F" if fortran else "C").copy()
 
 
 # ---- requests and answers ----------------------------------------------------------------------------------------

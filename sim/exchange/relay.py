@@ -12,12 +12,13 @@ from typing import Any
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
+from roles.common.config.provider import LimitsConfig
 from sim.exchange.access import OPEN, Endpoint
 from sim.exchange.batcher import Batcher, PendingRequest
 from sim.exchange.client import Client, NotSent, check_alive, failed
 from sim.exchange.load import ProviderLoad
 from sim.exchange.messages import JOB, MessageError, encode_refusal
-from sim.exchange.rights import Asker, Gate
+from sim.exchange.rights import Gate
 from sim.exchange.scheduler import Conversation, Scheduler
 from sim.exchange.suspension import resume_content, suspension_of
 
@@ -38,8 +39,7 @@ class Relay:
         idle: called now and then while waiting, for progress.
         own: by message type, what is answered here and not by the provider.
         load: told of every request that is sent on to the provider.
-        askers: the role and index of each node that may ask; others are refused.
-        gate: what they may ask of the provider; None: nobody asks anything yet.
+        gate: who may ask what of the provider; None: nobody, as yet.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class Relay:
         idle: Callable[[], None] = lambda: None,
         own: Mapping[str, Callable[[RecordDict], RecordDict]] | None = None,
         load: ProviderLoad | None = None,
-        askers: Mapping[int, Asker] | None = None,
         gate: Gate | None = None,
     ) -> None:
         self._client = Client(grid)
         self._provider, self._job = provider, job
-        self._askers, self._gate, self.endpoint = askers or {}, gate, Endpoint(askers or {})
+        self._gate = gate or Gate({}, LimitsConfig())
+        self.endpoint = Endpoint(self._gate.askers)
         self._stranded: list[PendingRequest] = []
         self._under_way = math.inf if under_way is None else under_way
         self._scheduler = Scheduler(self._room, per_node)
@@ -188,7 +188,7 @@ class Relay:
             self._resume(asked, own(asked.suspension.request))
             return
         try:
-            self._admit(node, asked)
+            self._gate.admit(node, kind, asked.suspension.request)
         except MessageError as error:
             self._resume(asked, encode_refusal(error))
             return
@@ -199,11 +199,6 @@ class Relay:
                 self.submit([self._provider], lambda provider: Message(content, provider, OPEN), self._reopened, True)
         else:
             self._batcher.add(asked)
-
-    def _admit(self, node: int, asked: PendingRequest) -> None:
-        if node not in self._askers or self._gate is None:
-            raise MessageError("this node has no part in the run that asks anything of the provider")
-        self._gate.admit(self._askers[node], asked.suspension.message_type, asked.suspension.request)
 
     def _reopened(self, reply: Message) -> None:
         """Have what nodes could not ask at the endpoint carried to the provider, and tell them how to reach it now."""

@@ -6,6 +6,8 @@ and none takes the provider from the others by asking without end.
 """
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from flwr.app import RecordDict
 
@@ -26,21 +28,26 @@ class Gate:
     """Lets requests through, or says why not.
 
     Args:
+        askers: who may ask, by what they are known by: a node id, or a token.
         limits: the provider's.
     """
 
-    def __init__(self, limits: LimitsConfig) -> None:
-        self._limits, self._asked = limits, Counter[Asker]()
+    def __init__(self, askers: Mapping[Any, Asker], limits: LimitsConfig) -> None:
+        self.askers, self._limits = askers, limits
+        self._asked = Counter[Asker]()
 
-    def admit(self, who: Asker, message_type: str, content: RecordDict) -> None:
+    def admit(self, known_by: object, message_type: str, content: RecordDict) -> None:
         """Take note of an encoded request.
 
         Raises:
-            MessageError: this node may not ask it, or asks too much.
+            MessageError: nobody is known by that; this node may not ask it; or it asks too much.
         """
+        who, limits = self.askers.get(known_by), self._limits
+        if who is None:
+            raise MessageError("whoever asks is neither user nor evaluator of this run")
         if said := objection(*who, message_type, user_of(content)):
             raise MessageError(said)
-        images, limits = content_size(content)[0], self._limits
+        images = content_size(content)[0]
         if images > limits.images:
             raise MessageError(f"{images} images in one request: at most {limits.images} (provider.limits.images)")
         if self._asked[who] >= limits.requests:

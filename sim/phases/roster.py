@@ -105,7 +105,6 @@ def call_roll(
         idle,
         {PUBLISHED: partial(answer_published, run.path)},
         load,
-        askers,
-        Gate(experiment.provider.limits),
+        Gate(askers, experiment.provider.limits),
     )
     return Roster(grid, run, job, provider, users, evaluators, relay, board)

@@ -12,6 +12,7 @@ from sim.exchange.suspension import REQUEST
 
 PROVIDER, USERS = 100, (201, 202)
 """Node 201 is user 0 with 24 images, node 202 is user 1 with 36."""
+ASKERS = {node: ("user", index) for index, node in enumerate(USERS)}
 
 
 class InMemoryGrid(Grid):

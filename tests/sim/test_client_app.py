@@ -2,9 +2,9 @@ import pytest
 from flwr.app import Message, RecordDict
 
 from sim.exchange.job import Job, encode_job
-from sim.exchange.relay import Relay
 from sim.exchange.suspension import Ticket, resume_content
 from tests.sim.in_memory_grid import PROVIDER, InMemoryGrid
+from tests.sim.relaying import relay_of
 
 
 @pytest.mark.parametrize(
@@ -27,11 +27,11 @@ def test_a_message_for_another_role_is_an_error_reply_of_one_line(
     job: Job, grid: InMemoryGrid, message_type: str, node: int, reason: str
 ) -> None:
     content = resume_content(encode_job(job), Ticket("train", 1), RecordDict())
-    reply = Relay(grid, PROVIDER, encode_job(job)).ask(Message(content, node, message_type))
+    reply = relay_of(grid, job).ask(Message(content, node, message_type))
     assert reason in reply.error.reason
     assert "\n" not in reply.error.reason
 
 
 def test_a_message_without_a_job_is_an_error_reply(job: Job, grid: InMemoryGrid) -> None:
-    reply = Relay(grid, PROVIDER, encode_job(job)).ask(Message(RecordDict(), 201, "train"))
+    reply = relay_of(grid, job).ask(Message(RecordDict(), 201, "train"))
     assert "the message carries no job" in reply.error.reason

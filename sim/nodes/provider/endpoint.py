@@ -18,7 +18,7 @@ import grpc
 
 from sim.exchange.line import METHOD, OPTIONS, TOKEN, from_bytes, to_bytes
 from sim.exchange.messages import MessageError, encode_refusal
-from sim.exchange.rights import Asker, Gate
+from sim.exchange.rights import Gate
 from sim.nodes.provider.opening import Opened, Order, certificate_for
 from sim.nodes.provider.replica import Replica
 from sim.nodes.provider.serving import answer_one, replica_of
@@ -34,12 +34,11 @@ class Endpoint:
 
     Args:
         replica: makes the provider; called in the thread that answers, whose arithmetic it sets.
-        names: whose each token is.
-        gate: what they may ask.
+        gate: who may ask what, by the token of a line.
     """
 
-    def __init__(self, replica: Callable[[], Replica], names: dict[str, Asker], gate: Gate) -> None:
-        self._names, self._gate = names, gate
+    def __init__(self, replica: Callable[[], Replica], gate: Gate) -> None:
+        self._gate = gate
         self._thread = ThreadPoolExecutor(1)
         self._replica = self._thread.submit(replica).result()
         self._lines, self._last = 0, time.monotonic()
@@ -51,24 +50,23 @@ class Endpoint:
 
     async def lines(self, questions: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         """Serve one line to its end."""
-        tokens = [value for key, value in context.invocation_metadata() or () if key == TOKEN]
-        who = self._names.get(str(tokens[0])) if len(tokens) == 1 else None
-        if who is None:
+        token = str(dict(context.invocation_metadata() or ()).get(TOKEN))
+        if token not in self._gate.askers:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token of this line is no node's of this run")
             return
         self._lines += 1
         try:
             loop = asyncio.get_running_loop()
             async for question in questions:
-                yield await loop.run_in_executor(self._thread, self._answered, who, question)
+                yield await loop.run_in_executor(self._thread, self._answered, token, question)
         finally:
             self._lines -= 1
             self._last = time.monotonic()
 
-    def _answered(self, who: Asker, question: bytes) -> bytes:
+    def _answered(self, token: str, question: bytes) -> bytes:
         try:
             kind, content = from_bytes(question)
-            self._gate.admit(who, kind, content)
+            self._gate.admit(token, kind, content)
         except MessageError as error:
             return to_bytes("answer", encode_refusal(error))
         self._replica.count([content])
@@ -82,8 +80,9 @@ class Endpoint:
 async def serve(folder: Path) -> None:
     """Serve what the folder's order says until its end."""
     order = Order.read(folder)
-    limits, tokens = order.job.experiment.provider.limits, order.tokens
-    endpoint = Endpoint(lambda: replica_of(order.job), {token: who for who, token in tokens.items()}, Gate(limits))
+    limits = order.job.experiment.provider.limits
+    gate = Gate({token: who for who, token in order.tokens.items()}, limits)
+    endpoint = Endpoint(lambda: replica_of(order.job), gate)
     server = grpc.aio.server(options=[*OPTIONS, ("grpc.max_receive_message_length", limits.message_mb * 2**20)])
     _, service, method = METHOD.split("/")
     handler: dict[str, Any] = {method: grpc.stream_stream_rpc_method_handler(endpoint.lines)}

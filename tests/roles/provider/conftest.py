@@ -21,5 +21,5 @@ def psi() -> State:
 
 @pytest.fixture(scope="session")
 def provider(psi: State, tiny: ImageStore, compute: Compute, no_user_classifiers: UserClassifiers) -> Provider:
-    assignment = [torch.tensor([3, 5, 8]), torch.tensor([0, 1])]
+    assignment = [torch.arange(tiny.counts["train"]), torch.tensor([0, 1])]
     return Provider("resnet20", psi, tiny, compute, assignment, torch.tensor([2, 4, 6]), no_user_classifiers)

@@ -38,8 +38,8 @@ def start(
 
     def make(memory: Memory | None = None, **terms: Any) -> Provider:
         defence = Defence(DefenceConfig(**terms), 0, tmp_path / "asked")
-        ids = torch.arange(4)
-        return Provider("resnet20", psi, tiny, compute, [ids], ids, no_user_classifiers, memory, defence=defence)
+        own, others = torch.arange(tiny.counts["train"]), torch.arange(4)
+        return Provider("resnet20", psi, tiny, compute, [own], others, no_user_classifiers, memory, defence=defence)
 
     return make
 

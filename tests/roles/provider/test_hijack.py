@@ -53,7 +53,7 @@ def hostile(
     ) -> Provider:
         config = ProviderConfig(hijack=(HijackConfig.model_validate({"kind": kind, **SMALL, **changes}),))
         hijacker = Hijacker(tmp_path / folder, config.hijack_of, 0, tiny, compute)
-        assignment, validation = [torch.arange(9)] * 2, torch.arange(4)
+        assignment, validation = [torch.arange(tiny.counts["train"])] * 2, torch.arange(4)
         own = (psi, tiny, compute, assignment, validation, no_user_classifiers)
         terms = None
         if defence is not None:

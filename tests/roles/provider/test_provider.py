@@ -12,6 +12,7 @@ from roles.common.data import ImageStore
 from roles.common.exchange import (
     Classify,
     ExchangeError,
+    FitClassifier,
     Gradient,
     ImageIds,
     Losses,
@@ -24,6 +25,7 @@ from roles.common.exchange import (
     Request,
     TrainingImages,
     expect,
+    guest,
     other_classifier,
 )
 from roles.common.images import to_unit
@@ -62,10 +64,25 @@ def by_hand(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> Provider:
 
 
 def test_a_user_is_told_its_images_and_the_validation_images(provider: Provider) -> None:
-    answer = expect(provider.answer(TrainingImages(0)), ImageIds)
-    assert answer.train.tolist() == [3, 5, 8]
+    answer = expect(provider.answer(TrainingImages(1)), ImageIds)
+    assert answer.train.tolist() == [0, 1]
     assert answer.validation.tolist() == [2, 4, 6]
-    assert expect(provider.answer(TrainingImages(1)), ImageIds).train.tolist() == [0, 1]
+    assert len(expect(provider.answer(TrainingImages(0)), ImageIds).train) > 2
+
+
+def test_only_images_of_its_own_are_a_users_to_ask_about_and_any_are_a_guests(provider: Provider) -> None:
+    own, others = torch.tensor([1, 0]), torch.tensor([0, 2])
+    images = protected(count=2)
+    for request in (LossGradient(images, own, 1, 0), LossGradient(images, others, guest(0), 0)):
+        expect(provider.answer(request), Gradient)
+    refused: list[tuple[Request, str]] = [
+        (LossGradient(images, others, 1, 0), "image id 2 is not of user 1's X'"),
+        (LossGradient(images, own, 2, 0), "user 2 is unknown"),
+        (FitClassifier(1, 0, (255 * images).byte(), others), "image id 2 is not of user 1's X'"),
+    ]
+    for asked, reason in refused:
+        with pytest.raises(ExchangeError, match=reason):
+            provider.answer(asked)
 
 
 def test_the_gradient_of_black_images_is_what_the_formula_gives_by_hand(by_hand: Provider) -> None:

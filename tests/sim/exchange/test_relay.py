@@ -6,20 +6,20 @@ from dataclasses import replace
 import pytest
 from flwr.app import RecordDict
 
-from sim.exchange.job import Job, encode_job, job_content
+from sim.exchange.job import Job, job_content
 from sim.exchange.messages import ARRAYS, METRICS, decode_tensors
-from sim.exchange.relay import Relay, RelayGrid
+from sim.exchange.relay import RelayGrid
 from sim.exchange.sessions import run_direct
 from sim.exchange.suspension import REQUEST
 from sim.nodes.provider.serving import build_provider
 from sim.nodes.user.sessions import TrainSession, publication
 from tests.sim.in_memory_grid import PROVIDER, USERS, InMemoryGrid
-from tests.sim.relaying import messages_to, nodes_of, relay_over
+from tests.sim.relaying import messages_to, nodes_of, relay_of, relay_over
 from tests.sim.thetas import assert_identical
 
 
 def test_a_strategy_sees_users_only_and_in_their_order(job: Job, grid: InMemoryGrid) -> None:
-    relayed = RelayGrid(grid, Relay(grid, PROVIDER, encode_job(job)), [202, 201])
+    relayed = RelayGrid(grid, relay_of(grid, job), [202, 201])
     assert list(relayed.get_node_ids()) == [202, 201]
     assert [node.node_id for node in relayed.get_nodes()] == [202, 201]
     assert relayed.run == "the run"
@@ -47,7 +47,7 @@ def test_no_messages_have_no_replies(job: Job, grid: InMemoryGrid) -> None:
 
 
 def test_one_message_is_asked_and_answered(job: Job, grid: InMemoryGrid) -> None:
-    reply = Relay(grid, PROVIDER, encode_job(job)).ask(messages_to(job, "query.psi", [PROVIDER])[0])
+    reply = relay_of(grid, job).ask(messages_to(job, "query.psi", [PROVIDER])[0])
     assert reply.content.config_records["psi"]["digest"] == build_provider(job).digest()
 
 
@@ -73,7 +73,7 @@ def test_users_train_to_the_end_with_one_message_in_flight_at_each_node(job: Job
 
 def test_waiting_is_told_to_whoever_shows_progress(job: Job, grid: InMemoryGrid) -> None:
     told: list[None] = []
-    relay = Relay(grid, PROVIDER, encode_job(job), idle=lambda: told.append(None))
+    relay = relay_of(grid, job, idle=lambda: told.append(None))
     relay.exchange(messages_to(job, "query.role"))
     assert told
 

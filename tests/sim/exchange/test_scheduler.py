@@ -7,15 +7,14 @@ from flwr.app import Message, RecordDict
 
 from sim.exchange.job import Job, encode_job
 from sim.exchange.messages import JOB
-from sim.exchange.relay import Relay
 from tests.sim.in_memory_grid import PROVIDER, USERS, InMemoryGrid
-from tests.sim.relaying import messages_to, nodes_of
+from tests.sim.relaying import messages_to, nodes_of, relay_of
 
 
 @pytest.mark.parametrize("one_at_a_time", [False, True])
 def test_replies_come_in_the_order_of_the_messages_whoever_was_first(job: Job, one_at_a_time: bool) -> None:
     grid = InMemoryGrid([PROVIDER, *USERS], one_at_a_time)
-    relay = Relay(grid, PROVIDER, encode_job(job))
+    relay = relay_of(grid, job)
     for nodes in ([201, 202, PROVIDER], [PROVIDER, 202, 201]):
         replies = relay.exchange(messages_to(job, "query.role", nodes))
         assert nodes_of(replies) == nodes
@@ -23,14 +22,14 @@ def test_replies_come_in_the_order_of_the_messages_whoever_was_first(job: Job, o
 
 
 def test_several_messages_to_one_node_go_one_after_the_other(job: Job, grid: InMemoryGrid) -> None:
-    relay = Relay(grid, PROVIDER, encode_job(job))
+    relay = relay_of(grid, job)
     replies = relay.exchange(messages_to(job, "query.role", [201, 202, 201, 201]))
     assert nodes_of(replies) == [201, 202, 201, 201]
     assert grid.most_in_flight == {201: 1, 202: 1}
 
 
 def test_work_for_any_of_several_nodes_goes_to_whichever_is_free(job: Job, grid: InMemoryGrid) -> None:
-    relay, finished = Relay(grid, PROVIDER, encode_job(job)), []
+    relay, finished = relay_of(grid, job), []
 
     def submit(number: int) -> None:
         relay.submit(
@@ -47,7 +46,7 @@ def test_work_for_any_of_several_nodes_goes_to_whichever_is_free(job: Job, grid:
 
 
 def test_a_node_that_may_have_more_in_flight_gets_more(job: Job, grid: InMemoryGrid) -> None:
-    relay = Relay(grid, PROVIDER, encode_job(job), per_node=lambda node: 3 if node == 201 else 1)
+    relay = relay_of(grid, job, per_node=lambda node: 3 if node == 201 else 1)
     relay.exchange(messages_to(job, "query.role", [201] * 5 + [202] * 5))
     assert grid.most_in_flight == {201: 3, 202: 1}
 
@@ -55,7 +54,7 @@ def test_a_node_that_may_have_more_in_flight_gets_more(job: Job, grid: InMemoryG
 def test_a_simulation_is_sent_little_more_than_its_workers_can_take(job: Job) -> None:
     users = range(300, 400)
     grid = InMemoryGrid([PROVIDER, *users], one_at_a_time=True)
-    relay = Relay(grid, PROVIDER, encode_job(job), under_way=3)
+    relay = relay_of(grid, job, under_way=3)
     under_way, most = set(), 0
 
     def message_to(node: int) -> Message:
@@ -74,7 +73,7 @@ def test_a_simulation_is_sent_little_more_than_its_workers_can_take(job: Job) ->
 
 
 def test_what_a_reply_leads_to_is_done_as_well_while_others_still_work(job: Job, grid: InMemoryGrid) -> None:
-    relay, order = Relay(grid, PROVIDER, encode_job(job)), []
+    relay, order = relay_of(grid, job), []
 
     def role_of_other(reply: Message) -> None:
         order.append("role of 201")
@@ -90,7 +89,7 @@ def test_what_a_reply_leads_to_is_done_as_well_while_others_still_work(job: Job,
 def test_what_goes_first_is_sent_before_all_that_waits_and_in_its_own_order(job: Job) -> None:
     users = range(300, 304)
     grid = InMemoryGrid(users)
-    relay, order = Relay(grid, PROVIDER, encode_job(job)), []
+    relay, order = relay_of(grid, job), []
 
     def submit(name: str, node: int, first: bool = False, then: Callable[[], None] = lambda: None) -> None:
         def finished(reply: Message) -> None:
