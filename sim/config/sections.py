@@ -114,6 +114,8 @@ class RuntimeConfig(Frozen):
     ``endpoint`` on a line to the provider's node, which users have to reach; ``relay`` through the Flower Grid."""
     evaluators: Annotated[int, Field(ge=0)] = 2
     """Evaluator nodes, each attacking one published transformer at a time; 0: the provider's node evaluates."""
+    patience: Annotated[float, Field(ge=0, le=30 * 24 * 3600)] = 300
+    """Seconds for which a node of a deployment that is gone is waited for, while others go on."""
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Processes that run the nodes' work; ``auto``: one for every ``threads`` CPUs."""
     threads: Annotated[int, Field(ge=1)] = 1

@@ -124,6 +124,8 @@ def decode_tensors(record: ArrayRecord) -> State:
 
 def _tensor(name: str, array: Array) -> Tensor:
     try:
+        if array.stype != "numpy.ndarray":
+            raise ValueError(f"it is {array.stype!r}, expected 'numpy.ndarray'")
         values = _unpacked(array.data)
         if str(values.dtype) != array.dtype or values.shape != tuple(array.shape):
             raise ValueError(f"header says {array.dtype} {tuple(array.shape)}, data are {values.dtype} {values.shape}")

@@ -18,6 +18,7 @@ from sim.exchange.batcher import Batcher, PendingRequest
 from sim.exchange.client import Client, NotSent, check_alive, failed
 from sim.exchange.load import ProviderLoad
 from sim.exchange.messages import JOB, MessageError, encode_refusal
+from sim.exchange.patience import PatientClient
 from sim.exchange.rights import Gate
 from sim.exchange.scheduler import Conversation, Scheduler
 from sim.exchange.suspension import resume_content, suspension_of
@@ -40,6 +41,7 @@ class Relay:
         own: by message type, what is answered here and not by the provider.
         load: told of every request that is sent on to the provider.
         gate: who may ask what of the provider; None: nobody, as yet.
+        patience: for how many seconds a node of a deployment that is gone is waited for; None: in a simulation.
     """
 
     def __init__(
@@ -53,8 +55,9 @@ class Relay:
         own: Mapping[str, Callable[[RecordDict], RecordDict]] | None = None,
         load: ProviderLoad | None = None,
         gate: Gate | None = None,
+        patience: float | None = None,
     ) -> None:
-        self._client = Client(grid)
+        self._client = Client(grid) if patience is None else PatientClient(grid, patience)
         self._provider, self._job = provider, job
         self._gate = gate or Gate({}, LimitsConfig())
         self.endpoint = Endpoint(self._gate.askers)

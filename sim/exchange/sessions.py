@@ -144,6 +144,9 @@ class SessionStore:
         if self._on_disk and (waiting is None or waiting.written != writing_of(path)):
             # Tickets count from 1 at every start: others may have taken the session further than this process has it.
             waiting = self._read(ticket, job, index, path)
+        if self._on_disk and waiting is not None and waiting.number == ticket.number + 1:
+            # The answer was taken, and the reply to it was lost with the process that was to send it.
+            return _asking(waiting.request, Ticket(ticket.session, waiting.number))
         if waiting is None or waiting.number != ticket.number:
             known = "no answer" if waiting is None else f"answer {waiting.number}"
             raise MessageError(f"session {ticket.session} waits for {known}, this is answer {ticket.number}")
@@ -175,7 +178,7 @@ class SessionStore:
                 path.unlink(missing_ok=True)
             result: RecordDict = end.value
             return result
-        message_type, content = encode_request(request)
+        reply = _asking(request, Ticket(session.name, number))
         written = (0, 0)
         if self._on_disk:
             tensors, numbers = session.checkpoint()
@@ -183,8 +186,8 @@ class SessionStore:
             # A session holds a network and what its backward pass needs: one that others took further takes up room.
             self._waiting = {other: it for other, it in self._waiting.items() if it.written == writing_of(other)}
             written = writing_of(path)
-        self._waiting[path] = _Waiting(number, session, work, request, content_size(content)[1], written)
-        return Suspension(message_type, Ticket(session.name, number), content).encode()
+        self._waiting[path] = _Waiting(number, session, work, request, size_of(request)[1], written)
+        return reply
 
     def _read(self, ticket: Ticket, job: Job, index: int, path: Path) -> _Waiting | None:
         if not path.is_file():
@@ -210,6 +213,12 @@ def _answered(request: Request, session: Session, line: Line | None) -> Answer |
         return None
     session.account(request, size_of(request)[1], size_of(answer)[1])
     return answer
+
+
+def _asking(request: Request, ticket: Ticket) -> RecordDict:
+    """Return the reply that asks."""
+    message_type, content = encode_request(request)
+    return Suspension(message_type, ticket, content).encode()
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -106,5 +106,6 @@ def call_roll(
         {PUBLISHED: partial(answer_published, run.path)},
         load,
         Gate(askers, experiment.provider.limits),
+        None if simulated else experiment.runtime.patience,
     )
     return Roster(grid, run, job, provider, users, evaluators, relay, board)

@@ -39,7 +39,7 @@ def start(
     def make(memory: Memory | None = None, **terms: Any) -> Provider:
         defence = Defence(DefenceConfig(**terms), 0, tmp_path / "asked")
         own, others = torch.arange(tiny.counts["train"]), torch.arange(4)
-        return Provider("resnet20", psi, tiny, compute, [own], others, no_user_classifiers, memory, defence=defence)
+        return Provider("resnet20", psi, tiny, compute, [own] * 4, others, no_user_classifiers, memory, defence=defence)
 
     return make
 

@@ -86,12 +86,12 @@ def test_a_replica_answers_as_a_provider_at_the_end_of_a_wire_does(curious: Job,
     elsewhere = replace(curious, run=tmp_path / "elsewhere")
     shutil.copytree(curious.run / "provider", elsewhere.run / "provider")
     here, there = Replica(build_provider(curious), curious.run).answer, wired(build_provider(elsewhere))
-    own = assign_images(curious)[0]
+    own, others = assign_images(curious)[:2]
     requests: list[Request] = [
         TrainingImages(1),
-        LossGradient(protected(), IDS, 1, 0),
+        LossGradient(protected(), others[:4], 1, 0),
         # As a network gives them: channels last.
-        LossGradient(protected().contiguous(memory_format=torch.channels_last), IDS, 1, 4),
+        LossGradient(protected().contiguous(memory_format=torch.channels_last), others[2:6], 1, 4),
         Losses(protected(), IDS),
         Classify(bitmaps(5)),
         FitClassifier(0, 0, bitmaps(len(own)), own),
@@ -138,10 +138,10 @@ def totals(load: ProviderLoad) -> tuple[int, ...]:
 
 def test_the_ledger_of_several_replicas_adds_up_to_all_requests(job: Job, provider: Provider) -> None:
     assert ledger_of(job.run)[0] == set()
-    replicas = [Replica(provider, job.run) for _ in range(3)]
+    replicas, own = [Replica(provider, job.run) for _ in range(3)], assign_images(job)[0]
     for number, replica in enumerate(replicas):
         for _ in range(number):
-            replica.answer(LossGradient(protected(), IDS, 0, 0))
+            replica.answer(LossGradient(protected(), own[:4], 0, 0))
             replica.keep_account()  # what is asked later is added
         replica.answer(TrainingImages(0))
         with pytest.raises(ExchangeError):

@@ -1,0 +1,112 @@
+"""Messages to nodes that may go away and come back: those of a deployment.
+
+Flower says of a node that has been silent for a minute that it is gone. Of one that was started again in that time it
+says nothing: what the node was doing has no reply, ever. A node works on one message at a time, so a second one that is
+answered tells that the first is lost.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from logging import WARNING
+
+from flwr.app import Message, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+
+from sim.exchange.client import Client
+from sim.exchange.messages import JOB
+
+_PROBE_AFTER_S = 30.0
+"""So long after a message a second is sent; a node has taken up the first by then, since it looks every few seconds."""
+_GRACE_S = 15.0
+"""For how long a reply that Flower is carrying may come after that to the second message."""
+_AGAIN_S = 10.0
+"""After so long a node that was gone is tried again."""
+
+
+@dataclass
+class _Sent:
+    """A message that has no reply yet, under the id that whoever sent it knows."""
+
+    message: Message
+    current: str | None
+    """Id of what was sent last; None: the node is gone, and it is to be sent again."""
+    since: float
+    """When that was."""
+    gone_since: float | None = None
+    probe: str | None = None
+    answered: float | None = None
+    """When the probe was."""
+
+
+class PatientClient(Client):
+    """A client that sends again what a node has lost, and waits for one that is gone.
+
+    Args:
+        patience: seconds to wait for a node, after which its error is the reply.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, grid: Grid, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(grid)
+        self._patience, self._clock = patience, clock
+        self._sent: dict[str, _Sent] = {}
+
+    def push(self, message: Message) -> str:
+        """See :class:`Client`."""
+        identifier = super().push(message)
+        self._sent[identifier] = _Sent(message, identifier, self._clock())
+        return identifier
+
+    def pull(self, identifiers: Iterable[str]) -> list[Message]:
+        """See :class:`Client`; a reply names the message as it was first sent, however often that was."""
+        wanted = {identifier: self._sent[identifier] for identifier in identifiers}
+        for sent in wanted.values():
+            self._look_after(sent)
+        asked = {sent.current: name for name, sent in wanted.items() if sent.current is not None}
+        probes = {sent.probe: name for name, sent in wanted.items() if sent.probe is not None}
+        replies = []
+        for reply in super().pull([*asked, *probes]):
+            identifier = reply.metadata.reply_to_message_id
+            if identifier in asked:
+                if self._is_last(reply, self._sent[asked[identifier]]):
+                    reply.metadata.__dict__["_reply_to_message_id"] = asked[identifier]
+                    del self._sent[asked[identifier]]
+                    replies.append(reply)
+            elif not reply.has_error() and (known := self._sent.get(probes[identifier])):
+                known.probe, known.answered = None, self._clock()
+        return replies
+
+    def _is_last(self, reply: Message, sent: _Sent) -> bool:
+        """Return whether a reply is what whoever sent the message is told, or the node is to be waited for."""
+        if not reply.has_error() or reply.error.code != ErrorCode.NODE_UNAVAILABLE:
+            return True
+        now = self._clock()
+        if sent.gone_since is None:
+            sent.gone_since = now
+            log(WARNING, "node %s is gone; it is waited for", sent.message.metadata.dst_node_id)
+        if now - sent.gone_since > self._patience:
+            return True
+        sent.current, sent.probe, sent.answered, sent.since = None, None, None, now
+        return False
+
+    def _look_after(self, sent: _Sent) -> None:
+        now = self._clock()
+        if sent.current is None:
+            if now - sent.since >= _AGAIN_S:
+                self._send_again(sent)
+        elif sent.answered is not None:
+            if now - sent.answered >= _GRACE_S:
+                log(WARNING, "node %s was started again; so is its work", sent.message.metadata.dst_node_id)
+                self._send_again(sent)
+        elif sent.probe is None and now - sent.since >= _PROBE_AFTER_S:
+            message = sent.message
+            content = RecordDict({JOB: message.content.config_records[JOB]})
+            sent.probe = super().push(Message(content, message.metadata.dst_node_id, "query.role"))
+
+    def _send_again(self, sent: _Sent) -> None:
+        message = sent.message
+        again = Message(message.content, message.metadata.dst_node_id, message.metadata.message_type)
+        sent.current, sent.probe, sent.answered, sent.since = super().push(again), None, None, self._clock()
