@@ -24,11 +24,11 @@ ACCESS = "access"
 METHOD = "/veilsim.Provider/Ask"
 TOKEN = "token"
 """The metadata under which a line names whoever opened it."""
-OPTIONS = [
-    # The provider says how much it takes (provider.limits), and not gRPC.
+UNLIMITED: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
 ]
+"""What gRPC itself lets through: how much the provider takes, it says itself (provider.limits)."""
 _KEEPALIVE = [
     # A machine that is gone says nothing: it is found out within half a minute.
     ("grpc.keepalive_time_ms", 20_000),
@@ -105,7 +105,7 @@ class Line:
 
     def __init__(self, access: Access) -> None:
         trusted = grpc.ssl_channel_credentials(access.certificate.encode())
-        self._channel = grpc.secure_channel(access.address, trusted, [*OPTIONS, *_KEEPALIVE])
+        self._channel = grpc.secure_channel(access.address, trusted, [*UNLIMITED, *_KEEPALIVE])
         self._questions: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         call: Callable[..., Iterator[bytes]] = self._channel.stream_stream(METHOD)
         self._answers = call(iter(self._questions.get, None), metadata=((TOKEN, access.token),))

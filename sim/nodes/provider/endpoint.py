@@ -16,7 +16,7 @@ from typing import Any
 
 import grpc
 
-from sim.exchange.line import METHOD, OPTIONS, TOKEN, from_bytes, to_bytes
+from sim.exchange.line import METHOD, TOKEN, UNLIMITED, from_bytes, to_bytes
 from sim.exchange.messages import MessageError, encode_refusal
 from sim.exchange.rights import Gate
 from sim.nodes.provider.opening import Opened, Order, certificate_for
@@ -83,7 +83,8 @@ async def serve(folder: Path) -> None:
     limits = order.job.experiment.provider.limits
     gate = Gate({token: who for who, token in order.tokens.items()}, limits)
     endpoint = Endpoint(lambda: replica_of(order.job), gate)
-    server = grpc.aio.server(options=[*OPTIONS, ("grpc.max_receive_message_length", limits.message_mb * 2**20)])
+    most = {"grpc.max_receive_message_length": limits.message_mb * 2**20}
+    server = grpc.aio.server(options=list((dict(UNLIMITED) | most).items()))
     _, service, method = METHOD.split("/")
     handler: dict[str, Any] = {method: grpc.stream_stream_rpc_method_handler(endpoint.lines)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handler),))
