@@ -21,7 +21,9 @@ type                      to         carries                              reply
 ``query.recall``          provider   user                                 protected images that it saw, ids
 ``query.reconstruct``     provider   user, bitmaps                        estimates of what they were made of
 ``query.published``       ServerApp  user                                 the theta that the user has published
-``query.psi``             provider   the job                              psi's digest; load, in direct exchange
+``query.psi``             provider   the job                              psi's digest; load, unless relayed
+``query.endpoint``        provider   the job                              how each node reaches its endpoint
+``query.hang_up``         provider   the job                              nothing: the endpoint is closed
 ``train.resume``          user       the job, session, ticket, answer     the next request, or the final reply
 ``evaluate.resume``       user,      the job, session, ticket, answer     the next request, or the final reply
                           evaluator
