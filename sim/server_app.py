@@ -15,7 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from roles.common.naming import user_name
 from sim.config.checks import check
-from sim.config.errors import one_line
+from sim.config.errors import in_our_words, one_line
 from sim.config.experiment import Experiment
 from sim.config.files import load_experiment
 from sim.exchange.access import CLOSE
@@ -68,7 +68,9 @@ def _open_run(run: str, config: str, overrides: list[str], nodes: int) -> RunFol
     if not path.is_absolute() and not path.exists():
         # Under `flwr run` the working directory is the SuperLink's: the configs travel with the app.
         path = Path(__file__).parent.parent / path
-    experiment = load_experiment(path, overrides).resolved().with_users(nodes)
+    loaded = load_experiment(path, overrides)
+    with in_our_words(path):
+        experiment = loaded.resolved().with_users(nodes)
     check(experiment, path)
     folder = Path("runs").resolve() / f"{experiment.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     log(INFO, "run folder: %s", folder)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sim.cli.commands import Stopped, complain, console
 from sim.config.checks import check
-from sim.config.errors import ConfigError
+from sim.config.errors import ConfigError, in_our_words
 from sim.config.experiment import Experiment
 from sim.config.files import load_experiment
 from sim.report.page.write import renew_page
@@ -38,7 +38,8 @@ def created(config: Path, overrides: list[str], out: Path | None) -> RunFolder |
         config = app_folder() / config
     sweep = is_sweep(config, overrides)
     cells = load_cells(config, overrides) if sweep else [Cell("", {}, load_experiment(config, overrides))]
-    cells = [replace(cell, experiment=cell.experiment.resolved()) for cell in cells]
+    with in_our_words(config):
+        cells = [replace(cell, experiment=cell.experiment.resolved()) for cell in cells]
     for cell in cells:
         if cell.experiment.users.count == "auto":
             needed = "veilsim run sizes the federation itself; give a number"
@@ -88,7 +89,10 @@ def finish(prepared: RunFolder | SweepFolder) -> None:
 
 def _check(experiment: Experiment, path: Path) -> None:
     with console.status("preparing data"):
-        check(experiment, path)
+        store = check(experiment, path)
+    if store.shared:
+        total, name = store.counts["test"], experiment.data.name
+        complain(f"warning: data.name {name!r}: {store.shared} of {total} test images are training images as well")
 
 
 def _watch_one(run: RunFolder) -> None:

@@ -13,7 +13,7 @@ from roles.common.data import ImageStore, prepare
 from roles.common.encryption import BLOCK
 from roles.common.features import shared_features
 from roles.evaluator.measures import Lpips
-from sim.config.errors import ConfigError
+from sim.config.errors import ConfigError, in_our_words
 from sim.config.experiment import Experiment
 from sim.config.places import cache_folder
 from sim.config.sections import AllPartition, Partition, SamplePartition, SizesPartition
@@ -25,9 +25,9 @@ def check(experiment: Experiment, source: Path) -> ImageStore:
     Raises:
         ConfigError: data or weights that cannot be had, or what cannot work, in the config file ``source``.
     """
-    try:
+    with in_our_words(source):
         for problem in _missing_trackers(experiment):
-            raise ConfigError(problem)
+            raise ValueError(problem)
         store = prepare(experiment.data, cache_folder() / "data")
         for config in experiment.user_configs():
             if config.trains_network:
@@ -38,9 +38,7 @@ def check(experiment: Experiment, source: Path) -> ImageStore:
         if experiment.attack.lpips:
             Lpips(store.side)
         for problem in _problems(experiment, store):
-            raise ConfigError(problem)
-    except ValueError as error:
-        raise ConfigError(f"{source}: {error}") from error
+            raise ValueError(problem)
     return store
 
 

@@ -28,8 +28,8 @@ _OF_LABELS = ("utility", "labels", "membership")
 class Experiment(Frozen):
     """Everything that decides the result of a run."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-    seed: Annotated[int, Field(ge=0)] = 0
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: DataConfig = DataConfig()
     classifier: ClassifierConfig = ClassifierConfig()
     other_classifiers: tuple[dict[str, Any], ...] = ()
@@ -82,7 +82,7 @@ class Experiment(Frozen):
         named += [(itn["features"], "weights") for itn in resolved["attack"]["itns"] if itn["features"]]
         for holder, key in named:
             if _is_local(holder.get(key)):
-                holder[key] = str(Path(holder[key]).expanduser().resolve())
+                holder[key] = _absolute(holder[key])
         return Experiment.model_validate(resolved)
 
     def with_users(self, nodes: int) -> "Experiment":
@@ -166,6 +166,13 @@ def _is_local(name: object) -> bool:
     if not isinstance(name, str) or name in ("digits", "imagenet", "random"):
         return False
     return name.startswith((".", "/", "~")) or Path(name).exists()
+
+
+def _absolute(path: str) -> str:
+    try:
+        return str(Path(path).expanduser().resolve())
+    except RuntimeError:  # the home of somebody who has none here: whoever opens it says so
+        return path
 
 
 def in_words(setting: dict[str, Any]) -> list[str]:

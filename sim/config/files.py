@@ -30,9 +30,11 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such config file")
     try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML ({one_line(error)})") from error
+        content = _parsed(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise ConfigError(f"{path}: not valid YAML ({_said(error)})") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must hold a mapping of keys to values, found {type(content).__name__}")
     for override in overrides:
@@ -53,15 +55,46 @@ def experiment_of(content: dict[str, Any], path: Path) -> Experiment:
     return experiment
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads YAML as ``safe_load`` does, but for a key that is given twice, of which that would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """See :class:`yaml.SafeLoader`."""
+        lines = dict[Any, int]()
+        for key, _ in node.value:
+            name, line = getattr(key, "value", None), key.start_mark.line + 1
+            if isinstance(name, str) and name != "<<":
+                if name in lines:
+                    raise ValueError(f"line {line}: key {name!r} is there already, in line {lines[name]}")
+                lines[name] = line
+        return super().construct_mapping(node, deep)
+
+
+def _parsed(text: str) -> Any:
+    return yaml.load(text, _Loader)
+
+
+def _said(error: Exception) -> str:
+    """Return what is wrong with a text that is no YAML, and in which line, in one line of our own."""
+    mark = getattr(error, "problem_mark", None)
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start} is not UTF-8 text"
+    if mark is None:
+        return one_line(error)
+    return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', '') or 'not understood'}"
+
+
 def apply_override(content: dict[str, Any], override: str) -> None:
     """Set what a ``key.sub=value`` override says; a :class:`ConfigError` if it cannot be applied."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"override {override!r}: must be key=value, such as user.alpha=0.01")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: the value is not valid YAML ({one_line(error)})") from error
+        value = _parsed(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError(f"override {override!r}: the value is not valid YAML ({_said(error)})") from error
     set_value(content, key, value, f"override {override!r}")
 
 

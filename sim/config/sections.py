@@ -58,7 +58,7 @@ Partition = Annotated[
 class UsersConfig(Frozen):
     """How many users there are, and which images each has."""
 
-    count: Annotated[int, Field(ge=1)] | Literal["auto"] = 4
+    count: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["auto"] = 4
     """Number of users, or ``auto``: every node of the federation that is neither provider nor evaluator."""
     partition: Partition = IidPartition()
     images: Annotated[int, Field(ge=2)] | None = None
@@ -74,7 +74,7 @@ class StrategyConfig(Frozen):
     """Who trains when, and what becomes of the thetas."""
 
     name: Literal["independent", "fedavg"] = "independent"
-    rounds: Annotated[int, Field(ge=1)] = 1
+    rounds: Annotated[int, Field(ge=1, le=100_000)] = 1
     """Parts that every user's training is cut into. A killed run resumes at the last finished one."""
     batch_norm: Literal["shared", "local"] = "shared"
     """Of a strategy that averages: what becomes of the running statistics of batch normalisation. ``shared``: they are
@@ -112,13 +112,13 @@ class RuntimeConfig(Frozen):
     exchange: Literal["direct", "endpoint", "relay"] = "direct"
     """How gradients travel: ``direct`` within a worker, which has a replica of the provider (only in a simulation);
     ``endpoint`` on a line to the provider's node, which users have to reach; ``relay`` through the Flower Grid."""
-    evaluators: Annotated[int, Field(ge=0)] = 2
+    evaluators: Annotated[int, Field(ge=0, le=10_000)] = 2
     """Evaluator nodes, each attacking one published transformer at a time; 0: the provider's node evaluates."""
     patience: Annotated[float, Field(ge=0, le=30 * 24 * 3600)] = 300
     """Seconds for which a node of a deployment that is gone is waited for, while others go on."""
-    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    workers: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = "auto"
     """Processes that run the nodes' work; ``auto``: one for every ``threads`` CPUs."""
-    threads: Annotated[int, Field(ge=1)] = 1
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """PyTorch threads of each worker."""
     gpu_fraction: Annotated[float, Field(ge=0, le=1)] = 0
     """Share of a GPU for each worker; 0: workers see none."""
@@ -138,5 +138,7 @@ class TrackingConfig(Frozen):
 
     tensorboard: bool = False
     """Whether to write TensorBoard's event files into the run folder."""
-    mlflow: bool | Annotated[str, Field(min_length=1)] = False
+    mlflow: bool | Annotated[str, Field(pattern=r"^((file|https?|sqlite|postgresql|mysql|databricks)(:|$)|[./~])")] = (
+        False
+    )
     """An MLflow tracking URI, or ``true``: the folder ``mlruns`` beside the run folder."""

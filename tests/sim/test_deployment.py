@@ -52,7 +52,7 @@ class Deployment:
 
     def kill_and_start(self, node: str) -> None:
         """Kill a SuperNode, which ends what it has started, and start it as it was."""
-        (found,) = [one for one in self.script.children(True) if f"{node}.key" in " ".join(one.cmdline())]
+        (found,) = [one for one in self.script.children(True) if f"{node}.key" in _command(one)]
         command, environment, place = found.cmdline(), found.environ(), found.cwd()
         found.kill()
         found.wait(10)
@@ -76,6 +76,12 @@ class Deployment:
     def processes(self) -> list[psutil.Process]:
         found = psutil.process_iter(["environ"])
         return [one for one in found if (one.info["environ"] or {}).get("VEILSIM_TEST") == str(self.folder)]
+
+
+def _command(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""  # it has just ended
 
 
 @pytest.fixture

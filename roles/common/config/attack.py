@@ -24,7 +24,7 @@ class ItnConfig(Frozen):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
     """What results call it; with the run's seed it decides initial weights, batches and augmentation."""
     training: Recipe
-    width: Annotated[int, Field(ge=1)] = 64
+    width: Annotated[int, Field(ge=1, le=1024)] = 64
     """Channels of the U-Net's first level."""
     depth: Annotated[int, Field(ge=2, le=6)] = 5
     """Levels of the U-Net; images need sides divisible by 2**(depth - 1)."""

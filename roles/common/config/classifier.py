@@ -16,7 +16,7 @@ class ClassifierConfig(Frozen):
 
     name: ClassifierName = "resnet20"
     training: Recipe = Recipe(epochs=200)
-    crop_padding: Annotated[int, Field(ge=0)] = 4
+    crop_padding: Annotated[int, Field(ge=0, le=512)] = 4
     """Black pixels around an image before the random crop of augmentation; 0 turns the crop off."""
     flip: bool = True
     """Whether augmentation mirrors images (not for digits)."""

@@ -63,16 +63,16 @@ class HijackConfig(Frozen):
     """Whether losses and numbers of correct images are made up too: the loss is ln(classes) times the squared error of
     g's estimates, in units of what images vary by, and so falls from chance to 0 as the hijack succeeds. By psi's true
     losses, which rise instead, a user would select its first epoch."""
-    width: Annotated[int, Field(ge=1)] = 16
+    width: Annotated[int, Field(ge=1, le=1024)] = 16
     """Channels of the first level of f and g, which are U-Nets; ``depth`` is their number of levels. The first
     convolution of the critic has twice as many."""
     depth: Annotated[int, Field(ge=2, le=6)] = 3
     lr: Annotated[float, Field(gt=0)] = 2e-3
     """Of the Adam of f and g; ``critic_lr`` of the critic's, whose betas are 0.5 and 0.9."""
     critic_lr: Annotated[float, Field(gt=0)] = 1e-3
-    steps: Annotated[int, Field(ge=1)] = 2
+    steps: Annotated[int, Field(ge=1, le=1000)] = 2
     """Steps of the provider's networks for each gradient that a user asks for."""
-    shift: Annotated[int, Field(ge=0)] = 4
+    shift: Annotated[int, Field(ge=0, le=512)] = 4
     """Pixels by which users are taken to have moved their images in any direction: the padding of the paper's crops."""
     flip: bool = True
     """Whether they are taken to mirror images (not digits)."""

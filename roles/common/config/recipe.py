@@ -18,8 +18,8 @@ class Recipe(Frozen):
     linearly over the first ``warmup`` and falls linearly to 0; ``cosine`` falls along half a cosine.
     """
 
-    epochs: Annotated[float, Field(gt=0)]
-    batch_size: Annotated[int, Field(ge=2)] = 128
+    epochs: Annotated[float, Field(gt=0, le=100_000)]
+    batch_size: Annotated[int, Field(ge=2, le=100_000)] = 128
     optimiser: Literal["sgd", "adam"] = "sgd"
     lr: Annotated[float, Field(gt=0)] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9

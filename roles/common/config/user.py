@@ -167,7 +167,7 @@ class UserConfig(Frozen):
     protection: Protection = NetworkConfig()
     alpha: Annotated[float, Field(ge=0)] = 0.005
     """Weight of L_feat in L_trans (Eq. 4); 0 trains for accuracy alone and protects nothing."""
-    width: Annotated[int, Field(ge=1)] = 64
+    width: Annotated[int, Field(ge=1, le=1024)] = 64
     """Channels of the U-Net's first level."""
     depth: Annotated[int, Field(ge=2, le=6)] = 5
     """Levels of the U-Net; images need sides divisible by 2**(depth - 1)."""
@@ -185,11 +185,11 @@ class UserConfig(Frozen):
     squared error below its inverse: below 1, none comes nearer than noise of the size of the whole range."""
     features: FeaturesConfig = FeaturesConfig()
     training: Recipe = Recipe(epochs=200)
-    crop_padding: Annotated[int, Field(ge=0)] = 4
+    crop_padding: Annotated[int, Field(ge=0, le=512)] = 4
     flip: bool = True
     checks: ChecksConfig | None = None
     """Whether and how often the user looks for a provider that hijacks h_theta."""
-    seed: Annotated[int, Field(ge=0)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     """Of initial weights, order, augmentation, noise and key, together with the run's seed: users of one number draw
     the same. By default every user draws its own."""
 

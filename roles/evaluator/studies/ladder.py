@@ -34,10 +34,10 @@ class Rung(Frozen):
 
     pairs: Annotated[int, Field(ge=2)] | None = None
     """Pairs that it makes; by default all that ``attack.pairs`` allows, and never more."""
-    steps: Annotated[float, Field(gt=0)] = 1
+    steps: Annotated[float, Field(gt=0, le=10_000)] = 1
     """Training steps, as a multiple of those of the inverse network's recipe over all pairs: few pairs are gone through
     more often."""
-    width: Annotated[int, Field(ge=1)] = 64
+    width: Annotated[int, Field(ge=1, le=1024)] = 64
     """Channels of the first level of its network."""
 
 
