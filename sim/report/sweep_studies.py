@@ -7,6 +7,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from roles.evaluator.study import HeatMap, Lines
+from sim.report.figures.studies import draw_study
 from sim.report.studies import USER_COLUMNS
 from sim.report.table import gap_of, measured_users
 from sim.report.text import markdown, write_table
@@ -15,6 +16,8 @@ from sim.run.sweep import SweepFolder
 
 def report_sweep_studies(sweep: SweepFolder, table: pd.DataFrame, by: Sequence[str]) -> str:
     """Write the rows of every study of all complete cells as one table, and return their medians in Markdown.
+
+    Where cells differ by their seeds alone, a picture has them all, as that of one run has one.
 
     Args:
         table: what :meth:`SweepFolder.table` returns.
@@ -28,8 +31,18 @@ def report_sweep_studies(sweep: SweepFolder, table: pd.DataFrame, by: Sequence[s
         found = sweep.table(f"studies/{kind}")
         if len(found):
             write_table(sweep.path / "studies", found, kind)
+            if not by:
+                draw_study(sweep.path / "figures" / f"study-{kind}", form, _by_setting(found, table))
             said.append(f"**{kind}**: {form.title} (medians).\n\n{joined(found, form, table, by)}\n\n")
     return "".join(said)
+
+
+def _by_setting(found: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Return rows of studies with the names of users' settings in place of their numbers, if each user has its own."""
+    known = table.drop_duplicates("subject").set_index("subject")
+    if "setting" not in known or "user" not in found or known["setting"].nunique() < known["setting"].count():
+        return found
+    return found.assign(user=found["user"].map(known["setting"]).fillna(found["user"]))
 
 
 def joined(found: pd.DataFrame, form: HeatMap | Lines, table: pd.DataFrame, by: Sequence[str]) -> str:
