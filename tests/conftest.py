@@ -14,6 +14,24 @@ collect_ignore = ["bench/naive", "bench/timed"]
 """Flower apps of the benchmarks: importing them changes veilsim's own app."""
 
 
+_ALONE = (
+    "bench/",
+    "sim/test_deployment.py",
+    "sim/test_simulation.py",
+    "sim/test_attack_command.py",
+    "sim/test_resume.py",
+)
+"""Tests that start Flower, which takes all cores, or that compare times."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests in one process, which shares its fixtures, and those that would disturb each other too."""
+    for item in items:
+        path = item.path.as_posix()
+        alone = any(f"/tests/{name}" in path for name in _ALONE)
+        item.add_marker(pytest.mark.xdist_group("alone" if alone else path))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("cache")
