@@ -14,7 +14,7 @@ collect_ignore = ["bench/naive", "bench/timed"]
 """Flower apps of the benchmarks: importing them changes veilsim's own app."""
 
 
-_ALONE = (
+_ALONE = ("bench/", "sim/test_deployment.py", "sim/test_simulation.py", "sim/exchange/test_session_actors.py")
     "bench/",
     "sim/test_deployment.py",
     "sim/test_simulation.py",
