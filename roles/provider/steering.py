@@ -14,6 +14,7 @@ from roles.common.augment import augment
 from roles.common.compute import Compute
 from roles.common.config.data import Split
 from roles.common.config.provider import HijackConfig
+from roles.common.config.recipe import set_lr
 from roles.common.data import ImageStore
 from roles.common.images import to_unit
 from roles.common.unet import UNet
@@ -25,6 +26,9 @@ _PENALTY = 10.0
 _NOISE = 0.1
 """Standard deviation of the noise between f and g, in units of the range of x_hat. Without it, f may say all it has to
 in outputs that hardly vary, which h_theta does not learn to imitate, and g takes nothing but f's own."""
+
+_PRETRAINING_LR = 1e-2
+"""Of the Adam of f and g before the first answer: at a rate that suits a g that follows h_theta, f hardly learns."""
 
 _SOME = 1000
 """Train images that show how much images vary."""
@@ -178,16 +182,18 @@ class Fsha(Steering):
         self._pilot = self._new(UNet(config.width, config.depth))
         self._critic = compute.module(Critic(2 * config.width))
         adam = torch.optim.Adam(self._critic.parameters(), config.critic_lr, betas=(0.5, 0.9))
-        self._trained["pilot"] = (self._pilot, torch.optim.Adam(self._pilot.parameters(), config.lr))
+        self._trained["pilot"] = (self._pilot, torch.optim.Adam(self._pilot.parameters(), _PRETRAINING_LR))
         self._trained["critic"] = (self._critic, adam)
 
     def gradient(self, protected: Tensor, ids: Tensor, stream: torch.Generator) -> Tensor:
         """See :class:`Steering`: of minus the critic's mean score."""
         # Its optimiser remembers steps, in a checkpoint too: whether f is trained needs no mark of its own.
         if not self._trained["pilot"][1].state:
+            set_lr(self._trained["inverse"][1], _PRETRAINING_LR)
             for _ in range(self._config.pretraining):
                 x = self._public(ids, stream)
                 self._step(self._error(self._pilot(x), x, stream), "inverse", "pilot")
+            set_lr(self._trained["inverse"][1], self._config.lr)
         for _ in range(self._config.steps):
             x = self._public(ids, stream)
             smashed = self._pilot(x).detach()

@@ -68,8 +68,8 @@ class HijackConfig(Frozen):
     """Channels of the first level of f and g, which are U-Nets; ``depth`` is their number of levels. The first
     convolution of the critic has twice as many."""
     depth: Annotated[int, Field(ge=2, le=6)] = 3
-    lr: Annotated[float, Field(gt=0)] = 1e-2
-    """Of the Adam of f and g; ``critic_lr`` of the critic's, whose betas are 0.5 and 0.9."""
+    lr: Annotated[float, Field(gt=0)] = 2e-3
+    """Of g's Adam while a user trains; ``critic_lr`` of the critic's, whose betas are 0.5 and 0.9."""
     critic_lr: Annotated[float, Field(gt=0)] = 1e-3
     pretraining: Annotated[int, Field(ge=1)] = 300
     """Steps of f and g before the first answer (``fsha``), with batches of the request's size; f then stands still."""
