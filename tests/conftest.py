@@ -15,12 +15,6 @@ collect_ignore = ["bench/naive", "bench/timed"]
 
 
 _ALONE = ("bench/", "sim/test_deployment.py", "sim/test_simulation.py", "sim/exchange/test_session_actors.py")
-    "bench/",
-    "sim/test_deployment.py",
-    "sim/test_simulation.py",
-    "sim/test_attack_command.py",
-    "sim/test_resume.py",
-)
 """Tests that start Flower, which takes all cores, or that compare times."""
 
 

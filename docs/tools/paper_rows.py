@@ -40,6 +40,8 @@ SINCE: dict[str, Any] = {
     "users": None,
     "upsampling": "nearest",
     "provider": ProviderConfig().model_dump(),
+    "pretraining": 300,
+    "strength": 0.1,
 }
 """Keys that configs have had since the first rows were kept, with what those rows had: so they change no digest."""
 

@@ -127,8 +127,9 @@ class Hijacker:
         direction = hijack.steering.gradient(protected, request.ids, stream)
         if not bool(torch.isfinite(direction).all()):
             raise ExchangeError(f"the hijack of user {request.user} diverged: lower provider.hijack's lr or critic_lr")
-        scale = honest.norm() / direction.norm().clamp_min(torch.finfo(torch.float32).tiny)
-        mixed: Tensor = (1 - config.class_share) * scale * direction + config.class_share * honest
+        if hijack.steering.as_long_as_psis:
+            direction *= honest.norm() / direction.norm().clamp_min(torch.finfo(torch.float32).tiny)
+        mixed: Tensor = (1 - config.class_share) * direction + config.class_share * honest
         return mixed
 
     def _opened(self, user: int, config: HijackConfig) -> _Hijack:

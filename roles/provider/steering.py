@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import pairwise, product
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from roles.common.augment import augment
 from roles.common.compute import Compute
 from roles.common.config.data import Split
 from roles.common.config.provider import HijackConfig
+from roles.common.config.recipe import set_lr
 from roles.common.data import ImageStore
 from roles.common.images import to_unit
 from roles.common.unet import UNet
@@ -21,12 +23,22 @@ from roles.common.weights import State, groups_of, prefixed, restore_training, t
 _PENALTY = 10.0
 """Weight of the gradient penalty: Gulrajani et al., 2017 (arXiv:1704.00028)."""
 
+_NOISE = 0.1
+"""Standard deviation of the noise between f and g, in units of the range of x_hat. Without it, f may say all it has to
+in outputs that hardly vary, which h_theta does not learn to imitate, and g takes nothing but f's own."""
+
+_PRETRAINING_LR = 1e-2
+"""Of the Adam of f and g before the first answer: at a rate that suits a g that follows h_theta, f hardly learns."""
+
 _SOME = 1000
 """Train images that show how much images vary."""
 
 
 class Steering(ABC):
     """The networks of one hijack, in fp32, with their optimisers."""
+
+    as_long_as_psis: ClassVar[bool] = True
+    """Whether what :meth:`gradient` returns is sent with the length of psi's gradient and not with its own."""
 
     def __init__(self, config: HijackConfig, store: ImageStore, compute: Compute) -> None:
         self._config, self._store, self._compute = config, store, compute
@@ -157,28 +169,43 @@ class Critic(nn.Module):
 class Fsha(Steering):
     """``fsha``: feature-space hijacking (Pasquini et al., 2021, arXiv:2012.02670, Section 3), without a pair.
 
-    f and g learn MSE(g(f(x)), x) on images of the provider's that the request is not about; a Wasserstein critic with a
-    gradient penalty tells f(x) from x_hat; h_theta gets the gradient of -critic(x_hat). Ids and labels play no part.
+    f and g learn MSE(g(f(x)), x) on images of the provider's that the request is not about, before the first answer;
+    then f stands still, for what h_theta is to imitate must not move away. A Wasserstein critic with a gradient penalty
+    tells f(x) from x_hat; h_theta gets the gradient of -critic(x_hat), and g goes on. Ids and labels play no part.
     """
+
+    as_long_as_psis: ClassVar[bool] = False
+    """psi's gradient grows as h_theta goes dishonest, so that steps would be longest where they ought to end."""
 
     def __init__(self, config: HijackConfig, store: ImageStore, compute: Compute) -> None:
         super().__init__(config, store, compute)
         self._pilot = self._new(UNet(config.width, config.depth))
         self._critic = compute.module(Critic(2 * config.width))
         adam = torch.optim.Adam(self._critic.parameters(), config.critic_lr, betas=(0.5, 0.9))
-        self._trained["pilot"] = (self._pilot, torch.optim.Adam(self._pilot.parameters(), config.lr))
+        self._trained["pilot"] = (self._pilot, torch.optim.Adam(self._pilot.parameters(), _PRETRAINING_LR))
         self._trained["critic"] = (self._critic, adam)
 
     def gradient(self, protected: Tensor, ids: Tensor, stream: torch.Generator) -> Tensor:
         """See :class:`Steering`: of minus the critic's mean score."""
+        # Its optimiser remembers steps, in a checkpoint too: whether f is trained needs no mark of its own.
+        if not self._trained["pilot"][1].state:
+            set_lr(self._trained["inverse"][1], _PRETRAINING_LR)
+            for _ in range(self._config.pretraining):
+                x = self._public(ids, stream)
+                self._step(self._error(self._pilot(x), x, stream), "inverse", "pilot")
+            set_lr(self._trained["inverse"][1], self._config.lr)
         for _ in range(self._config.steps):
             x = self._public(ids, stream)
-            smashed = self._pilot(x)
-            self._step(F.mse_loss(self.inverse(smashed), x), "inverse", "pilot")
-            self._step(self._critic_loss(smashed.detach(), protected, stream), "critic")
+            smashed = self._pilot(x).detach()
+            self._step(self._error(smashed, x, stream), "inverse")
+            self._step(self._critic_loss(smashed, protected, stream), "critic")
         leaf = protected.requires_grad_()
         (gradient,) = torch.autograd.grad(-self._critic(leaf).mean(), leaf)
-        return gradient
+        return self._config.strength * gradient
+
+    def _error(self, smashed: Tensor, x: Tensor, stream: torch.Generator) -> Tensor:
+        noise = torch.randn(smashed.shape, generator=stream).to(smashed.device)
+        return F.mse_loss(self.inverse(smashed + _NOISE * noise), x)
 
     def _public(self, ids: Tensor, stream: torch.Generator) -> Tensor:
         """Return as many images of the provider's own, none of them asked about, moved as users move theirs."""

@@ -45,15 +45,16 @@ class DefenceConfig(Frozen):
 class HijackConfig(Frozen):
     """Gradients of another loss for some users, which steer h_theta into what the provider can invert.
 
-    They have the length of psi's gradient, whose direction the provider replaces, before ``defence`` is applied to
-    them. psi itself never changes.
+    Those of ``pairs`` have the length of psi's gradient, whose direction the provider replaces; those of ``fsha`` have
+    a length of their own, which stays the same. ``defence`` is applied to either. psi itself never changes.
     """
 
     kind: Literal["fsha", "pairs"] = "fsha"
     """``fsha``: feature-space hijacking (Pasquini et al., 2021, arXiv:2012.02670), which takes images of the provider's
-    own and no pair. A pilot f and its inverse g are trained to reconstruct them; a critic tells f(x) from x_hat, and
-    h_theta gets the gradient by which x_hat passes for f(x). ``pairs``: of this scheme alone, where the provider knows
-    the image behind each id: g is trained to make x of x_hat, and h_theta gets the gradient by which it does."""
+    own and no pair. A pilot f and its inverse g are trained to reconstruct them, with noise between f and g; a critic
+    tells f(x) from x_hat, and h_theta gets the gradient by which x_hat passes for f(x). ``pairs``: of this scheme
+    alone, where the provider knows the image behind each id: g is trained to make x of x_hat, and h_theta gets the
+    gradient by which it does."""
     users: Users = None
     """Whom it hijacks, by number; by default all."""
     class_share: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -68,10 +69,15 @@ class HijackConfig(Frozen):
     convolution of the critic has twice as many."""
     depth: Annotated[int, Field(ge=2, le=6)] = 3
     lr: Annotated[float, Field(gt=0)] = 2e-3
-    """Of the Adam of f and g; ``critic_lr`` of the critic's, whose betas are 0.5 and 0.9."""
+    """Of g's Adam while a user trains; ``critic_lr`` of the critic's, whose betas are 0.5 and 0.9."""
     critic_lr: Annotated[float, Field(gt=0)] = 1e-3
+    pretraining: Annotated[int, Field(ge=1, le=100_000)] = 300
+    """Steps of f and g before the first answer (``fsha``), with batches of the request's size; f then stands still."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 2
-    """Steps of the provider's networks for each gradient that a user asks for."""
+    """Steps of the provider's other networks for each gradient that a user asks for."""
+    strength: Annotated[float, Field(gt=0)] = 0.1
+    """Factor on the critic's gradient (``fsha``), whose length for each of N images is about 1/N by the penalty. Too
+    much for a user's learning rate, and h_theta runs ahead of the critic; too little, and its own loss wins."""
     shift: Annotated[int, Field(ge=0, le=512)] = 4
     """Pixels by which users are taken to have moved their images in any direction: the padding of the paper's crops."""
     flip: bool = True
