@@ -2,7 +2,8 @@
 
 Its blocks (see :func:`pages.fill`) are replaced; nothing in them is written by hand. For a study of a run, a block is
 called ``<run>/<study>``, for the users of a run ``<run>``; for a sweep it is its name, for its trade-off curves
-``<sweep>/trade-off``, for the users of a cell ``<sweep>/<cell>``. Pictures are copied to ``docs/studies/``.
+``<sweep>/trade-off``, for the users of a cell ``<sweep>/<cell>``, for the picture of a study over all cells
+``<sweep>/study-<study>``. Pictures are copied to ``docs/studies/``.
 """
 
 import re
@@ -32,7 +33,10 @@ def blocks_of(folder: Path) -> Mapping[str, Callable[[], str]]:
     if SweepFolder.is_one(folder):
         sweep = SweepFolder(folder)
         cells = {f"{sweep.name}/{run.path.name}": partial(_users, run) for run in sweep.runs()}
-        return cells | {sweep.name: partial(_cells, sweep), f"{sweep.name}/trade-off": partial(_trade_off, sweep)}
+        drawn = sorted((sweep.path / "figures").glob("study-*.png"))
+        pictures = {f"{sweep.name}/{path.stem}": partial(_picture, path, sweep.name) for path in drawn}
+        whole = {sweep.name: partial(_cells, sweep), f"{sweep.name}/trade-off": partial(_trade_off, sweep)}
+        return cells | whole | pictures
     run = RunFolder.open(folder)
     name = run.experiment().name
     return {name: partial(_users, run)} | {

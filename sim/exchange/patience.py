@@ -6,9 +6,9 @@ answered tells that the first is lost.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from logging import WARNING
+from logging import INFO, WARNING
 
 from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
@@ -46,12 +46,19 @@ class PatientClient(Client):
 
     Args:
         patience: seconds to wait for a node, after which its error is the reply.
+        names: what nodes are called, by their ids, where that is known.
         clock: monotonic seconds.
     """
 
-    def __init__(self, grid: Grid, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        patience: float,
+        names: Mapping[int, str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         super().__init__(grid)
-        self._patience, self._clock = patience, clock
+        self._patience, self._names, self._clock = patience, names, clock
         self._sent: dict[str, _Sent] = {}
 
     def push(self, message: Message) -> str:
@@ -86,7 +93,7 @@ class PatientClient(Client):
         now = self._clock()
         if sent.gone_since is None:
             sent.gone_since = now
-            log(WARNING, "node %s is gone; it is waited for", sent.message.metadata.dst_node_id)
+            log(WARNING, "%s is gone; it is waited for %.0f seconds", self._name(sent), self._patience)
         if now - sent.gone_since > self._patience:
             return True
         sent.current, sent.probe, sent.answered, sent.since = None, None, None, now
@@ -99,14 +106,20 @@ class PatientClient(Client):
                 self._send_again(sent)
         elif sent.answered is not None:
             if now - sent.answered >= _GRACE_S:
-                log(WARNING, "node %s was started again; so is its work", sent.message.metadata.dst_node_id)
+                log(WARNING, "%s was started again; so is its work", self._name(sent))
                 self._send_again(sent)
         elif sent.probe is None and now - sent.since >= _PROBE_AFTER_S:
             message = sent.message
             content = RecordDict({JOB: message.content.config_records[JOB]})
             sent.probe = super().push(Message(content, message.metadata.dst_node_id, "query.role"))
 
+    def _name(self, sent: _Sent) -> str:
+        node = sent.message.metadata.dst_node_id
+        return self._names.get(node, f"node {node}")
+
     def _send_again(self, sent: _Sent) -> None:
         message = sent.message
+        if sent.gone_since is not None:
+            log(INFO, "%s is asked again", self._name(sent))
         again = Message(message.content, message.metadata.dst_node_id, message.metadata.message_type)
         sent.current, sent.probe, sent.answered, sent.since = super().push(again), None, None, self._clock()

@@ -57,9 +57,10 @@ class Relay:
         gate: Gate | None = None,
         patience: float | None = None,
     ) -> None:
-        self._client = Client(grid) if patience is None else PatientClient(grid, patience)
-        self._provider, self._job = provider, job
         self._gate = gate or Gate({}, LimitsConfig())
+        names = {node: " ".join(map(str, who)) for node, who in self._gate.askers.items()} | {provider: "the provider"}
+        self._client = Client(grid) if patience is None else PatientClient(grid, patience, names)
+        self._provider, self._job = provider, job
         self.endpoint = Endpoint(self._gate.askers)
         self._stranded: list[PendingRequest] = []
         self._under_way = math.inf if under_way is None else under_way

@@ -54,11 +54,13 @@ class RunFolder:
             raise ConfigError(f"{path}: holds a run already; name another folder, or resume it with --resume {path}")
         try:
             path.mkdir(parents=True, exist_ok=True)
+            if other := next(path.iterdir(), None):
+                raise ConfigError(f"{path}: holds {other.name!r}, and a run needs a folder of its own; name another")
+            run = RunFolder(path)
+            run.keep_experiment(experiment)
+            run.note(environment())
         except OSError as error:
-            raise ConfigError(f"{path}: cannot be made a folder ({error.strerror})") from error
-        run = RunFolder(path)
-        run.keep_experiment(experiment)
-        run.note(environment())
+            raise ConfigError(f"{path}: cannot be made a run folder ({error.strerror})") from error
         return run
 
     @staticmethod

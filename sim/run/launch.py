@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
 
 import psutil
@@ -22,6 +24,8 @@ from sim.run.progress import Status, clear
 
 _START_TIMEOUT_S = 180
 _STOP_TIMEOUT_S = 15
+_HOME, _OWNER = "veil-", "owner.lock"
+"""How the name of a simulation's home begins, and the file in it that its process holds locked."""
 
 
 def app_folder() -> Path:
@@ -82,13 +86,15 @@ def simulation(run: Path, experiment: Experiment, app: Path | None = None) -> It
         ConfigError: Flower did not start; the message names the log.
     """
     # A short path: Ray's sockets live below it, and a socket's path may have 107 characters.
-    home, port = Path(tempfile.mkdtemp(prefix="veil-")), _free_port()
+    sweep_homes(Path(tempfile.gettempdir()))
+    home, port = Path(tempfile.mkdtemp(prefix=_HOME)), _free_port()
     environment = simulation_environment(run, home, port, experiment)
     command = "flower-superlink --insecure --simulation --isolation subprocess --host 127.0.0.1"
     command += f" --port {port} --control-api-address 127.0.0.1:{_free_port()}"
     clear(run)
     Status("starting", "starting Flower").write(run)
     superlink: subprocess.Popen[bytes] | None = None
+    owned = _owned(home)
     try:
         with log_of(run).open("ab") as log:
             superlink = subprocess.Popen(
@@ -108,6 +114,22 @@ def simulation(run: Path, experiment: Experiment, app: Path | None = None) -> It
         if superlink is not None:
             _stop(superlink, run)
         shutil.rmtree(home, ignore_errors=True)
+        owned.close()
+
+
+def sweep_homes(folder: Path) -> None:
+    """Remove the homes of simulations whose process is gone without having done so, as when it was killed."""
+    for home in folder.glob(f"{_HOME}*"):
+        with contextlib.suppress(OSError), (home / _OWNER).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(home, ignore_errors=True)
+
+
+def _owned(home: Path) -> TextIOWrapper:
+    """Hold the lock of a home, which tells that its process is there, until what is returned is closed."""
+    lock = (home / _OWNER).open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
 
 
 def _submit(app: Path, run: Path, experiment: Experiment, environment: dict[str, str]) -> None:

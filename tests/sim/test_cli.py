@@ -219,5 +219,5 @@ def test_a_folder_that_cannot_be_made_is_one_line(
     file.write_text("something")
     error = error_of(config, *overrides, "--out", file / below)
     assert error.startswith(f"veilsim: {file}")
-    assert "cannot be made a folder" in error
+    assert "cannot be made a run folder" in error
     assert file.read_text() == "something"

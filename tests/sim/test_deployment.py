@@ -5,11 +5,13 @@ import copy
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -51,19 +53,23 @@ class Deployment:
         return (run / "table.csv").read_bytes()
 
     def kill_and_start(self, node: str) -> None:
-        """Kill a SuperNode, which ends what it has started, and start it as it was."""
+        """Kill a SuperNode, which ends what it has started, and start it as it was until it stays.
+
+        For a minute Flower takes it for the one that was killed, and turns it away.
+        """
         (found,) = [one for one in self.script.children(True) if f"{node}.key" in _command(one)]
         command, environment, place = found.cmdline(), found.environ(), found.cwd()
         found.kill()
         found.wait(10)
         with (self.folder / f"{node}-again.log").open("w") as log:
-            again = subprocess.Popen(command, env=environment, cwd=place, stdout=log, stderr=log)
-        self._restarted.append(again)
+            loop = ["bash", "-c", 'until "$@"; do sleep 3; done', "again", *command]
+            start = partial(subprocess.Popen, env=environment, cwd=place, stdout=log, stderr=log)
+            self._restarted.append(start(loop, start_new_session=True))
 
     def end_restarted(self) -> None:
         """End, as a person would, what the script did not start."""
         for process in self._restarted:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)
             process.wait(20)
 
     def wait_for(self, name: str, said: str) -> None:

@@ -90,7 +90,7 @@ def grid() -> Deployment:
 
 @pytest.fixture
 def client(grid: Deployment) -> PatientClient:
-    return PatientClient(grid, patience=120, clock=lambda: grid.now)
+    return PatientClient(grid, patience=120, names={NODE: "user 0"}, clock=lambda: grid.now)
 
 
 def test_a_node_that_works_is_left_alone(grid: Deployment, client: PatientClient) -> None:

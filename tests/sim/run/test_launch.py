@@ -6,7 +6,14 @@ import sys
 from pathlib import Path
 
 from sim.config.experiment import Experiment
-from sim.run.launch import app_folder, log_of, processes_of, simulation_environment, simulation_failed
+from sim.run.launch import (
+    app_folder,
+    log_of,
+    processes_of,
+    simulation_environment,
+    simulation_failed,
+    sweep_homes,
+)
 
 
 def test_the_flower_app_is_where_its_project_file_is() -> None:
@@ -37,3 +44,19 @@ def test_a_simulation_has_failed_if_its_log_says_so_of_this_attempt(tmp_path: Pa
     log_of(tmp_path).write_bytes(b"Simulation raised an exception\n")
     assert simulation_failed(tmp_path)
     assert not simulation_failed(tmp_path, seen=log_of(tmp_path).stat().st_size)
+
+
+def test_homes_of_simulations_that_were_killed_are_swept_and_others_stay(tmp_path: Path) -> None:
+    for name in ("veil-gone", "veil-living", "veil-of-somebody-else", "other"):
+        (tmp_path / name).mkdir()
+    for name in ("veil-gone", "veil-living", "other"):
+        (tmp_path / name / "owner.lock").touch()
+    hold = "import fcntl, sys, time; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); "
+    hold += "time.sleep(60)"
+    lock = tmp_path / "veil-living" / "owner.lock"
+    with subprocess.Popen([sys.executable, "-c", hold, lock], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        sweep_homes(tmp_path)
+        holder.kill()
+    assert {path.name for path in tmp_path.iterdir()} == {"veil-living", "veil-of-somebody-else", "other"}
