@@ -221,3 +221,12 @@ def test_a_folder_that_cannot_be_made_is_one_line(
     assert error.startswith(f"veilsim: {file}")
     assert "cannot be made a run folder" in error
     assert file.read_text() == "something"
+
+
+@pytest.mark.parametrize("overrides", [[], ["sweep={seed: [0, 1]}"]], ids=["run", "sweep"])
+def test_a_folder_that_holds_other_files_is_left_alone(config: Path, tmp_path: Path, overrides: list[str]) -> None:
+    place = tmp_path / "other" / ("cells/seed=0" if overrides else "")
+    place.mkdir(parents=True)
+    (place / "notes.txt").write_text("mine")
+    assert "holds 'notes.txt'" in error_of(config, *overrides, "--out", tmp_path / "other")
+    assert [path.name for path in (tmp_path / "other").rglob("*") if path.is_file()] == ["notes.txt"]
