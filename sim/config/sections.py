@@ -82,8 +82,14 @@ class StrategyConfig(Frozen):
     the averaged weights with its own, and publishes the last average with them: SiloBN (arXiv:2008.07424). Scale and
     shift, which FedBN (arXiv:2102.07623) leaves with the users as well, are averaged."""
 
+    deadline: Annotated[float, Field(gt=0, le=30 * 24 * 3600)] | None = None
+    """Of a strategy that averages: seconds after which a round ends with those users that have replied. By default it
+    waits for all. What is averaged then depends on how fast they are, and two runs may differ."""
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.deadline is not None and not self.averages:
+            raise ValueError(f"deadline needs a name that goes by rounds, such as fedavg: got {self.name!r}")
         if self.batch_norm == "local" and not self.averages:
             raise ValueError(f"batch_norm local needs a name that averages thetas, such as fedavg: got {self.name!r}")
         return self

@@ -1,10 +1,13 @@
 """Section III-A, steps 2 and 3: users train, each by itself or all together, and are handed on to evaluation."""
 
+import math
 from dataclasses import replace
+from logging import WARNING
 from typing import cast
 
 import torch
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.common.logger import log
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
 from roles.common.naming import user_name
@@ -84,7 +87,7 @@ def train_together(roster: Roster, evaluation: Evaluation) -> None:
                 RelayGrid(roster.grid, roster.relay, users, rounds.replied),
                 run.round_arrays() or _initial_theta(experiment),
                 num_rounds=rounds.left,
-                timeout=float("inf"),
+                timeout=experiment.strategy.deadline or math.inf,
                 train_config=encode_job(roster.job),
                 evaluate_config=encode_job(roster.job),
                 evaluate_fn=rounds.ended,
@@ -124,6 +127,8 @@ class _Rounds:
             if not self._trained:
                 reason = self._run.failure(user_name(0))
                 raise RunFailed(f"no user finished round {finished}; the first said: {reason}")
+            if late := [user for user in range(len(self._users)) if user not in self._trained]:
+                log(WARNING, "round %d went on without %s", finished, ", ".join(map(user_name, late)))
             means = aggregate_metricrecords(self._validated, "num-examples") if self._validated else {}
             self._run.keep_round(
                 finished, arrays, {f"validation_{key}": cast(float, mean) for key, mean in means.items()}

@@ -22,6 +22,7 @@ class InMemoryGrid(Grid):
         one_at_a_time: whether a pull returns one reply at most, the latest first, instead of all there are.
         tamper: may change a reply of the ClientApp.
         silent: nodes that never reply.
+        slow: messages that are never replied to.
         unreachable: nodes that no message can be sent to.
         configs: what each node's configuration says of it; by default its number, as in a simulation.
     """
@@ -32,6 +33,7 @@ class InMemoryGrid(Grid):
         one_at_a_time: bool = False,
         tamper: Callable[[Message, Message], Message] = lambda message, reply: reply,
         silent: Iterable[int] = (),
+        slow: Callable[[Message], bool] = lambda message: False,
         unreachable: Iterable[int] = (),
         configs: Sequence[dict[str, str | int]] | None = None,
     ) -> None:
@@ -40,6 +42,7 @@ class InMemoryGrid(Grid):
             for partition, node in enumerate(nodes)
         }
         self._one_at_a_time, self._tamper, self._silent = one_at_a_time, tamper, set(silent)
+        self._slow = slow
         self._unreachable = set(unreachable)
         self._numbers = itertools.count(1)
         self._waiting: dict[str, Message] = {}
@@ -87,6 +90,7 @@ class InMemoryGrid(Grid):
         wanted = set(message_ids)
         assert wanted <= set(self._waiting)
         ready = [i for i in self._waiting if i in wanted and self._waiting[i].metadata.dst_node_id not in self._silent]
+        ready = [i for i in ready if not self._slow(self._waiting[i])]
         chosen = ready[-1:] if self._one_at_a_time else list(reversed(ready))
         replies = [self._handle(self._waiting.pop(identifier)) for identifier in chosen]
         self.replies += replies

@@ -10,7 +10,7 @@ from flwr.app import Error, Message, RecordDict
 import sim.exchange.relay
 import sim.server_app
 from sim.config.experiment import Experiment
-from sim.exchange.messages import REQUEST_TYPES
+from sim.exchange.messages import JOB, REQUEST_TYPES
 from sim.phases.roster import RunFailed
 from sim.run.folder import RunFolder
 from sim.run.progress import Status
@@ -135,6 +135,24 @@ def test_a_user_whose_node_is_gone_is_named(small: Experiment, tmp_path: Path, s
     assert table.loc["user-0001", "failure"] == ""
 
 
+def test_a_round_ends_at_its_deadline_without_those_that_are_slow(
+    small: Experiment, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def slow(message: Message) -> bool:
+        job = message.content.config_records.get(JOB, {})
+        in_first_round = message.metadata.message_type == "train" and job.get("server-round") == 1
+        return in_first_round and message.metadata.dst_node_id == 201
+
+    experiment = with_strategy(small, "fedavg")
+    changed = experiment.strategy.model_copy(update={"deadline": 3.0})
+    experiment = experiment.model_copy(update={"strategy": changed})
+    began = time.monotonic()
+    table = table_of(run_in(tmp_path / "run", experiment, slow=slow)[0])
+    assert time.monotonic() - began > 3
+    assert "round 1 went on without user-0000" in caplog.text and "round 2" not in caplog.text
+    assert (table["failure"] == "").all() and (table["accuracy"].dropna() > 0).all()
+
+
 def test_without_any_user_that_finished_the_run_fails_with_the_reason_and_attacks_nothing(
     small: Experiment, tmp_path: Path
 ) -> None:
@@ -208,7 +226,7 @@ def test_in_a_simulation_attacks_are_sent_ahead_of_an_evaluator_that_keeps_nothi
     assert set(grid.most_in_flight.values()) == {1}
 
 
-def test_a_deployment_with_direct_exchange_is_told_to_relay(small: Experiment, tmp_path: Path) -> None:
+def test_a_deployment_with_direct_exchange_is_told_what_it_needs(small: Experiment, tmp_path: Path) -> None:
     def tamper(message: Message, reply: Message) -> Message:
         if message.metadata.message_type == "query.role":
             reply.content.config_records["role"]["simulated"] = False
@@ -216,7 +234,7 @@ def test_a_deployment_with_direct_exchange_is_told_to_relay(small: Experiment, t
 
     runtime = small.runtime.model_copy(update={"exchange": "direct"})
     with pytest.raises(
-        RunFailed, match=r"^direct exchange is for simulations: a deployment needs runtime.exchange=rel"
+        RunFailed, match=r"^direct exchange is for simulations: a deployment needs runtime.exchange=endpoint"
     ):
         run_in(tmp_path / "run", small.model_copy(update={"runtime": runtime}), tamper)
 
