@@ -114,9 +114,13 @@ def psi_digest(message: Message, context: Context) -> Message:
 def open_endpoint(message: Message, context: Context) -> Message:
     """Open the provider's own endpoint, or find it open, and say how each node reaches it."""
     job, _ = _job_for(message, context, "provider")
-    place = str(context.node_config.get("endpoint", LOOPBACK))
+    place = context.node_config.get("endpoint", LOOPBACK if "role" not in context.node_config else None)
+    if place is None:
+        raise MessageError(
+            "the provider's --node-config names no endpoint: add endpoint='host:port', for users to reach"
+        )
     # What started this process lives as long as the node: Flower's SuperExec or, in a simulation, Ray's raylet.
-    access = opened(job, place, os.getppid())
+    access = opened(job, str(place), os.getppid())
     return Message(RecordDict({name_of(who): one.encode() for who, one in access.items()}), reply_to=message)
 
 

@@ -18,12 +18,11 @@ from sim.config.checks import check
 from sim.config.errors import in_our_words, one_line
 from sim.config.experiment import Experiment
 from sim.config.files import load_experiment
-from sim.exchange.access import CLOSE
 from sim.exchange.job import Job
 from sim.exchange.load import ProviderLoad
 from sim.exchange.messages import LOAD
 from sim.exchange.payloads import decode_load
-from sim.phases.classifier import open_endpoint, train_classifier
+from sim.phases.classifier import endpoint_open, train_classifier
 from sim.phases.evaluation import Evaluation
 from sim.phases.roster import RunFailed, call_roll
 from sim.phases.studies import run_studies
@@ -93,18 +92,15 @@ def run_experiment(grid: Grid, run: RunFolder, experiment: Experiment) -> None:
         board.show("starting", "starting Ray and its workers")
         roster = call_roll(grid, run, job, _ProgressLog(run, load, note_seconds).tell, load, board)
         digest = train_classifier(roster)
-        if experiment.runtime.exchange == "endpoint":
-            open_endpoint(roster)
-        evaluation = Evaluation(roster, tracker.published)
-        if experiment.strategy.averages:
-            train_together(roster, evaluation)
-        else:
-            train_alone(roster, evaluation)
-        if not evaluation.finish():
-            raise RunFailed(f"no user finished its training; the first said: {run.failure(user_name(0))}")
-        run_studies(roster)
-        if experiment.runtime.exchange == "endpoint":
-            roster.ask_provider(CLOSE)
+        with endpoint_open(roster):
+            evaluation = Evaluation(roster, tracker.published)
+            if experiment.strategy.averages:
+                train_together(roster, evaluation)
+            else:
+                train_alone(roster, evaluation)
+            if not evaluation.finish():
+                raise RunFailed(f"no user finished its training; the first said: {run.failure(user_name(0))}")
+            run_studies(roster)
         last = roster.ask_provider("query.psi")
         # A ledger holds what was asked in all attempts; what is relayed, the relay has counted.
         run.keep_load(decode_load(last.metric_records[LOAD]) or load.rows())

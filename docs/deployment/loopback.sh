@@ -10,6 +10,7 @@ set -euo pipefail
 folder="$(mkdir -p "$1" && cd "$1" && pwd)"
 overrides="${2:-}"
 config="${3:-configs/quickstart.yaml}"
+[ -f "$config" ] && config="$(cd "$(dirname "$config")" && pwd)/$(basename "$config")"
 port="${PORT:-9300}"
 app="$(cd "$(dirname "$0")/../.." && pwd)"
 cd "$folder"
@@ -35,7 +36,7 @@ certify() {
     openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -out server.pem \
         -extfile <(printf "subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE")
 }
-[ -f server.pem ] || certify >openssl.log 2>&1
+openssl x509 -checkend 86400 -noout -in server.pem >/dev/null 2>&1 || certify >openssl.log 2>&1
 nodes="provider user-0 user-1 evaluator-0"
 for node in $nodes; do
     [ -f "$node.key" ] || ssh-keygen -q -t ecdsa -b 384 -N "" -C "" -f "$node.key"

@@ -77,7 +77,7 @@ def load_named(config: DataConfig) -> tuple[dict[str, ImageSet], list[str]]:
         kinds = {name: type(kind).__name__ for name, kind in features.items()}
         raise ValueError(f"{where}: needs one Image and one ClassLabel column, it has {kinds}")
     classes = list(features[label].names)
-    labels = {split: _labels(loaded[split][label], classes, f"{where}, {split}") for split in _SPLITS}
+    labels = {split: _labels(loaded[split][label], f"{where}, {split}") for split in _SPLITS}
     _check_classes(labels, classes, where)
     encoded = {split: loaded[split].cast_column(image, datasets.Image(decode=False))[image] for split in _SPLITS}
     sets = {split: (_stack(encoded[split], config.size, f"{where}, {split}"), labels[split]) for split in _SPLITS}
@@ -101,7 +101,7 @@ def _has_classes(folder: Path) -> bool:
     return any(path.is_dir() for path in folder.iterdir())
 
 
-def _labels(found: Any, classes: list[str], where: str) -> NDArray[np.int64]:
+def _labels(found: Any, where: str) -> NDArray[np.int64]:
     unlabelled = next((number for number, label in enumerate(found) if label is None or label < 0), None)
     if unlabelled is not None:
         raise ValueError(f"{where}: image {unlabelled} has no label (its label is {found[unlabelled]})")

@@ -22,6 +22,9 @@ from roles.provider.memory import Memory
 from roles.provider.training import predict
 from roles.provider.user_classifiers import UserClassifiers
 
+_MOST_OWNED = 256
+"""Users of whom a provider keeps at hand which images are theirs."""
+
 
 class Provider:
     """Holds psi, X' and Y, and gives away neither psi nor Y.
@@ -173,7 +176,9 @@ class Provider:
         if user not in self._owned:
             owned = torch.zeros(self._images, dtype=torch.bool)
             owned[self._assignment[user]] = True
-            self._owned = {user: owned}  # one user trains in a process at a time, mostly
+            if len(self._owned) >= _MOST_OWNED:
+                self._owned.clear()
+            self._owned[user] = owned
         others = ids[~self._owned[user][ids]]
         if len(others):
             raise ExchangeError(f"image id {others[0].item()} is not of user {user}'s X'")

@@ -144,7 +144,10 @@ class TrackingConfig(Frozen):
 
     tensorboard: bool = False
     """Whether to write TensorBoard's event files into the run folder."""
-    mlflow: bool | Annotated[str, Field(pattern=r"^((file|https?|sqlite|postgresql|mysql|databricks)(:|$)|[./~])")] = (
-        False
-    )
+    mlflow: (
+        bool
+        | Annotated[
+            str, Field(pattern=r"^((file|https?|sqlite|postgresql|mysql|mssql|databricks)([+-]\w+)?(:|$)|[./~])")
+        ]
+    ) = False
     """An MLflow tracking URI, or ``true``: the folder ``mlruns`` beside the run folder."""

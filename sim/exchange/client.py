@@ -44,9 +44,8 @@ class Client:
             NotSent: Flower does not take it.
         """
         message.metadata.ttl = _TTL_S
-        identifiers: list[str | None] = list(self._grid.push_messages([message]))
-        identifier = identifiers[0] if identifiers else None
-        if identifier is None:
+        identifier = next(iter(self._grid.push_messages([message])), None)
+        if not identifier:  # None or empty, by the kind of Grid
             raise NotSent("Flower did not take the message: the node is gone, or the message too large")
         return identifier
 

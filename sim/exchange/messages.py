@@ -255,13 +255,14 @@ def _decode_field(content: RecordDict, kind: str, name: str, form: _Shape | type
 def content_size(content: RecordDict) -> tuple[int, int]:
     """Return the images and the bytes of the arrays of a message: what the wire carries, but for headers."""
     arrays = [array for record in content.array_records.values() for array in record.values()]
-    images = sum(array.shape[0] for array in arrays if len(array.shape) == _IMAGES.dimensions)
+    images = sum(max(0, array.shape[0]) for array in arrays if len(array.shape) == _IMAGES.dimensions)
     return images, sum(len(array.data) - _header_size(array.data) for array in arrays)
 
 
 def _header_size(data: bytes) -> int:
     """Return how long the header of an array in numpy's format is; of anything else, which is refused later, 0."""
-    return 10 + int.from_bytes(data[8:10], "little") if data.startswith(b"\x93NUMPY") else 0
+    size = 10 + int.from_bytes(data[8:10], "little") if data.startswith(b"\x93NUMPY") else 0
+    return min(size, len(data))
 
 
 def size_of(message: Request | Answer) -> tuple[int, int]:

@@ -20,6 +20,8 @@ from sim.exchange.messages import JOB
 
 _PROBE_AFTER_S = 30.0
 """So long after a message a second is sent; a node has taken up the first by then, since it looks every few seconds."""
+_PROBE_AGAIN_S = 600.0
+"""After so long without a reply the second message is sent again: it may be lost as well."""
 _GRACE_S = 15.0
 """For how long a reply that Flower is carrying may come after that to the second message."""
 _AGAIN_S = 10.0
@@ -37,8 +39,11 @@ class _Sent:
     """When that was."""
     gone_since: float | None = None
     probe: str | None = None
+    """Id of the second message, while nobody has replied to it."""
+    probed: float = 0
+    """When it was sent, or found lost."""
     answered: float | None = None
-    """When the probe was."""
+    """When it was answered."""
 
 
 class PatientClient(Client):
@@ -82,8 +87,9 @@ class PatientClient(Client):
                     reply.metadata.__dict__["_reply_to_message_id"] = asked[identifier]
                     del self._sent[asked[identifier]]
                     replies.append(reply)
-            elif not reply.has_error() and (known := self._sent.get(probes[identifier])):
-                known.probe, known.answered = None, self._clock()
+            elif known := self._sent.get(probes[identifier]):
+                known.probe, known.probed = None, self._clock()
+                known.answered = None if reply.has_error() else self._clock()
         return replies
 
     def _is_last(self, reply: Message, sent: _Sent) -> bool:
@@ -91,7 +97,7 @@ class PatientClient(Client):
         if not reply.has_error() or reply.error.code != ErrorCode.NODE_UNAVAILABLE:
             return True
         now = self._clock()
-        if sent.gone_since is None:
+        if sent.gone_since is None or now - sent.since > _PROBE_AFTER_S:  # another absence than the one before
             sent.gone_since = now
             log(WARNING, "%s is gone; it is waited for %.0f seconds", self._name(sent), self._patience)
         if now - sent.gone_since > self._patience:
@@ -108,10 +114,10 @@ class PatientClient(Client):
             if now - sent.answered >= _GRACE_S:
                 log(WARNING, "%s was started again; so is its work", self._name(sent))
                 self._send_again(sent)
-        elif sent.probe is None and now - sent.since >= _PROBE_AFTER_S:
+        elif now - max(sent.since, sent.probed) >= (_PROBE_AFTER_S if sent.probe is None else _PROBE_AGAIN_S):
             message = sent.message
             content = RecordDict({JOB: message.content.config_records[JOB]})
-            sent.probe = super().push(Message(content, message.metadata.dst_node_id, "query.role"))
+            sent.probe, sent.probed = super().push(Message(content, message.metadata.dst_node_id, "query.role")), now
 
     def _name(self, sent: _Sent) -> str:
         node = sent.message.metadata.dst_node_id

@@ -7,13 +7,14 @@ that come in together travel to the provider as one message; a user goes on as s
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from logging import WARNING
 
 from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from roles.common.config.provider import LimitsConfig
-from sim.exchange.access import OPEN, Endpoint
+from sim.exchange.access import OPEN, Directions
 from sim.exchange.batcher import Batcher, PendingRequest
 from sim.exchange.client import Client, NotSent, check_alive, failed
 from sim.exchange.load import ProviderLoad
@@ -61,8 +62,10 @@ class Relay:
         names = {node: " ".join(map(str, who)) for node, who in self._gate.askers.items()} | {provider: "the provider"}
         self._client = Client(grid) if patience is None else PatientClient(grid, patience, names)
         self._provider, self._job = provider, job
-        self.endpoint = Endpoint(self._gate.askers)
+        self.endpoint = Directions(self._gate.askers)
         self._stranded: list[PendingRequest] = []
+        self._opening: str | None = None
+        self._late: set[Conversation] = set()
         self._under_way = math.inf if under_way is None else under_way
         self._scheduler = Scheduler(self._room, per_node)
         self._batcher = Batcher(self._client, provider, job, load or ProviderLoad())
@@ -103,10 +106,11 @@ class Relay:
                 self._push(conversation.sent, conversation)
             for asked, refusal in self._batcher.send():
                 self._resume(asked, refusal)
-            if not self._scheduler.open or (deadline is not None and time.monotonic() > deadline):
+            if not (self._scheduler.open - self._late) or (deadline is not None and time.monotonic() > deadline):
                 return
             batch = self._batcher.in_flight
-            replies = self._client.pull(set(self._in_flight) | ({batch} if batch else set()))
+            own = {identifier for identifier in (batch, self._opening) if identifier is not None}
+            replies = self._client.pull(set(self._in_flight) | own)
             for reply in replies:
                 self._receive(reply)
             self._idle()
@@ -171,7 +175,15 @@ class Relay:
                 if asked.conversation in self._scheduler.open:
                     self._resume(asked, answer)
             return
+        if identifier == self._opening:
+            self._opened(reply)
+            return
         conversation = self._in_flight.pop(identifier)
+        if conversation in self._late:
+            # Its node is free again; nobody waits for what it says.
+            self._late.remove(conversation)
+            self._scheduler.close(conversation)
+            return
         if reply.has_error():
             # Flower's own errors, of a node that is gone or a message that has expired, name no node.
             self._end(conversation, Message(reply.error, reply_to=conversation.sent))
@@ -198,19 +210,31 @@ class Relay:
             return
         if self.endpoint.is_missed_by(node, kind):
             self._stranded.append(asked)
-            if len(self._stranded) == 1:
-                content = RecordDict({JOB: self._job})
-                self.submit([self._provider], lambda provider: Message(content, provider, OPEN), self._reopened, True)
+            self._open_again()
         else:
             self._batcher.add(asked)
 
-    def _reopened(self, reply: Message) -> None:
-        """Have what nodes could not ask at the endpoint carried to the provider, and tell them how to reach it now."""
+    def _open_again(self) -> None:
+        """Have the provider open its endpoint; like a batch of requests, this waits for no room."""
+        if self._opening is None:
+            try:
+                self._opening = self._client.push(Message(RecordDict({JOB: self._job}), self._provider, OPEN))
+            except NotSent as error:
+                self._carry(str(error))
+
+    def _opened(self, reply: Message) -> None:
+        self._opening, problem = None, reply.error.reason if reply.has_error() else ""
         try:
-            if reply.has_error():
-                raise MessageError(reply.error.reason)
-            self.endpoint.learn(reply.content)
-        except MessageError:
+            if not problem:
+                self.endpoint.learn(reply.content)
+        except MessageError as error:
+            problem = str(error)
+        self._carry(problem)
+
+    def _carry(self, problem: str | None) -> None:
+        """Carry to the provider what nodes could not ask at the endpoint; with a problem, all from now on."""
+        if problem:
+            log(WARNING, "the provider's endpoint cannot be opened, and all is relayed: %s", problem)
             self.endpoint.forget()
         stranded, self._stranded = self._stranded, []
         for asked in stranded:
@@ -227,57 +251,10 @@ class Relay:
         conversation.finished(reply)
 
     def _abandon(self, conversation: Conversation) -> None:
-        self._scheduler.abandon(conversation)
+        """Wait for a conversation no longer; while its node works on it, that is busy."""
         self._batcher.abandon(conversation)
         self._stranded = [asked for asked in self._stranded if asked.conversation is not conversation]
-        self._in_flight = {i: other for i, other in self._in_flight.items() if other is not conversation}
-
-
-class RelayGrid(Grid):
-    """The Grid that a strategy is given: users are its nodes, and whatever they ask the provider is answered inside.
-
-    Args:
-        users: node ids, in the order of the users.
-        finished: called with the final reply of every user, as it comes.
-    """
-
-    def __init__(
-        self, grid: Grid, relay: Relay, users: Sequence[int], finished: Callable[[Message], None] = lambda reply: None
-    ) -> None:
-        self._grid, self._relay, self._users, self._finished = grid, relay, list(users), finished
-
-    def set_run(self, run: Any) -> None:
-        """See :class:`Grid`."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Any:
-        """See :class:`Grid`."""
-        return self._grid.run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """See :class:`Grid`."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the users' node ids, in the order of the users."""
-        return list(self._users)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Push as they are: what a node then asks comes back to the caller of :meth:`pull_messages`."""
-        return self._grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """See :class:`Grid`."""
-        return self._grid.pull_messages(message_ids)
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Send, let the provider answer what the users ask, and return their final replies in the order of the users.
-
-        Flower's strategies draw users in an order that no seed decides, and the last bits of an average depend on it.
-        """
-        order = {node: position for position, node in enumerate(self._users)}
-        ordered = sorted(messages, key=lambda message: order[message.metadata.dst_node_id])
-        return self._relay.exchange(ordered, timeout, self._finished)
+        if conversation in self._in_flight.values():
+            self._late.add(conversation)
+        else:
+            self._scheduler.abandon(conversation)

@@ -45,23 +45,22 @@ class Gate:
         who, limits = self.askers.get(known_by), self._limits
         if who is None:
             raise MessageError("whoever asks is neither user nor evaluator of this run")
+        if self._asked[who] >= limits.requests:
+            role, index = who
+            raise MessageError(f"{role} {index} has asked {limits.requests} times (provider.limits.requests)")
+        self._asked[who] += 1
         if said := objection(*who, message_type, user_of(content)):
             raise MessageError(said)
         images = content_size(content)[0]
         if images > limits.images:
             raise MessageError(f"{images} images in one request: at most {limits.images} (provider.limits.images)")
-        if self._asked[who] >= limits.requests:
-            raise MessageError(
-                f"{' '.join(map(str, who))} has asked {limits.requests} times (provider.limits.requests)"
-            )
-        self._asked[who] += 1
 
 
 def objection(role: str, index: int, message_type: str, user: int) -> str | None:
     """Return in one line why a node may not ask this, or None if it may.
 
     Args:
-        role: of the node that asks: user, evaluator or provider; a provider's node asks as it evaluates.
+        role: of the node that asks: user or evaluator, which a provider's node may be as well.
         index: its number among the nodes of its role.
         message_type: of the request.
         user: whom the request names.

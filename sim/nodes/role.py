@@ -39,6 +39,10 @@ def role_of(context: Context, experiment: Experiment) -> Role:
         if name not in ("provider", "user", "evaluator"):
             raise MessageError(f"node_config role {name!r}: must be provider, user or evaluator")
         return Role(cast(RoleName, name), partition)
+    if "partition-id" in config and "num-partitions" not in config:
+        raise MessageError(
+            "this node's config names no role: start it with --node-config \"role='user' partition-id=0\""
+        )
     if "partition-id" not in config:
         raise MessageError("the node has no role: set node_config role (provider, user or evaluator) and partition-id")
     if partition == 0:

@@ -1,24 +1,38 @@
 """Section III-A, step 1: the provider trains psi, or finds it."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from logging import INFO
 from typing import cast
 
 from flwr.common.logger import log
 
-from sim.exchange.access import OPEN
-from sim.exchange.messages import METRICS
+from sim.exchange.access import CLOSE, OPEN
+from sim.exchange.messages import METRICS, MessageError
 from sim.exchange.payloads import decode_curve
 from sim.phases.roster import Roster, RunFailed
 
 
-def open_endpoint(roster: Roster) -> None:
-    """Have the provider open its endpoint; from now on, each node is told how to reach it.
+@contextmanager
+def endpoint_open(roster: Roster) -> Iterator[None]:
+    """Have the provider's endpoint open in a block, if the experiment wants one, and tell each node how to reach it.
 
     Raises:
         RunFailed: it does not open.
     """
-    roster.relay.endpoint.learn(roster.ask_provider(OPEN))
+    if roster.job.experiment.runtime.exchange != "endpoint":
+        yield
+        return
+    try:
+        roster.relay.endpoint.learn(roster.ask_provider(OPEN))
+    except MessageError as error:
+        raise RunFailed(str(error)) from error
+    try:
+        yield
+    finally:
+        with suppress(RunFailed):  # it ends by itself, later
+            roster.ask_provider(CLOSE)
 
 
 def train_classifier(roster: Roster) -> str:

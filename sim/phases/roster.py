@@ -77,8 +77,13 @@ def call_roll(
         for reply in relay.exchange([Message(job_content(job), node, "query.role") for node in some]):
             if reply.has_error():
                 raise RunFailed(reason_of(reply))
-            role = reply.content.config_records["role"]
-            found[str(role["name"])][int(cast(int, role["index"]))] = reply.metadata.src_node_id
+            role, node = reply.content.config_records["role"], reply.metadata.src_node_id
+            name, index = str(role["name"]), int(cast(int, role["index"]))
+            if name not in found:
+                raise RunFailed(f"node {node} says that it is {name!r}: must be one of {', '.join(found)}")
+            if index in found[name]:
+                raise RunFailed(f"nodes {found[name][index]} and {node} both say that they are {name} {index}")
+            found[name][index] = node
             simulated = bool(role["simulated"])
     if experiment.runtime.exchange == "direct" and not simulated:
         raise RunFailed("direct exchange is for simulations: a deployment needs runtime.exchange=endpoint (or relay)")

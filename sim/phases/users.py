@@ -18,7 +18,7 @@ from sim.config.experiment import Experiment
 from sim.exchange.client import reason_of
 from sim.exchange.job import encode_job
 from sim.exchange.messages import encode_tensors
-from sim.exchange.relay import RelayGrid
+from sim.exchange.relay_grid import RelayGrid
 from sim.phases.evaluation import Evaluation
 from sim.phases.roster import Roster, RunFailed
 from sim.run.folder import RunFolder

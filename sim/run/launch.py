@@ -127,8 +127,10 @@ def sweep_homes(folder: Path) -> None:
 
 def _owned(home: Path) -> TextIOWrapper:
     """Hold the lock of a home, which tells that its process is there, until what is returned is closed."""
-    lock = (home / _OWNER).open("w")
+    lock = (home / "owner.partial").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
+    # Only now it has its name: between the two, a sweep would take the home for one that nobody owns.
+    Path(lock.name).rename(home / _OWNER)
     return lock
 
 

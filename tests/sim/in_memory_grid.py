@@ -37,9 +37,11 @@ class InMemoryGrid(Grid):
         unreachable: Iterable[int] = (),
         configs: Sequence[dict[str, str | int]] | None = None,
     ) -> None:
+        nodes = list(nodes)
+        numbered = [{"partition-id": number, "num-partitions": len(nodes)} for number in range(len(nodes))]
         self._contexts = {
-            node: Context(1, node, configs[partition] if configs else {"partition-id": partition}, RecordDict(), {})
-            for partition, node in enumerate(nodes)
+            node: Context(1, node, dict(config), RecordDict(), {})
+            for node, config in zip(nodes, configs or numbered, strict=False)
         }
         self._one_at_a_time, self._tamper, self._silent = one_at_a_time, tamper, set(silent)
         self._slow = slow

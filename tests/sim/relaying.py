@@ -7,7 +7,8 @@ from flwr.app import Message, RecordDict
 
 from sim.exchange.job import Job, encode_job
 from sim.exchange.messages import JOB
-from sim.exchange.relay import Relay, RelayGrid
+from sim.exchange.relay import Relay
+from sim.exchange.relay_grid import RelayGrid
 from sim.exchange.rights import Gate
 from tests.sim.in_memory_grid import ASKERS, PROVIDER, USERS, InMemoryGrid
 

@@ -149,6 +149,8 @@ def test_nodes_that_are_killed_and_started_again_change_nothing_and_nothing_is_l
     deployment.kill_and_start("provider")
     deployment.kill_and_start("user-1")
     table = deployment.table()
+    said = (folder / "said.txt").read_text()
+    assert "user 1 is asked again" in said and "the provider is asked again" in said
     for node in ("provider", "user-0", "user-1", "evaluator-0"):
         assert list((folder / node / "state").iterdir())  # each writes in its own folder
     deployment.end_restarted()

@@ -68,10 +68,14 @@ class Order:
     """Without which it is not needed."""
     tokens: dict[Asker, str]
 
+    def address(self, port: int) -> str:
+        """Return by what nodes reach a port."""
+        return f"{_bracketed(self.host)}:{port}"
+
     @property
     def bind(self) -> str:
         """The address to listen at: this machine's own alone, where nodes are on it."""
-        return self.host if _loopback(self.host) else "[::]"
+        return _bracketed(self.host) if _loopback(self.host) else "[::]"
 
     def node_lives(self) -> bool:
         """Return whether the node that gave the order is there still."""
@@ -188,7 +192,7 @@ def _order(job: Job, folder: Path, host: str, port: int, node: int) -> Order:
     """Return an order with the tokens of an earlier one of the run, if there was one."""
     experiment = job.experiment
     askers = [("user", index) for index in range(experiment.user_count)]
-    askers += [("evaluator", index) for index in range(experiment.runtime.evaluators)]
+    askers += [("evaluator", index) for index in range(max(1, experiment.runtime.evaluators))]
     tokens = {who: secrets.token_urlsafe(32) for who in askers}
     order = Order(job, host, port, _Process.of(node), tokens)
     return replace(order, tokens=tokens | Order.read(folder).tokens) if (folder / "job.json").is_file() else order
@@ -234,7 +238,11 @@ def _is_address(host: str) -> bool:
 
 
 def _loopback(host: str) -> bool:
-    return _is_address(host) and ipaddress.ip_address(host).is_loopback
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _private(folder: Path) -> None:

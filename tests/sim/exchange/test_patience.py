@@ -114,6 +114,17 @@ def test_a_node_that_is_gone_is_waited_for_and_gets_its_work_again(grid: Deploym
     assert not reply.has_error() and 110 < grid.now < 140
 
 
+def test_a_node_is_waited_for_each_time_that_it_is_gone(grid: Deployment, client: PatientClient) -> None:
+    grid.slow = 300
+    name, found, events = client.push(train()), [], {5: grid.kill, 100: grid.start, 250: grid.kill, 350: grid.start}
+    while grid.now < 2000 and not found:
+        events.get(int(grid.now), lambda: None)()
+        found = client.pull([name])
+        grid.now += 1
+    assert found and not found[0].has_error()
+    assert grid.now > 650
+
+
 def test_a_node_that_does_not_come_back_is_an_error_once_patience_ends(grid: Deployment, client: PatientClient) -> None:
     (reply,) = replies_to(grid, client, 1000, kill=5)
     assert reply.has_error() and reply.error.code == ErrorCode.NODE_UNAVAILABLE

@@ -8,7 +8,7 @@ from flwr.app import RecordDict
 
 from sim.exchange.job import Job, job_content
 from sim.exchange.messages import ARRAYS, METRICS, decode_tensors
-from sim.exchange.relay import RelayGrid
+from sim.exchange.relay_grid import RelayGrid
 from sim.exchange.sessions import run_direct
 from sim.exchange.suspension import REQUEST
 from sim.nodes.provider.serving import build_provider

@@ -1,5 +1,6 @@
 """The provider's endpoint, a real process that real lines lead to."""
 
+import contextlib
 import os
 import threading
 import time
@@ -120,12 +121,12 @@ def test_a_certificate_of_another_endpoint_is_not_trusted(access: dict[Asker, Ac
         line.ask(TrainingImages(0))
 
 
-def huge(own: Tensor) -> RecordDict:
-    """A request whose header claims 10 GB of images."""
-    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (13020833, 3, 8, 8), }\n"
+def huge(own: Tensor, user: int = 0) -> RecordDict:
+    """A request whose header claims 10 GB of images, few enough and of one user's."""
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (60, 3, 4000, 3500), }\n"
     data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"\0" * 64
-    content = encode_request(LossGradient(images(), own[:4], 0, 0))[1]
-    content.array_records[ARRAYS]["protected"] = Array("float32", (13020833, 3, 8, 8), "numpy.ndarray", data)
+    content = encode_request(LossGradient(images(), own[:4], user, 0))[1]
+    content.array_records[ARRAYS]["protected"] = Array("float32", (60, 3, 4000, 3500), "numpy.ndarray", data)
     return content
 
 
@@ -275,16 +276,14 @@ def test_answers_do_not_depend_on_who_else_asks(access: dict[Asker, Access], own
 
     def attack() -> None:
         while not ended.is_set():
-            with raw(access[OTHER], [b"nonsense", to_bytes("query.loss_gradient", huge(own))] * 20) as answers:
+            with raw(access[OTHER], [b"nonsense", to_bytes("query.loss_gradient", huge(own, 1))] * 20) as answers:
                 list(answers)
 
-    attackers = [threading.Thread(target=attack) for _ in range(3)]
-    for attacker in attackers:
-        attacker.start()
+    attacker = threading.Thread(target=attack)
+    attacker.start()
     beside = answered()
     ended.set()
-    for attacker in attackers:
-        attacker.join()
+    attacker.join()
     assert all(torch.equal(one, other) for one, other in zip(alone, beside, strict=True))
 
 
@@ -292,8 +291,25 @@ def test_what_was_asked_is_in_the_providers_ledger(line: Line, job: Job) -> None
     def requests() -> int:
         return sum(row["requests"] for row in ledger_of(job.run)[1].rows())
 
-    line.ask(TrainingImages(0))
-    assert eventually(lambda: requests() > 0)
+    time.sleep(3)  # what was asked before is written down
+    before = requests()
+    for _ in range(3):
+        line.ask(TrainingImages(0))
+    assert eventually(lambda: requests() == before + 3)
+
+
+def test_a_node_has_eight_lines_and_a_newer_one_ends_its_oldest(access: dict[Asker, Access]) -> None:
+    with contextlib.ExitStack() as lines:
+        another, own = lines.enter_context(Line(access[OTHER])), list[Line]()
+        another.ask(TrainingImages(1))
+        for _ in range(9):
+            own.append(lines.enter_context(Line(access[USER])))
+            own[-1].ask(TrainingImages(0))
+        with pytest.raises(LineDown, match="newer lines"):
+            own[0].ask(TrainingImages(0))
+        for line in own[1:]:
+            line.ask(TrainingImages(0))
+        another.ask(TrainingImages(1))
 
 
 def test_an_endpoint_that_was_killed_is_opened_again_with_the_same_tokens(tmp_path: Path) -> None:
