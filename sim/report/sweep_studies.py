@@ -31,9 +31,12 @@ def report_sweep_studies(sweep: SweepFolder, table: pd.DataFrame, by: Sequence[s
         found = sweep.table(f"studies/{kind}")
         if len(found):
             write_table(sweep.path / "studies", found, kind)
+            shown = joined(found, form, table, by)
             if not by:
-                draw_study(sweep.path / "figures" / f"study-{kind}", form, _by_setting(found, table))
-            said.append(f"**{kind}**: {form.title} (medians).\n\n{joined(found, form, table, by)}\n\n")
+                named = _by_setting(found, table)
+                draw_study(sweep.path / "figures" / f"study-{kind}", form, named)
+                shown = over_seeds(named, form) or shown
+            said.append(f"**{kind}**: {form.title} (medians).\n\n{shown}\n\n")
     return "".join(said)
 
 
@@ -67,6 +70,17 @@ def joined(found: pd.DataFrame, form: HeatMap | Lines, table: pd.DataFrame, by: 
             row[str(name)] = f"{100 * values.median():.1f}" if percent else f"{values.median():.2f}"
         rows.append(row)
     return markdown(pd.DataFrame(rows))
+
+
+def over_seeds(found: pd.DataFrame, form: HeatMap | Lines) -> str:
+    """Return the medians over all seeds as a Markdown table, a row for each line of the picture; else nothing."""
+    if not isinstance(form, Lines) or not form.by or form.x in USER_COLUMNS:
+        return ""
+    factor, digits = (100, 1) if form.share else (1, 2)
+    medians = found.groupby([form.by, form.x], sort=False)[form.value].median().unstack(sort=False)
+    medians.columns = [f"{form.x.replace('_', ' ')} {name}" for name in medians.columns]
+    shown = (factor * medians).map(lambda value: f"{value:.{digits}f}")
+    return markdown(shown.rename_axis("").reset_index())
 
 
 def _where(table: pd.DataFrame, values: Mapping[str, object]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import pytest
 
 from roles.evaluator.study import HeatMap, Lines
 from sim.report.sweep import write_sweep_report
-from sim.report.sweep_studies import joined
+from sim.report.sweep_studies import joined, over_seeds
 from sim.run.sweep import SweepFolder, load_cells
 from tests.sim.made_up_sweep import config_with, finish, row
 
@@ -55,9 +55,18 @@ def test_users_and_heat_maps_have_one_column() -> None:
     )
 
 
+def test_over_seeds_alone_each_line_of_the_picture_is_a_row() -> None:
+    found = rows(*(("-", seed, "service", 50 * place, 0.1 * seed + place) for seed in range(3) for place in (1, 2)))
+    lines = over_seeds(found, BY_PLACE).splitlines()
+    assert lines[0] == "|  | queries 50 | queries 100 |"
+    assert lines[2:] == ["| service | 110.0 | 210.0 |"]
+    assert over_seeds(found, HeatMap("user", "user", "agreement", "gain")) == ""
+
+
 @pytest.fixture(autouse=True)
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sim.report.sweep.draw_table", lambda path, table: None)
+    monkeypatch.setattr("sim.report.sweep_studies.draw_study", lambda path, form, table: None)
 
 
 @pytest.fixture
