@@ -139,6 +139,21 @@ def test_the_provider_counts_everything_that_it_is_asked(direct_run: Path) -> No
     assert counted["images"] == 3 * (8 * 33 + 8 * 20 + 30) + 30 * attacks
 
 
+def test_by_the_providers_endpoint_all_is_the_same_and_nothing_is_left_running(
+    direct_run: Path, tiny_config: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "endpoint"
+    done = veilsim("run", tiny_config, "runtime.exchange=endpoint", "runtime.workers=2", "--out", out)
+    assert done.returncode == 0, done.stdout + done.stderr + (out / "flower.log").read_text()[-3000:]
+    assert_same_thetas(direct_run, out)
+    assert_same_tables(direct_run, out)
+    one, other = (
+        pd.read_json(run / "provider" / "load.json")[["requests", "images"]].sum() for run in (direct_run, out)
+    )
+    assert one.equals(other)
+    assert processes_of(out) == []
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

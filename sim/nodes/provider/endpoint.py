@@ -36,8 +36,10 @@ _SERVER = {
     "grpc.http2.min_ping_interval_without_data_ms": 10_000,
     "grpc.http2.max_ping_strikes": 0,
 }
-_LOOK_S = 2.0
-"""How often it looks whether its node is alive, and writes down what it was asked."""
+_LOOK_S = 0.5
+"""How often it looks whether it is still wanted."""
+_KEEP_S = 3.0
+"""How often it writes down what it was asked."""
 
 
 class Endpoint:
@@ -147,10 +149,13 @@ async def serve(folder: Path) -> None:
     port = await _bound(server, place, trusted)
     await server.start()
     Opened.here(order.address(port), certificate.decode()).write(folder)
+    kept = time.monotonic()
     try:
         while order.node_lives() and Opened.is_mine(folder) and endpoint.idle_s < _IDLE_S:
             await asyncio.sleep(_LOOK_S)
-            await asyncio.to_thread(endpoint.keep_account)
+            if time.monotonic() - kept > _KEEP_S:
+                await asyncio.to_thread(endpoint.keep_account)
+                kept = time.monotonic()
     finally:
         await server.stop(grace=1)
         await asyncio.to_thread(endpoint.keep_account)

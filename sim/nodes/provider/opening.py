@@ -31,6 +31,7 @@ from sim.run.machine import node_folder
 LOOPBACK = "127.0.0.1:0"
 """Where an endpoint is that no node config names: on this machine, at any port."""
 _OPENING_S = 300.0
+_CLOSING_S = 30.0
 _LOOK_S = 0.1
 _CERTIFIED = timedelta(days=365)
 
@@ -158,8 +159,12 @@ def opened(job: Job, place: str, node: int) -> dict[Asker, Access]:
 
 
 def close(job: Job) -> None:
-    """Have the endpoint of a run end, if it is open."""
+    """Have the endpoint of a run end, if it is open, and wait until it has written down what it was asked."""
+    found = Opened.read(_folder(job))
     (_folder(job) / "open.json").unlink(missing_ok=True)
+    deadline = time.monotonic() + _CLOSING_S
+    while found is not None and found.process.lives() and time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
 
 
 def certificate_for(host: str) -> tuple[bytes, bytes]:

@@ -291,7 +291,7 @@ def test_what_was_asked_is_in_the_providers_ledger(line: Line, job: Job) -> None
     def requests() -> int:
         return sum(row["requests"] for row in ledger_of(job.run)[1].rows())
 
-    time.sleep(3)  # what was asked before is written down
+    time.sleep(5)  # what was asked before is written down
     before = requests()
     for _ in range(3):
         line.ask(TrainingImages(0))
