@@ -48,7 +48,7 @@ class Deployment:
 
     def table(self) -> bytes:
         """Wait for the run, and return its table."""
-        assert self.script.wait(900) == 0, (self.folder / "said.txt").read_text()[-3000:]
+        assert self.script.wait(1800) == 0, (self.folder / "said.txt").read_text()[-3000:]
         run = Path((self.folder / "said.txt").read_text().strip().splitlines()[-1])
         return (run / "table.csv").read_bytes()
 
