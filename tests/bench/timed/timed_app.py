@@ -94,12 +94,14 @@ def _timed_start(store: Any, kind: str, job: Job, index: int, *rest: Any) -> Rec
     return _noting(job, index, _start(store, kind, job, index, *rest))
 
 
-def _timed_resume(store: Any, ticket: Any, job: Job, index: int, folder: Path, answer: RecordDict) -> RecordDict:
+def _timed_resume(
+    store: Any, ticket: Any, job: Job, index: int, folder: Path, answer: RecordDict, *rest: Any
+) -> RecordDict:
     if answer.config_records[ANSWER]["kind"] == "loss_gradient":
         _note(job.run, time.time() - _asked(job, index).stat().st_mtime)
         # Any worker may be the next to carry an answer: the ticket, which says how often was asked, is the user's own.
         _stamp(job.run, index, ticket.number, on_gpu=False)
-    return _noting(job, index, _resume(store, ticket, job, index, folder, answer))
+    return _noting(job, index, _resume(store, ticket, job, index, folder, answer, *rest))
 
 
 Replica.answer = _timed_answer  # type: ignore[method-assign]
