@@ -68,7 +68,8 @@ def test_stacked_users_are_as_they_would_be_alone() -> None:
         }
     )
     images = torch.rand(4, 3, 32, 32)
-    assert torch.equal(both(images)[:2], first(images[:2]))
+    # On some CPUs oneDNN convolves groups by another algorithm, whose sums differ in their last bit.
+    torch.testing.assert_close(both(images)[:2], first(images[:2]), rtol=0, atol=1e-6)
 
 
 def test_a_rate_is_of_all_steps_that_are_done_in_turn() -> None:
