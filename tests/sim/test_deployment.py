@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from sim.cli import cli
 from sim.run.launch import app_folder
-from tests.sim.test_simulation import TINY
+from tests.sim.tiny import TINY
 
 SCRIPT = app_folder() / "docs" / "deployment" / "loopback.sh"
 NODES = 4
