@@ -25,7 +25,7 @@ from sim.nodes.provider.classifier import trained_classifier
 from sim.nodes.provider.opening import LOOPBACK, close, opened
 from sim.nodes.provider.replica import ledger_of
 from sim.nodes.provider.serving import answer_one, assign_images, replica_of
-from sim.nodes.role import Role, role_of, run_of
+from sim.nodes.role import Role, is_deployed, role_of, run_of
 from sim.nodes.user.sessions import TestSession, TrainSession, ValidateSession, publication
 from sim.run.machine import node_folder, settle
 from sim.run.published import published
@@ -71,9 +71,7 @@ def _simulated() -> bool:
 def role(message: Message, context: Context) -> Message:
     """Say which role this node has."""
     mine = role_of(context, decode_job(message.content).experiment)
-    # A deployment names the role; a simulation gives a number only.
-    simulated = "role" not in context.node_config
-    record = ConfigRecord({"name": mine.name, "index": mine.index, "simulated": simulated})
+    record = ConfigRecord({"name": mine.name, "index": mine.index, "simulated": not is_deployed(context)})
     return Message(RecordDict({"role": record}), reply_to=message)
 
 
@@ -114,7 +112,7 @@ def psi_digest(message: Message, context: Context) -> Message:
 def open_endpoint(message: Message, context: Context) -> Message:
     """Open the provider's own endpoint, or find it open, and say how each node reaches it."""
     job, _ = _job_for(message, context, "provider")
-    place = context.node_config.get("endpoint", LOOPBACK if "role" not in context.node_config else None)
+    place = context.node_config.get("endpoint", None if is_deployed(context) else LOOPBACK)
     if place is None:
         raise MessageError(
             "the provider's --node-config names no endpoint: add endpoint='host:port', for users to reach"

@@ -9,7 +9,7 @@ from flwr.common.logger import log
 
 from sim.exchange.line import ACCESS
 from sim.exchange.messages import PROVIDER_TYPES, MessageError
-from sim.exchange.rights import Asker
+from sim.exchange.rights import Asker, spoken
 
 _MOST_MISSED = 10
 """How often a node may miss the endpoint in a run; one that does more often cannot reach it."""
@@ -56,7 +56,7 @@ class Directions:
             return False
         self._missed[who] += 1
         if self._missed[who] > _MOST_MISSED:
-            log(WARNING, "%s cannot reach the provider's endpoint: what it asks is relayed", " ".join(map(str, who)))
+            log(WARNING, "%s cannot reach the provider's endpoint: what it asks is relayed", spoken(who))
             del self._records[who]
             return False
         return True

@@ -20,7 +20,7 @@ from sim.exchange.client import Client, NotSent, check_alive, failed
 from sim.exchange.load import ProviderLoad
 from sim.exchange.messages import JOB, MessageError, encode_refusal
 from sim.exchange.patience import PatientClient
-from sim.exchange.rights import Gate
+from sim.exchange.rights import Gate, spoken
 from sim.exchange.scheduler import Conversation, Scheduler
 from sim.exchange.suspension import resume_content, suspension_of
 
@@ -59,7 +59,7 @@ class Relay:
         patience: float | None = None,
     ) -> None:
         self._gate = gate or Gate({}, LimitsConfig())
-        names = {node: " ".join(map(str, who)) for node, who in self._gate.askers.items()} | {provider: "the provider"}
+        names = {node: spoken(who) for node, who in self._gate.askers.items()} | {provider: "the provider"}
         self._client = Client(grid) if patience is None else PatientClient(grid, patience, names)
         self._provider, self._job = provider, job
         self.endpoint = Directions(self._gate.askers)

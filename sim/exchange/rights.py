@@ -24,6 +24,15 @@ _OF_USERS = frozenset(
 _OF_EVALUATORS = frozenset(REQUEST_TYPES) - {"query.loss", "query.fit", "query.validate"}
 
 
+def spoken(who: Asker) -> str:
+    """Return what a node is called in messages to people.
+
+    >>> spoken(("user", 3))
+    'user 3'
+    """
+    return " ".join(map(str, who))
+
+
 class Gate:
     """Lets requests through, or says why not.
 
@@ -46,8 +55,7 @@ class Gate:
         if who is None:
             raise MessageError("whoever asks is neither user nor evaluator of this run")
         if self._asked[who] >= limits.requests:
-            role, index = who
-            raise MessageError(f"{role} {index} has asked {limits.requests} times (provider.limits.requests)")
+            raise MessageError(f"{spoken(who)} has asked {limits.requests} times (provider.limits.requests)")
         self._asked[who] += 1
         if said := objection(*who, message_type, user_of(content)):
             raise MessageError(said)

@@ -34,7 +34,7 @@ def role_of(context: Context, experiment: Experiment) -> Role:
     """
     config = context.node_config
     partition = int(cast(int, config.get("partition-id", 0)))
-    if "role" in config:
+    if is_deployed(context):
         name = str(config["role"])
         if name not in ("provider", "user", "evaluator"):
             raise MessageError(f"node_config role {name!r}: must be provider, user or evaluator")
@@ -56,13 +56,18 @@ def role_of(context: Context, experiment: Experiment) -> Role:
     return Role("user", partition - 1) if partition <= users else Role("evaluator", partition - 1 - users)
 
 
+def is_deployed(context: Context) -> bool:
+    """Return whether this is a node of a deployment, which names its role; a simulation gives a number only."""
+    return "role" in context.node_config
+
+
 def run_of(context: Context, job: Job, role: Role) -> Path:
     """Return where a node keeps what belongs to the run of a job.
 
     In a simulation that is the run's folder. In a deployment a node writes nowhere but in a folder of its own, which
     its ``--node-config "state='FOLDER'"`` names, whatever path the ServerApp's message has.
     """
-    if "role" not in context.node_config:
+    if not is_deployed(context):
         return job.run
     own = context.node_config.get("state")
     folder = Path(str(own)).expanduser().resolve() if own else state_folder() / f"{role.name}-{role.index}"

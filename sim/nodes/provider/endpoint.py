@@ -28,6 +28,7 @@ _IDLE_S = 600.0
 _MOST_LINES = 8
 """Of a node at once: in a simulation, each worker that acts for it has one. With one more, the oldest ends."""
 _TAKEN_S = 30.0
+"""How long it waits for a port that another process has, such as an endpoint that is ending."""
 _SERVER = {
     # Else a second process could listen at the same port, and lines would end at either.
     "grpc.so_reuseport": 0,
