@@ -29,6 +29,7 @@ from sim.phases.studies import run_studies
 from sim.phases.users import train_alone, train_together
 from sim.report.write import write_report
 from sim.run.folder import RunFolder
+from sim.run.machine import settle
 from sim.run.ownership import claim, watch_owner
 from sim.run.progress import Board, Status
 from sim.run.progress_line import ProgressLine
@@ -47,6 +48,7 @@ def main(grid: Grid, context: Context) -> None:
     ``config`` is a YAML file, ``set`` holds overrides separated by spaces, ``run`` is the folder of a run that
     ``veilsim run`` has prepared (else one is made under ``runs/``), ``owner`` the process that started it.
     """
+    settle()
     config = context.run_config
     watch_owner(int(cast(int, config["owner"])))
     nodes = len(list(grid.get_node_ids()))

@@ -26,6 +26,8 @@ _START_TIMEOUT_S = 180
 _STOP_TIMEOUT_S = 15
 _HOME, _OWNER = "veil-", "owner.lock"
 """How the name of a simulation's home begins, and the file in it that its process holds locked."""
+_LONGEST_PLACE = 20
+"""A socket's path may have 103 bytes, on Linux 107; Ray's have 82 in the folder for temporary files."""
 
 
 def app_folder() -> Path:
@@ -47,7 +49,7 @@ def simulation_failed(run: Path, seen: int = 0) -> bool:
 
 
 def simulation_environment(run: Path, home: Path, port: int, experiment: Experiment) -> dict[str, str]:
-    """Return the environment of a hermetic simulation: a home and a port of its own, no telemetry, tuned memory."""
+    """Return the environment of a hermetic simulation: a home and a port of its own, no telemetry."""
     return {
         **os.environ,
         "VEILSIM_RUN": str(run),
@@ -63,11 +65,6 @@ def simulation_environment(run: Path, home: Path, port: int, experiment: Experim
         "RAY_max_direct_call_object_size": "8000000",
         # After a kill, Ray's agents would wait a minute for a daemon that nobody starts again.
         "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
-        # glibc gives every large tensor back to the kernel and faults it in again at the next step: a third of the
-        # time of a training step. Keeping freed memory costs nothing but the memory.
-        "MALLOC_MMAP_MAX_": "0",
-        "MALLOC_TRIM_THRESHOLD_": "100000000000",
-        "MALLOC_TOP_PAD_": "268435456",
         "OMP_NUM_THREADS": str(experiment.runtime.threads),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
@@ -85,9 +82,9 @@ def simulation(run: Path, experiment: Experiment, app: Path | None = None) -> It
     Raises:
         ConfigError: Flower did not start; the message names the log.
     """
-    # A short path: Ray's sockets live below it, and a socket's path may have 107 characters.
-    sweep_homes(Path(tempfile.gettempdir()))
-    home, port = Path(tempfile.mkdtemp(prefix=_HOME)), _free_port()
+    place = _short_temporary_folder()
+    sweep_homes(place)
+    home, port = Path(tempfile.mkdtemp(prefix=_HOME, dir=place)), _free_port()
     environment = simulation_environment(run, home, port, experiment)
     command = "flower-superlink --insecure --simulation --isolation subprocess --host 127.0.0.1"
     command += f" --port {port} --control-api-address 127.0.0.1:{_free_port()}"
@@ -115,6 +112,12 @@ def simulation(run: Path, experiment: Experiment, app: Path | None = None) -> It
             _stop(superlink, run)
         shutil.rmtree(home, ignore_errors=True)
         owned.close()
+
+
+def _short_temporary_folder() -> Path:
+    """Return the folder for temporary files or, where its path is too long, ``/tmp``: Ray's sockets live below it."""
+    usual = Path(tempfile.gettempdir())
+    return usual if len(os.fsencode(usual)) <= _LONGEST_PLACE else Path("/tmp")
 
 
 def sweep_homes(folder: Path) -> None:

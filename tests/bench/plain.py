@@ -17,12 +17,13 @@ from roles.common.weights import digest, load
 from sim.config.files import load_experiment
 from sim.exchange.job import Job
 from sim.nodes.provider.serving import assign_images, validation_ids
-from sim.run.machine import store_of
+from sim.run.machine import settle, store_of
 from tests.reference_loop import train_reference
 
 
 def main() -> None:
     """Train ``users`` of the run ``run`` with ``threads`` threads."""
+    settle()
     given = json.loads(sys.argv[1])
     torch.set_num_threads(given["threads"])
     run = Path(given["run"])

@@ -22,6 +22,7 @@ from sim.exchange.rights import Gate
 from sim.nodes.provider.opening import Opened, Order, certificate_for
 from sim.nodes.provider.replica import Replica
 from sim.nodes.provider.serving import answer_one, replica_of
+from sim.run.machine import settle
 
 _IDLE_S = 600.0
 """After so long without an open line an endpoint ends; whoever needs it then has it opened again."""
@@ -164,5 +165,6 @@ async def serve(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    settle()
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(serve(Path(sys.argv[1])))

@@ -27,12 +27,13 @@ from sim.config.files import load_experiment
 from sim.exchange.job import Job
 from sim.exchange.messages import content_size, decode_answer, decode_tensors, encode_request, encode_tensors
 from sim.nodes.provider.serving import answer_one, assign_images, replica_of
-from sim.run.machine import compute_of, store_of
+from sim.run.machine import compute_of, settle, store_of
 from sim.run.ownership import watch_owner
 from sim.run.progress import Status
 
 server = ServerApp()
 client = ClientApp()
+settle()
 
 
 @server.main()
