@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from roles.common.config.data import DataConfig, Split
+from roles.common.files import read_json
 from roles.common.sources import ImageSet, folder_of, load_digits, load_named
 
 _FORMAT = 3
@@ -29,7 +30,7 @@ class ImageStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._open: dict[Split, Tensor] = {}
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = read_json(folder / "meta.json")
         self.classes: list[str] = meta["classes"]
         self.fingerprint: str = meta["fingerprint"]
         self.counts: dict[str, int] = meta["counts"]

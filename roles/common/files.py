@@ -1,9 +1,15 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and what is said of one that cannot be read."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+
+class UnreadableFile(ValueError):
+    """A file that is missing, cut off or damaged; the message is one line that names it."""
 
 
 @contextmanager
@@ -22,6 +28,19 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Write ``content`` so that ``path`` holds either the old content or the whole new one."""
     with replacing(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UnreadableFile: it is not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UnreadableFile(f"{path}: damaged, it is not the JSON that was written ({error})") from error
 
 
 def writing_of(path: Path) -> tuple[int, int]:

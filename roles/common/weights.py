@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from roles.common.files import replacing
+from roles.common.files import UnreadableFile, replacing
 
 State = dict[str, Tensor]
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -57,15 +57,15 @@ def load(path: Path) -> tuple[State, dict[str, str]]:
     """Return the tensors and the metadata of a safetensors file.
 
     Raises:
-        ValueError: the file is missing, truncated, or not safetensors; the message names it.
+        UnreadableFile: the file is missing, truncated, or not safetensors; the message names it.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: no such weights file")
+        raise UnreadableFile(f"{path}: no such weights file")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
+        raise UnreadableFile(f"{path}: not a readable safetensors file ({error})") from error
 
 
 def prefixed(group: str, state: Mapping[str, Tensor]) -> State:
@@ -113,7 +113,8 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], source: str) -> No
     """Load ``state`` into ``module``.
 
     Raises:
-        ValueError: names or shapes differ from the module's, or a value is not finite; the message names ``source``.
+        ValueError: names or shapes differ from the module's, whole numbers stand for fractions, or a value is not
+            finite; the message names ``source``.
     """
     expected = module.state_dict()
     missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
@@ -122,6 +123,9 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], source: str) -> No
     for name, value in state.items():
         if value.shape != expected[name].shape:
             raise ValueError(f"{source}: {name} has shape {tuple(value.shape)}, expected {tuple(expected[name].shape)}")
+        if expected[name].is_floating_point() and not value.is_floating_point():
+            held = str(value.dtype).removeprefix("torch.")
+            raise ValueError(f"{source}: {name} holds {held}, expected floating-point numbers")
         if not bool(torch.isfinite(value).all()):
             raise ValueError(f"{source}: {name} holds values that are not finite")
     module.load_state_dict(dict(state))

@@ -10,7 +10,8 @@ from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 from typer.models import ArgumentInfo
 
-from sim.config.errors import ConfigError
+from roles.common.files import UnreadableFile
+from sim.config.errors import ConfigError, one_line
 
 console = Console(highlight=False)
 _errors = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -35,8 +36,12 @@ def _in_one_line() -> Iterator[None]:
     except click.ClickException as error:
         complain(error.format_message())
         raise typer.Exit(1) from None
-    except ConfigError as error:
+    except (ConfigError, UnreadableFile) as error:
         complain(error)
+        raise typer.Exit(1) from None
+    except OSError as error:  # such as a full disk, or a folder that cannot be written to
+        place = f"{error.filename}: " if error.filename else ""
+        complain(f"{place}{error.strerror or one_line(error)}")
         raise typer.Exit(1) from None
     except Stopped as stopped:
         complain(stopped)

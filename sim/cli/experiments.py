@@ -63,7 +63,7 @@ def resumed(path: Path, overrides: list[str]) -> RunFolder | SweepFolder:
         with claim(path, "launcher"):
             for run in prepared.runs() if isinstance(prepared, SweepFolder) else [prepared]:
                 if not run.is_done():
-                    run.keep_experiment(load_experiment(run.path / "config.yaml", overrides))
+                    run.keep_experiment(run.experiment(overrides))
     if isinstance(prepared, RunFolder) and not prepared.is_done():
         _check(prepared.experiment(), prepared.path / "config.yaml")
     return prepared

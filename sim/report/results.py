@@ -37,6 +37,7 @@ from sim.run.machine import compute_of, store_of
 from sim.run.progress import Status
 from sim.run.subject import CONTROL, Subject
 from sim.run.sweep import SweepFolder
+from sim.run.tables import read_table
 
 _MOST_IN_STRIP = 6
 
@@ -91,7 +92,7 @@ class Run:
         if not self.has_table:
             phase = Status.read(self.path).phase
             raise ConfigError(f"{self.path}: no results yet (phase {phase}); go on: veilsim run --resume {self.path}")
-        return pd.read_parquet(self.path / "table.parquet")
+        return read_table(self.path / "table.parquet")
 
     @property
     def short(self) -> pd.DataFrame:
@@ -116,7 +117,7 @@ class Run:
     @cached_property
     def studies(self) -> dict[str, pd.DataFrame]:
         """The tables of ``studies/``, by name; empty if the run made none."""
-        return {path.stem: pd.read_parquet(path) for path in sorted((self.path / "studies").glob("*.parquet"))}
+        return {path.stem: read_table(path) for path in sorted((self.path / "studies").glob("*.parquet"))}
 
     @cached_property
     def conclusions(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ import yaml
 from flwr.app import ArrayRecord, MetricRecord
 from torch import Tensor
 
-from roles.common.files import write_atomically
+from roles.common.files import read_json, write_atomically
 from roles.common.naming import user_name
 from roles.common.weights import State, load, save
 from roles.evaluator.results import AttackResult, Findings, with_more
@@ -24,7 +24,9 @@ from sim.exchange.messages import decode_tensors, encode_tensors
 from sim.exchange.payloads import put_together, taken_apart
 from sim.run.environment import environment
 from sim.run.machine import node_folder
+from sim.run.ownership import claim
 from sim.run.progress import Status
+from sim.run.sealed import check_sealed, write_sealed
 from sim.run.subject import Subject
 
 T = TypeVar("T")
@@ -57,8 +59,11 @@ class RunFolder:
             if other := next(path.iterdir(), None):
                 raise ConfigError(f"{path}: holds {other.name!r}, and a run needs a folder of its own; name another")
             run = RunFolder(path)
-            run.keep_experiment(experiment)
-            run.note(environment())
+            with claim(path, "launcher"):
+                if (path / "config.yaml").exists():  # by one that began at the same time
+                    raise ConfigError(f"{path}: holds a run already; name another folder")
+                run.keep_experiment(experiment)
+                run.note(environment() | {"sealed": True})
         except OSError as error:
             raise ConfigError(f"{path}: cannot be made a run folder ({error.strerror})") from error
         return run
@@ -70,21 +75,23 @@ class RunFolder:
             raise ConfigError(f"{path}: not a run folder (it has no config.yaml)")
         return RunFolder(path)
 
-    def experiment(self) -> Experiment:
-        """Return the resolved experiment."""
-        return load_experiment(self.path / "config.yaml")
+    def experiment(self, overrides: Sequence[str] = ()) -> Experiment:
+        """Return the resolved experiment, with ``overrides`` on top; an error if the file is not as it was written."""
+        if self.facts().get("sealed"):  # else an earlier version has made it
+            check_sealed(self.path / "config.yaml")
+        return load_experiment(self.path / "config.yaml", overrides)
 
     def keep_experiment(self, experiment: Experiment) -> None:
         """Make this the experiment; of a run that has begun, only what changes no result, or adds one, may be new."""
         text = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
-        write_atomically(self.path / "config.yaml", text)
+        write_sealed(self.path / "config.yaml", text)
 
     def _keep(self, name: str, content: Any, indent: int | None = 1) -> None:
         write_atomically(self.path / name, json.dumps(content, indent=indent))
 
     def _kept(self, name: str, otherwise: T) -> T:
         path = self.path / name
-        content: T = json.loads(path.read_text()) if path.is_file() else otherwise
+        content: T = read_json(path) if path.is_file() else otherwise
         return content
 
     def note(self, facts: dict[str, Any]) -> None:
@@ -166,7 +173,7 @@ class RunFolder:
     def user(self, user: int) -> Publication | None:
         """Return what is known of a user's training, or None if it has not published."""
         path = self._user_path(user, "published.json")
-        return Publication(**json.loads(path.read_text())) if path.is_file() else None
+        return Publication(**read_json(path)) if path.is_file() else None
 
     def published(self) -> list[int]:
         """Return the users that have published, in order."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from roles.common.compute import Number
-from roles.common.files import write_atomically
+from roles.common.files import read_json, write_atomically
 
 _INTERVAL_S = 0.5
 _STALE_S = 30
@@ -45,7 +45,7 @@ class Status:
     def read(run: Path) -> "Status":
         """Return the status of ``run``, which another version may have written; ``starting`` if it has none yet."""
         path = run / "progress" / "status.json"
-        known: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"phase": "starting"}
+        known: dict[str, Any] = read_json(path) if path.is_file() else {"phase": "starting"}
         return Status(**{one.name: known[one.name] for one in fields(Status) if one.name in known})
 
 
@@ -147,7 +147,7 @@ def report_step(run: Path, phase: str, label: str, done: int, total: int, loss: 
 def read_progress(run: Path, phase: str = "") -> list[WorkerProgress]:
     """Return the latest of every worker that has worked on ``phase``, by default on any."""
     paths = sorted((run / "progress").glob("worker-*.json"))
-    workers = [WorkerProgress(**json.loads(path.read_text())) for path in paths]
+    workers = [WorkerProgress(**read_json(path)) for path in paths]
     return [worker for worker in workers if phase in ("", worker.phase)]
 
 

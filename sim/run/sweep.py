@@ -16,11 +16,12 @@ from typing import Any
 
 import pandas as pd
 
-from roles.common.files import write_atomically
+from roles.common.files import read_json, write_atomically
 from sim.config.errors import ConfigError
 from sim.config.experiment import Experiment, in_words
 from sim.config.files import apply_override, experiment_of, read_config, set_value
 from sim.run.folder import RunFolder
+from sim.run.tables import read_table
 
 _DESCRIPTION = "sweep.json"
 _LONGEST_NAME = 100
@@ -140,7 +141,7 @@ class SweepFolder:
         return (path / _DESCRIPTION).is_file()
 
     def _description(self) -> dict[str, Any]:
-        description: dict[str, Any] = json.loads((self.path / _DESCRIPTION).read_text())
+        description: dict[str, Any] = read_json(self.path / _DESCRIPTION)
         return description
 
     @property
@@ -170,7 +171,7 @@ class SweepFolder:
         for number, run in enumerate(self.runs()):
             path = run.path / f"{name}.parquet"
             if run.has_table() and path.is_file():
-                table = pd.read_parquet(path)
+                table = read_table(path)
                 for position, (axis, named) in enumerate(names.items()):
                     table.insert(position, axis, named[number])
                 tables.append(table)

@@ -25,6 +25,7 @@ from sim.config.errors import one_line
 from sim.config.experiment import Experiment
 from sim.run.folder import RunFolder
 from sim.run.subject import CONTROL, Subject
+from sim.run.tables import read_table
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -100,7 +101,7 @@ def _write_results(run: RunFolder, experiment: Experiment) -> None:
             _write_curve(run, user)
     subjects = {user_name(user): Subject.of(experiment, user) for user in range(experiment.user_count)}
     subjects[CONTROL.name] = CONTROL
-    for name, row in pd.read_parquet(run.path / "table.parquet").set_index("subject").iterrows():
+    for name, row in read_table(run.path / "table.parquet").set_index("subject").iterrows():
         result = run.attack(subjects[str(name)])
         if result is None:
             continue
@@ -128,7 +129,7 @@ def _log_run(run: RunFolder, experiment: Experiment) -> None:
     if before := run.facts().get("mlflow_run"):
         with suppress(mlflow.MlflowException):  # somebody has deleted it
             mlflow.delete_run(before)
-    table = pd.read_parquet(run.path / "table.parquet")
+    table = read_table(run.path / "table.parquet")
     users, now = table[table["subject"] != CONTROL.name], round(1000 * time.time())
     medians = _numbers(users.median(numeric_only=True))
     metrics = [mlflow.entities.Metric(f"median/{name}", value, now, 0) for name, value in medians.items()]

@@ -35,7 +35,7 @@ def without_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(sim.report.studies, "draw_study", lambda path, form, table: None)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def experiment() -> Experiment:
     """Two users with 24 and 36 images: 2 and 3 steps an epoch, 2 epochs."""
     return Experiment.model_validate(
@@ -83,7 +83,7 @@ def grid() -> InMemoryGrid:
     return InMemoryGrid([PROVIDER, *USERS])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small(experiment: Experiment) -> Experiment:
     """Three rounds of users, one evaluator, a psi of a few steps, attacks of one."""
     return Experiment.model_validate(

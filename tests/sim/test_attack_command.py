@@ -164,6 +164,7 @@ def test_a_run_of_an_earlier_version_goes_on_or_says_in_a_line_why_it_cannot(
     content = yaml.safe_load((run.path / "config.yaml").read_text())
     del content["studies"], content["attack"]["itns"][1]["users"], content["attack"]["labels"]
     (run.path / "config.yaml").write_text(yaml.safe_dump(content))
+    run.note({"sealed": False})
     attack(run, "--kind", "itn", "name=a")
     assert watched == ["run"]
     Status("complete").write(run.path)

@@ -16,6 +16,7 @@ from matplotlib.cbook import boxplot_stats
 
 from roles.evaluator.measures import PSNR_CAP
 from roles.evaluator.results import Measured, Seen
+from sim.config.experiment import Experiment
 from sim.report.figures.boxes import Box
 from sim.run.folder import RunFolder
 from sim.run.subject import CONTROL, Subject
@@ -212,7 +213,7 @@ def test_another_seed_is_a_repetition_another_budget_another_table_another_sched
     content["user"]["width"] = 64
     full = tmp_path / "full"
     shutil.copytree(second, full)
-    (full / "config.yaml").write_text(yaml.safe_dump(content))
+    RunFolder(full).keep_experiment(Experiment.model_validate(content))
     _, tables = write(docs, first, second, full)
     methods = [cells[1:3] for cells in tables["networks-CPU"][1:]]
     assert methods == [["alpha 0.01, relu2_2", "2"], ["alpha 0.01, relu2_2, schedule one_cycle", "1"]]

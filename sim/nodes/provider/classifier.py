@@ -11,7 +11,7 @@ import torch
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from roles.common.config.classifier import ClassifierConfig
-from roles.common.files import write_atomically
+from roles.common.files import read_json, write_atomically
 from roles.common.hardware import available_cpus
 from roles.common.labels import load_labels
 from roles.common.weights import State, digest, load, load_into, save
@@ -144,7 +144,7 @@ def _found(path: Path) -> tuple[State, dict[str, Any]] | None:
     weights, facts = path.with_suffix(".safetensors"), path.with_suffix(".json")
     if not (weights.is_file() and facts.is_file()):
         return None
-    (state, _), known = load(weights), json.loads(facts.read_text())
+    (state, _), known = load(weights), read_json(facts)
     if digest(state) != known["digest"]:
         raise ValueError(f"{weights}: damaged (its digest is not the one noted when it was trained); delete it")
     return state, known

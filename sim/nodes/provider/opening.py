@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from roles.common.files import write_atomically
+from roles.common.files import read_json, write_atomically
 from sim.config.experiment import Experiment
 from sim.exchange.job import Job
 from sim.exchange.line import Access
@@ -93,7 +93,7 @@ class Order:
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Return the order that was written down."""
-        said = json.loads((folder / "job.json").read_text())
+        said = read_json(folder / "job.json")
         job = Job(Experiment.model_validate_json(said["job"]["experiment"]), Path(said["job"]["run"]))
         tokens = {(role, index): token for role, index, token in said["tokens"]}
         return cls(job, said["host"], said["port"], _Process(**said["node"]), tokens)
@@ -116,7 +116,7 @@ class Opened:
     def read(cls, folder: Path) -> Self | None:
         """Return the endpoint that listens, or None."""
         try:
-            said = json.loads((folder / "open.json").read_text())
+            said = read_json(folder / "open.json")
         except FileNotFoundError:
             return None
         found = cls(**said | {"process": _Process(**said["process"])})

@@ -12,7 +12,7 @@ from pathlib import Path
 from flwr.app import RecordDict
 
 from roles.common.exchange import Answer, Request
-from roles.common.files import write_atomically
+from roles.common.files import read_json, write_atomically
 from roles.provider.provider import Provider
 from sim.config.errors import one_line
 from sim.exchange.load import ProviderLoad
@@ -55,7 +55,7 @@ class Replica:
 
 def ledger_of(run: Path) -> tuple[set[str], ProviderLoad]:
     """Return the digests of psi that the replicas of a run have held, and all that they were asked."""
-    pages = [json.loads(path.read_text()) for path in sorted(_ledger(run).glob("*.json"))]
+    pages = [read_json(path) for path in sorted(_ledger(run).glob("*.json"))]
     return {page["digest"] for page in pages}, ProviderLoad(row for page in pages for row in page["load"])
 
 

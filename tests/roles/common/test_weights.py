@@ -93,6 +93,7 @@ def test_a_file_that_cannot_be_read_is_one_line_that_names_it(damage: str, tmp_p
     [
         ({"weight": torch.full((2, 2), torch.nan)}, "weight holds values that are not finite"),
         ({"bias": torch.tensor([0.0, torch.inf])}, "bias holds values that are not finite"),
+        ({"weight": torch.ones(2, 2, dtype=torch.int8)}, "weight holds int8, expected floating-point numbers"),
         ({"weight": torch.zeros(2, 3)}, r"weight has shape \(2, 3\), expected \(2, 2\)"),
         ({"weight": None}, r"missing \['weight'\]"),
         ({"head.weight": torch.zeros(1)}, r"unexpected \['head.weight'\]"),

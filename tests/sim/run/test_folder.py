@@ -1,13 +1,17 @@
 """What a run folder keeps is what it gives back, and nothing of it is written where it does not belong."""
 
 import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import torch
 
 from roles.common.weights import save
 from roles.evaluator.results import AttackResult, Measured, Seen
+from sim.config.errors import ConfigError
 from sim.config.experiment import Experiment
 from sim.exchange.messages import encode_tensors
 from sim.run import folder
@@ -19,6 +23,26 @@ from sim.run.subject import CONTROL, Subject
 @pytest.fixture
 def run(experiment: Experiment, tmp_path: Path) -> RunFolder:
     return RunFolder.create(tmp_path / "run", experiment)
+
+
+def test_of_two_runs_that_begin_in_one_folder_at_once_one_is_refused(experiment: Experiment, tmp_path: Path) -> None:
+    both = Barrier(2)
+
+    def begin(seed: int) -> RunFolder | str:
+        both.wait()
+        try:
+            return RunFolder.create(tmp_path / "new", experiment.model_copy(update={"seed": seed}))
+        except ConfigError as error:
+            return str(error)
+
+    for _ in range(20):
+        with ThreadPoolExecutor(2) as threads:
+            found = list(threads.map(begin, (1, 2)))
+        (winner,) = (seed for seed, one in enumerate(found, 1) if isinstance(one, RunFolder))
+        assert RunFolder.open(tmp_path / "new").experiment().seed == winner
+        (refusal,) = (one for one in found if isinstance(one, str))
+        assert refusal.startswith(f"{tmp_path / 'new'}: ") and "\n" not in refusal
+        shutil.rmtree(tmp_path / "new")
 
 
 def test_users_that_have_published_are_told_in_order(run: RunFolder) -> None:
@@ -36,7 +60,7 @@ def test_the_state_of_a_users_training_is_forgotten_and_that_of_others_stays(run
         save(node_folder(run.path, name) / "round-0001.safetensors", {"weight": torch.zeros(2)})
     run.forget_training(0)
     run.forget_training(7)
-    assert {path.name for path in (run.path / "state").iterdir()} == {"user-0001", "provider"}
+    assert {path.name for path in (run.path / "state").iterdir() if path.is_dir()} == {"user-0001", "provider"}
 
 
 def test_seconds_are_counted_over_all_attempts_and_noted_in_between(
