@@ -7,7 +7,7 @@ import torch
 from pydantic import Field, model_validator
 
 from roles.common.config.attack import AttackConfig
-from roles.common.config.base import Frozen
+from roles.common.config.base import Frozen, matching
 from roles.common.config.classifier import ClassifierConfig
 from roles.common.config.data import DataConfig
 from roles.common.config.provider import ProviderConfig
@@ -21,6 +21,7 @@ from sim.config.errors import ConfigError
 from sim.config.sections import RuntimeConfig, SizesPartition, StrategyConfig, TrackingConfig, UsersConfig
 
 SectionT = TypeVar("SectionT", bound=Frozen)
+_SIGNS = "letters, digits, '_', '.' and '-'"
 _OF_LABELS = ("utility", "labels", "membership")
 """Studies by an evaluator who needs labels."""
 
@@ -28,7 +29,7 @@ _OF_LABELS = ("utility", "labels", "membership")
 class Experiment(Frozen):
     """Everything that decides the result of a run."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+    name: Annotated[str, matching(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", f"1 to 100 {_SIGNS}, first a letter or digit")]
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: DataConfig = DataConfig()
     classifier: ClassifierConfig = ClassifierConfig()
@@ -83,6 +84,9 @@ class Experiment(Frozen):
         for holder, key in named:
             if _is_local(holder.get(key)):
                 holder[key] = _absolute(holder[key])
+        where, prefix = resolved["tracking"]["mlflow"], "sqlite:///"
+        if isinstance(where, str) and where.startswith(prefix):
+            resolved["tracking"]["mlflow"] = prefix + _absolute(where.removeprefix(prefix))
         return Experiment.model_validate(resolved)
 
     def with_users(self, nodes: int) -> "Experiment":

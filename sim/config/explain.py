@@ -10,6 +10,17 @@ from pydantic_core import ErrorDetails
 
 from sim.config.errors import ConfigError
 
+_WORDS = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "must be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "must be a section of keys and values"),
+    "tuple_type": "must be a list",
+    "string_type": "must be a text",
+    "string_too_short": "must not be empty",
+}
+"""What pydantic's kinds of errors are in words that need no Python."""
+
 
 @contextmanager
 def explained(root: type[BaseModel], source: str) -> Iterator[None]:
@@ -29,11 +40,10 @@ def _explain(details: list[ErrorDetails], root: type[BaseModel]) -> str:
     first = next((detail for detail in details if detail["type"] == "extra_forbidden"), details[0])
     keys, section = _locate(first, root)
     # Where a value may be of several types, each of them has an error of its own.
-    same = [detail["msg"] for detail in details if _locate(detail, root)[0] == keys]
+    same = [_in_words(detail) for detail in details if _locate(detail, root)[0] == keys]
     more = "" if len(details) == len(same) else f" (and {len(details) - len(same)} more)"
     got, kind = f"got {first['input']!r}: ", first["type"]
-    messages = [message.removeprefix("Value error, ").replace("Input should be", "must be") for message in same]
-    said = ", or ".join([messages[0], *(message.removeprefix("must be ") for message in messages[1:])])
+    said = ", or ".join([same[0], *(message.removeprefix("must be ") for message in same[1:])])
     if kind == "extra_forbidden":
         known = sorted(section.model_fields)
         close = difflib.get_close_matches(keys[-1], known, n=1)
@@ -47,11 +57,17 @@ def _explain(details: list[ErrorDetails], root: type[BaseModel]) -> str:
         field = next(section.model_fields[name] for name in reversed(keys) if name in section.model_fields)
         keys, got = [*keys, "kind"], f"got {first['input'].get('kind')!r}: "
         said = f"must be one of {', '.join(kinds_of(field.annotation))}"
-    elif kind in ("model_type", "model_attributes_type"):
-        said = "must be a section of keys and values"
     elif kind == "value_error" and isinstance(first["input"], dict | BaseModel):
         got = ""
     return f"{'.'.join(keys)}{': ' if keys else ''}{got}{said}{more}"
+
+
+def _in_words(detail: ErrorDetails) -> str:
+    kind, told = detail["type"], detail.get("ctx", {})
+    if kind in ("too_short", "too_long"):
+        bound = f"least {told['min_length']}" if kind == "too_short" else f"most {told['max_length']}"
+        return f"must have at {bound} entries, has {told['actual_length']}"
+    return _WORDS.get(kind) or detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
 
 
 def _locate(detail: ErrorDetails, root: type[BaseModel]) -> tuple[list[str], type[BaseModel]]:

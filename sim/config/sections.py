@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from roles.common.compute import Precision
-from roles.common.config.base import Frozen
+from roles.common.config.base import Frozen, matching
 from roles.common.hardware import available_cpus
 
 
@@ -139,6 +139,10 @@ class RuntimeConfig(Frozen):
         return max(1, available_cpus() // self.threads) if self.workers == "auto" else self.workers
 
 
+_SCHEMES = ("file", "http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
+"""Where MLflow can keep runs."""
+
+
 class TrackingConfig(Frozen):
     """Where a run is shown beside its folder; needs the extra of the same name."""
 
@@ -147,7 +151,11 @@ class TrackingConfig(Frozen):
     mlflow: (
         bool
         | Annotated[
-            str, Field(pattern=r"^((file|https?|sqlite|postgresql|mysql|mssql|databricks)([+-]\w+)?(:|$)|[./~])")
+            str,
+            matching(
+                rf"(({'|'.join(_SCHEMES)})([+-]\w+)?(:.*)?|[./~].*)",
+                f"a folder (with a '/') or a URI of {', '.join(_SCHEMES)}",
+            ),
         ]
     ) = False
     """An MLflow tracking URI, or ``true``: the folder ``mlruns`` beside the run folder."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from roles.common.config.base import Frozen
+from roles.common.config.base import Frozen, matching
 from roles.common.config.recipe import Recipe
 from roles.common.config.user import FeaturesConfig
 from roles.common.unet import Upsampling
@@ -21,7 +21,7 @@ Users = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] 
 class ItnConfig(Frozen):
     """One inverse network and how it is trained."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    name: Annotated[str, matching(r"[A-Za-z0-9_-]{1,100}", "1 to 100 letters, digits, '_' and '-'")]
     """What results call it; with the run's seed it decides initial weights, batches and augmentation."""
     training: Recipe
     width: Annotated[int, Field(ge=1, le=1024)] = 64

@@ -1,5 +1,6 @@
 """The base of all configuration: strict, immutable sections."""
 
+import re
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -16,6 +17,17 @@ def _rising(values: tuple[int, ...]) -> tuple[int, ...]:
 
 Rising = Annotated[tuple[_Number, ...], Field(min_length=1), AfterValidator(_rising)]
 """Whole numbers, at least one, each above the one before: ``Rising[PositiveInt]``."""
+
+
+def matching(pattern: str, words: str) -> AfterValidator:
+    """Return what a text has to be, as a regular expression and in words: "must be ``words``"."""
+
+    def checked(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"must be {words}")
+        return value
+
+    return AfterValidator(checked)
 
 
 class Frozen(BaseModel):

@@ -20,5 +20,5 @@ class ClassifierConfig(Frozen):
     """Black pixels around an image before the random crop of augmentation; 0 turns the crop off."""
     flip: bool = True
     """Whether augmentation mirrors images (not for digits)."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Apart from the run's seed, so that psi is trained once and shared by runs with other seeds."""

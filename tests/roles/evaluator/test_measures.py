@@ -7,6 +7,7 @@ import torch
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage.metrics import structural_similarity
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.image import structural_similarity_index_measure
@@ -38,6 +39,17 @@ def test_ssim_is_that_of_torchmetrics(shape: tuple[int, ...]) -> None:
     estimate = (plain + noise(7, *shape)) / 2
     expected = structural_similarity_index_measure(estimate.double(), plain.double(), reduction="none", data_range=1.0)
     assert torch.allclose(ssim(estimate, plain).double(), torch.as_tensor(expected), atol=1e-6)
+
+
+def test_ssim_of_a_hundred_images_is_that_of_scikit_image_with_the_same_window_and_borders() -> None:
+    plain, share = noise(8, 100, 3, 32, 32), torch.linspace(0, 1, 100).view(-1, 1, 1, 1)
+    estimate = share * plain + (1 - share) * noise(9, 100, 3, 32, 32)
+    # scikit-image leaves out what is 5 pixels from a border: here, the reflected ones.
+    wide = [F.pad(images, (5, 5, 5, 5), mode="reflect").double().numpy() for images in (estimate, plain)]
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    expected = [structural_similarity(*pair, channel_axis=0, **options) for pair in zip(*wide, strict=True)]
+    assert torch.allclose(ssim(estimate, plain), torch.tensor(expected).float(), atol=1e-5)
+    assert min(expected) < 0.1 and max(expected) > 0.999
 
 
 def test_one_grey_level_in_one_pixel_stays_below_the_cap() -> None:

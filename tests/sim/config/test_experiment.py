@@ -28,6 +28,10 @@ def test_an_mlflow_folder_becomes_absolute_and_a_uri_stays_one(config: Path) -> 
     assert folder.tracking.mlflow == str(Path("tracked").resolve())
     server = load_experiment(config, ["tracking.mlflow=http://localhost:5000"]).resolved()
     assert server.tracking.mlflow == "http://localhost:5000"
+    for name in ("runs.db", f"{Path.cwd()}/runs.db"):
+        database = load_experiment(config, [f"tracking.mlflow=sqlite:///{name}"]).resolved()
+        assert database.tracking.mlflow == f"sqlite:///{Path('runs.db').resolve()}"
+        assert database.resolved() == database
     assert load_experiment(config, ["tracking.mlflow=true"]).resolved().tracking.mlflow is True
 
 
