@@ -127,6 +127,8 @@ class SessionStore:
         with DRAWING:
             session = self._kinds[kind](job, index)
             session.begin(content)
+        if self._on_disk:
+            _forget_ended(folder)
         work = session.work()
         return self._until_request(_file(folder, session.name), session, work, lambda: next(work), 1, line)
 
@@ -174,8 +176,9 @@ class SessionStore:
             while (answer := _answered(request, session, line)) is not None:
                 request = work.send(answer)
         except StopIteration as end:
-            if self._on_disk:
-                path.unlink(missing_ok=True)
+            if self._on_disk and path.is_file():
+                # The reply may be lost with the process that is to send it: the same answer will be sent again.
+                path.replace(_ended(path))
             result: RecordDict = end.value
             return result
         reply = _asking(request, Ticket(session.name, number))
@@ -190,9 +193,10 @@ class SessionStore:
         return reply
 
     def _read(self, ticket: Ticket, job: Job, index: int, path: Path) -> _Waiting | None:
-        if not path.is_file():
+        found = next((file for file in (path, _ended(path)) if file.is_file()), None)
+        if found is None:
             return None
-        tensors, metadata = load(path)
+        tensors, metadata = load(found)
         numbers = json.loads(metadata["numbers"])
         # What is drawn here is thrown away, but not to be drawn between another session's seed and its weights.
         with DRAWING:
@@ -223,3 +227,14 @@ def _asking(request: Request, ticket: Ticket) -> RecordDict:
 
 def _file(folder: Path, name: str) -> Path:
     return folder / "waiting" / f"{name}.safetensors"
+
+
+def _ended(path: Path) -> Path:
+    """Return where the last state of a session stays when it has ended."""
+    return path.with_suffix(".ended")
+
+
+def _forget_ended(folder: Path) -> None:
+    """Delete what :func:`_ended` has kept: a node that is given other work has had its replies taken."""
+    for path in (folder / "waiting").glob("*.ended"):
+        path.unlink(missing_ok=True)

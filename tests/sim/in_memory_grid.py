@@ -105,5 +105,7 @@ class InMemoryGrid(Grid):
         try:
             reply = app(message, self._contexts[message.metadata.dst_node_id])
         except Exception as error:
-            reply = Message(Error(0, f"{type(error)}:<'{error}'>"), reply_to=message)
+            said = f"\nException {type(error).__name__} occurred. Message: {error}"
+            reason = f"<class 'flwr.clientapp.client_app.ClientAppException'>:<'{said}'>"
+            reply = Message(Error(0, reason), reply_to=message)
         return self._tamper(message, reply)

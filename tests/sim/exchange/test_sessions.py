@@ -17,6 +17,7 @@ from sim.exchange.job import Job, job_content
 from sim.exchange.messages import METRICS, MessageError, encode_refusal
 from sim.exchange.payloads import decode_curve
 from sim.exchange.sessions import SessionStore
+from sim.exchange.suspension import REQUEST
 from sim.nodes.provider.serving import answer_one
 from sim.nodes.user.sessions import TrainSession, publication
 from sim.nodes.user.state import new_training
@@ -106,6 +107,24 @@ def test_a_session_that_has_ended_in_another_process_is_not_taken_up_again(job: 
     for store in (mine, others):
         with pytest.raises(MessageError, match=r"^session train waits for no answer, this is answer 1$"):
             resume(store, job, ticket, answer)
+
+
+@pytest.mark.parametrize("in_a_new_process", [True, False])
+def test_an_answer_that_comes_again_since_the_last_reply_was_lost_gets_that_reply_again(
+    job: Job, provider: Provider, store: SessionStore, in_a_new_process: bool
+) -> None:
+    reply = start(store, job)
+    while REQUEST in reply.config_records:
+        message_type, ticket, request = question(reply)
+        answer = answer_one(provider, message_type, request)
+        reply = resume(store, job, ticket, answer)
+    if in_a_new_process:
+        store.forget()
+    again = resume(store, job, ticket, answer)
+    assert_identical(theta_of(again), theta_of(reply))
+    assert again.metric_records[METRICS] == reply.metric_records[METRICS]
+    start(store, job)  # other work: nobody asks for that reply any more
+    assert not list(waiting(job).parent.glob("*.ended"))
 
 
 @pytest.mark.parametrize("on_disk", [True, False])
