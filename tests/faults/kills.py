@@ -1,0 +1,191 @@
+"""Kills simulations at random moments, resumes them, and compares what they end with.
+
+``python -m tests.faults.kills --kills 100`` takes a run after the other, kills (``kill -9``) one of its processes,
+drawn at random, at a moment drawn at random, resumes it, kills again, and so on, and lets it end. Whatever was killed,
+the run says so in a line, or goes on; nothing of it runs a little later; and its table is that of an unbroken run.
+"""
+
+import contextlib
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import typer
+import yaml
+
+from sim.run.launch import processes_of
+from sim.run.progress import Status
+from tests.sim.tiny import TINY
+
+STRATEGIES = ("independent", "fedavg")
+EXCHANGES = ("direct", "endpoint", "relay")
+_SILENCE_S = 120
+"""For so long a run may take to notice that something of it was killed; a whole one takes less."""
+_ENDING_S = 30
+_PROGRAMS = (
+    *("flower-superlink", "flower-superexec", "flwr-simulation"),
+    *("raylet", "gcs_server", "dashboard", "log_monitor", "runtime_env"),
+)
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One process killed, and what came of it."""
+
+    victim: str
+    phase: str
+    """Of the run, when that was."""
+    after_s: float
+    """Seconds from the start of this attempt."""
+    noticed_s: float
+    """Seconds from the kill to the end of the attempt."""
+    survived: bool
+    """Whether the attempt came to its end all the same."""
+    said: str
+    problems: list[str]
+
+
+def config_in(folder: Path, strategy: str) -> Path:
+    """Write a small experiment of two users under a strategy."""
+    path = folder / f"{strategy}.yaml"
+    users = TINY["users"] | {"count": 2}  # type: ignore[operator]
+    path.write_text(yaml.safe_dump(TINY | {"users": users, "strategy": {"name": strategy, "rounds": 4}}))
+    return path
+
+
+def veilsim(*arguments: str | Path) -> "subprocess.Popen[str]":
+    """Start ``veilsim run``."""
+    command = [sys.executable, "-m", "sim.cli", "run", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def kind_of(process: psutil.Process) -> str:
+    """Return what a process of a run is for; empty if it is gone."""
+    with contextlib.suppress(psutil.Error):
+        command = " ".join(process.cmdline())
+        if command.startswith("ray::"):
+            return command.split()[0]
+        if program := next((name for name in _PROGRAMS if name in command), ""):
+            return program
+        words = [word for word in command.split()[1:] if not word.startswith("-")]
+        return Path(words[0]).name if words else ""
+    return ""
+
+
+def victims(run: Path, launcher: int) -> dict[str, list[psutil.Process]]:
+    """Return the processes of a run by what they are for, with the one that a person has started."""
+    found: dict[str, list[psutil.Process]] = {"veilsim": [psutil.Process(launcher)]}
+    for number in processes_of(run):
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(number)
+            if process.status() != psutil.STATUS_ZOMBIE and (kind := kind_of(process)):
+                found.setdefault(kind, []).append(process)
+    return found
+
+
+def kill_one(run: Path, attempt: "subprocess.Popen[str]", after_s: float, draw: random.Random) -> Kill | None:
+    """Let an attempt at a run work for some seconds, kill one of its processes and wait for its end.
+
+    Returns:
+        What came of it; None if the attempt ended before.
+    """
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        attempt.wait(after_s)
+        return None
+    kinds = victims(run, attempt.pid)
+    victim = draw.choice(sorted(kinds))
+    phase, began, problems = Status.read(run).phase, time.monotonic(), []
+    with contextlib.suppress(psutil.Error):
+        draw.choice(kinds[victim]).kill()
+    try:
+        said = attempt.communicate(timeout=_SILENCE_S)[1].strip()
+    except subprocess.TimeoutExpired:
+        problems.append(f"went on for {_SILENCE_S} s")
+        attempt.kill()
+        said = attempt.communicate()[1].strip()
+    noticed = time.monotonic() - began
+    if victim != "veilsim" and attempt.returncode not in (0, 1):
+        problems.append(f"exit code {attempt.returncode}")
+    if len(said.splitlines()) > 1 or "Traceback" in said:
+        problems.append("said more than a line")
+    if attempt.returncode == 1 and f"--resume {run}" not in said.replace("'", ""):
+        problems.append("does not say how to go on")
+    deadline = time.monotonic() + _ENDING_S
+    while (left := processes_of(run)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    if left:
+        problems.append(f"{len(left)} processes left")
+    return Kill(victim, phase, after_s, noticed, attempt.returncode == 0, said, problems)
+
+
+def whole(config: Path, run: Path, *overrides: str) -> float:
+    """Run an experiment unbroken, and return the seconds that it takes."""
+    began, attempt = time.monotonic(), veilsim(config, *overrides, "--out", run)
+    said = attempt.communicate()[1]
+    if attempt.returncode:
+        raise RuntimeError(said)
+    return time.monotonic() - began
+
+
+def killed(config: Path, run: Path, exchange: str, kills: int, most_s: float, draw: random.Random) -> list[Kill]:
+    """Run an experiment, killing so many processes at most on the way, to its end."""
+    found: list[Kill] = []
+    attempt = veilsim(config, f"runtime.exchange={exchange}", "--out", run)
+    for _ in range(kills):
+        kill = kill_one(run, attempt, draw.uniform(0.5, 0.8 * most_s), draw)
+        if kill is None:
+            break
+        found.append(kill)
+        if kill.survived:
+            return found
+        created = (run / "config.yaml").is_file()
+        arguments = ("--resume", run) if created else (config, f"runtime.exchange={exchange}", "--out", run)
+        attempt = veilsim(*arguments)
+    _, said = attempt.communicate(timeout=1200)
+    if attempt.returncode:
+        found.append(Kill("nothing", Status.read(run).phase, 0, 0, False, said, ["the last attempt failed"]))
+    return found
+
+
+def main(
+    kills: Annotated[int, typer.Option(min=1, help="How many in all.")] = 100,
+    each: Annotated[int, typer.Option(min=1, help="How many in a run, at most.")] = 4,
+    seed: int = 0,
+    out: Annotated[Path, typer.Option(help="JSON file for what was found.")] = Path("kills.json"),
+    keep: Annotated[Path | None, typer.Option(help="Folder for the runs; by default they are removed.")] = None,
+) -> None:
+    """Kill runs at random moments and compare their tables."""
+    draw = random.Random(seed)
+    with tempfile.TemporaryDirectory(prefix="veilkills-") as scratch:
+        folder = keep or Path(scratch)
+        folder.mkdir(exist_ok=True, parents=True)
+        tables, seconds = dict[str, bytes](), dict[str, float]()
+        for strategy in STRATEGIES:
+            run = folder / f"whole-{strategy}"
+            seconds[strategy] = whole(config_in(folder, strategy), run)
+            tables[strategy] = (run / "table.csv").read_bytes()
+        found, equal, number = list[Kill](), Counter[str](), 0
+        while len(found) < kills:
+            strategy, exchange = draw.choice(STRATEGIES), draw.choice(EXCHANGES)
+            run = folder / f"run-{number}"
+            some = killed(config_in(folder, strategy), run, exchange, each, seconds[strategy], draw)
+            number += 1
+            found += some
+            same = (run / "table.csv").is_file() and (run / "table.csv").read_bytes() == tables[strategy]
+            equal["equal" if same else f"differs: {run.name}"] += 1
+            for kill in some:
+                print(strategy, exchange, kill, flush=True)
+            print(f"{len(found)} kills, tables {dict(equal)}", flush=True)
+            out.write_text(json.dumps({"tables": equal, "kills": [asdict(kill) for kill in found]}, indent=1))
+
+
+if __name__ == "__main__":
+    typer.run(main)
