@@ -43,11 +43,12 @@ class Directions:
 
     def tell(self, message: Message) -> None:
         """Put into a message how its node reaches the endpoint."""
-        if ACCESS in message.content:
-            del message.content[ACCESS]
+        # A content of its own: Flower's strategies send one and the same to all, and a simulation does not copy it.
+        content = RecordDict({name: record for name, record in message.content.items() if name != ACCESS})
         who = self._askers.get(message.metadata.dst_node_id)
         if who is not None and (record := self._records.get(who)) is not None:
-            message.content[ACCESS] = record
+            content[ACCESS] = record
+        message.content = content
 
     def is_missed_by(self, node: int, message_type: str) -> bool:
         """Return whether a node that asks this by the relay had the endpoint to ask: then it is gone."""
