@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sim.cli.commands import Stopped, complain, console
 from sim.config.checks import check
-from sim.config.errors import ConfigError, in_our_words
+from sim.config.errors import ConfigError, in_our_words, one_line
 from sim.config.experiment import Experiment
 from sim.config.files import load_experiment
 from sim.report.page.write import renew_page
@@ -85,6 +85,9 @@ def finish(prepared: RunFolder | SweepFolder) -> None:
             renew_page(prepared.path)
     except KeyboardInterrupt:
         raise Stopped(f"stopped; go on with: {resuming(prepared.path)}") from None
+    except OSError as error:  # such as a disk that is full
+        told = f"{error.filename or prepared.path}: {error.strerror or one_line(error)}"
+        raise ConfigError(f"{told} (resume with: {resuming(prepared.path)})") from error
 
 
 def _check(experiment: Experiment, path: Path) -> None:

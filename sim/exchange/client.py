@@ -78,7 +78,7 @@ def check_alive(reply: Message) -> None:
     """
     if reply.has_error() and any(sign in (reply.error.reason or "") for sign in _DEAD_WORKER):
         raise WorkerDied(
-            "a worker process died, most likely for want of memory (lower runtime.workers); "
+            "a process of Ray's was killed, by somebody or for want of memory (then lower runtime.workers); "
             "nothing that was finished is lost"
         )
 

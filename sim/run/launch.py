@@ -24,6 +24,8 @@ from sim.run.progress import Status, clear
 
 _START_TIMEOUT_S = 180
 _STOP_TIMEOUT_S = 15
+_GRACE_S, _PULSE_S = 10, 3
+"""When it is first looked whether a simulation's processes are there, and how often from then on."""
 _HOME, _OWNER = "veil-", "owner.lock"
 """How the name of a simulation's home begins, and the file in it that its process holds locked."""
 _LONGEST_PLACE = 20
@@ -179,6 +181,28 @@ def processes_of(run: Path) -> list[int]:
     """Return every process that was started for a run, whatever process group it is in."""
     processes = psutil.process_iter(["environ"])
     return [each.pid for each in processes if (each.info["environ"] or {}).get("VEILSIM_RUN") == str(run)]
+
+
+class Pulse:
+    """Tells when what runs a simulation is gone without a word, as when it was killed or could write nothing more."""
+
+    def __init__(self, run: Path) -> None:
+        self._run, self._begun = run, False
+        self._next = time.monotonic() + _GRACE_S
+
+    def has_stopped(self) -> bool:
+        """Return whether neither the process of the ServerApp is there, nor one that is about to start it."""
+        if time.monotonic() < self._next:
+            return False
+        self._next = time.monotonic() + _PULSE_S
+        commands: list[str] = []
+        for process in processes_of(self._run):
+            with contextlib.suppress(psutil.Error):
+                commands.append(" ".join(psutil.Process(process).cmdline()))
+        if any("flwr-simulation" in command for command in commands):
+            self._begun = True
+            return False
+        return self._begun or not any("flower-superexec" in command for command in commands)
 
 
 def _stop(superlink: subprocess.Popen[bytes], run: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import time
 from pathlib import Path
 
@@ -9,13 +10,15 @@ from rich.console import Console
 
 from sim.config.errors import ConfigError
 from sim.run.folder import RunFolder
-from sim.run.launch import log_of, simulation, simulation_failed
+from sim.run.launch import Pulse, log_of, simulation, simulation_failed
 from sim.run.ownership import claim
 from sim.run.progress import Status, clear
 from sim.run.progress_line import clock
 from sim.run.screen import Screen
 
 _POLL_S = 0.5
+_LEAST_DISK = 2**16
+"""Bytes; with fewer, nothing can be written."""
 
 
 def watch(run: RunFolder, console: Console) -> str:
@@ -31,13 +34,14 @@ def watch(run: RunFolder, console: Console) -> str:
     with claim(run.path, "launcher"):
         clear(run.path)
         with Screen(console, run.path) as screen, simulation(run.path, run.experiment()) as superlink:
+            pulse = Pulse(run.path)
             try:
                 while (status := Status.read(run.path)).phase not in ("complete", "failed"):
                     # The ServerApp may have had its last word before the simulation ended.
                     if ended:
-                        status = Status("failed", error=f"the simulation ended without a word; see {log}")
+                        status = Status("failed", error=_unsaid(run.path))
                         break
-                    ended = superlink.poll() is not None or simulation_failed(run.path, seen)
+                    ended = superlink.poll() is not None or simulation_failed(run.path, seen) or pulse.has_stopped()
                     time.sleep(0 if ended else _POLL_S)
             finally:
                 screen.say("ending Flower and Ray")
@@ -47,6 +51,13 @@ def watch(run: RunFolder, console: Console) -> str:
         raise ConfigError(f"{status.error} (resume with: {resuming(run.path)})")
     console.print(f"complete after {clock(taken)}: {times_in_words(taken, worked, run.facts()['seconds'])}")
     return (run.path / "summary.md").read_text()
+
+
+def _unsaid(run: Path) -> str:
+    """Return what is told of a simulation that has ended and left no word why."""
+    if shutil.disk_usage(run).free < _LEAST_DISK:
+        return f"no space is left on the disk of {run}"
+    return f"the simulation ended without a word; see {log_of(run)}"
 
 
 def times_in_words(taken: float, before: float, after: float) -> str:

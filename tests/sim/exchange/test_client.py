@@ -23,7 +23,7 @@ def test_a_worker_that_died_is_an_error_of_its_own(job: Job, node: int) -> None:
         return Message(Error(0, reason), reply_to=message) if message.metadata.dst_node_id == node else reply
 
     grid = InMemoryGrid([PROVIDER, *USERS], tamper=tamper)
-    with pytest.raises(WorkerDied, match=r"want of memory \(lower runtime\.workers\); nothing") as caught:
+    with pytest.raises(WorkerDied, match=r"want of memory \(then lower runtime\.workers\); nothing") as caught:
         list(relay_over(grid, job).send_and_receive(messages_to(job, "train")))
     assert "\n" not in str(caught.value)
 
