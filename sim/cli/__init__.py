@@ -135,6 +135,15 @@ def users(context: typer.Context) -> None:
     _run_benchmark(context)
 
 
+@_benchmarks.command(context_settings=_PASSED_ON)
+def deployment(context: typer.Context) -> None:
+    """What a step costs in a deployment on this machine, beside a simulation.
+
+    Example: veilsim bench deployment --steps 200
+    """
+    _run_benchmark(context)
+
+
 def _run_benchmark(context: typer.Context) -> None:
     with console.status(_LOADING):
         from sim.run.launch import app_folder

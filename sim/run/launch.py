@@ -26,6 +26,8 @@ _START_TIMEOUT_S = 180
 _STOP_TIMEOUT_S = 15
 _GRACE_S, _PULSE_S = 10, 3
 """When it is first looked whether a simulation's processes are there, and how often from then on."""
+_FRAME = set("─│╭╮╰╯")
+"""What Flower draws boxes around its errors with."""
 _HOME, _OWNER = "veil-", "owner.lock"
 """How the name of a simulation's home begins, and the file in it that its process holds locked."""
 _LONGEST_PLACE = 20
@@ -151,7 +153,7 @@ def _submit(app: Path, run: Path, experiment: Experiment, environment: dict[str,
     with log_of(run).open("a") as log:
         log.write(done.stdout + done.stderr)
     if done.returncode:
-        reason = " ".join((done.stderr or done.stdout).split())[-300:]
+        reason = " ".join(word for word in (done.stderr or done.stdout).split() if not _FRAME & set(word))[-300:]
         raise ConfigError(f"flwr run failed ({reason}); its output is in {log_of(run)}")
 
 
@@ -187,7 +189,7 @@ class Pulse:
     """Tells when what runs a simulation is gone without a word, as when it was killed or could write nothing more."""
 
     def __init__(self, run: Path) -> None:
-        self._run, self._begun = run, False
+        self._run, self._begun, self._missed = run, False, 0
         self._next = time.monotonic() + _GRACE_S
 
     def has_stopped(self) -> bool:
@@ -199,10 +201,12 @@ class Pulse:
         for process in processes_of(self._run):
             with contextlib.suppress(psutil.Error):
                 commands.append(" ".join(psutil.Process(process).cmdline()))
-        if any("flwr-simulation" in command for command in commands):
-            self._begun = True
-            return False
-        return self._begun or not any("flower-superexec" in command for command in commands)
+        runs = any("flwr-simulation" in command for command in commands)
+        self._begun = self._begun or runs
+        starts = not self._begun and any("flower-superexec" in command for command in commands)
+        # A process that cannot be looked at for once, as while it becomes another, is not gone.
+        self._missed = 0 if runs or starts else self._missed + 1
+        return self._missed > 1
 
 
 def _stop(superlink: subprocess.Popen[bytes], run: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from sim.config.errors import ConfigError
+from sim.config.experiment import Experiment
 from sim.run.folder import RunFolder
 from sim.run.launch import Pulse, log_of, simulation, simulation_failed
 from sim.run.ownership import claim
@@ -28,29 +29,39 @@ def watch(run: RunFolder, console: Console) -> str:
         ConfigError: the run failed; the message says why.
     """
     console.print(f"run folder: {named(run.path)}", soft_wrap=True, markup=False)
-    began, worked, log, ended = time.monotonic(), run.facts().get("seconds", 0.0), log_of(run.path), False
-    # What an earlier attempt has logged is not about this one.
-    seen = log.stat().st_size if log.is_file() else 0
+    began, worked, experiment = time.monotonic(), run.facts().get("seconds", 0.0), run.experiment()
     with claim(run.path, "launcher"):
         clear(run.path)
-        with Screen(console, run.path) as screen, simulation(run.path, run.experiment()) as superlink:
-            pulse = Pulse(run.path)
-            try:
-                while (status := Status.read(run.path)).phase not in ("complete", "failed"):
-                    # The ServerApp may have had its last word before the simulation ended.
-                    if ended:
-                        status = Status("failed", error=_unsaid(run.path))
-                        break
-                    ended = superlink.poll() is not None or simulation_failed(run.path, seen) or pulse.has_stopped()
-                    time.sleep(0 if ended else _POLL_S)
-            finally:
-                screen.say("ending Flower and Ray")
+        try:
+            with Screen(console, run.path) as screen:
+                status = _simulated(run, experiment, screen)
+        except ConfigError as error:
+            raise ConfigError(f"{error} (resume with: {resuming(run.path)})") from error
     taken = time.monotonic() - began
     if status.phase == "failed":
         console.print(f"failed after {clock(taken)}")
         raise ConfigError(f"{status.error} (resume with: {resuming(run.path)})")
     console.print(f"complete after {clock(taken)}: {times_in_words(taken, worked, run.facts()['seconds'])}")
     return (run.path / "summary.md").read_text()
+
+
+def _simulated(run: RunFolder, experiment: Experiment, screen: Screen) -> Status:
+    """Run a simulation, and return its last word; a :class:`ConfigError` if Flower does not start."""
+    log = log_of(run.path)
+    # What an earlier attempt has logged is not about this one.
+    seen, ended = log.stat().st_size if log.is_file() else 0, False
+    with simulation(run.path, experiment) as superlink:
+        pulse = Pulse(run.path)
+        try:
+            while (status := Status.read(run.path)).phase not in ("complete", "failed"):
+                # The ServerApp may have had its last word before the simulation ended.
+                if ended:
+                    return Status("failed", error=_unsaid(run.path))
+                ended = superlink.poll() is not None or simulation_failed(run.path, seen) or pulse.has_stopped()
+                time.sleep(0 if ended else _POLL_S)
+            return status
+        finally:
+            screen.say("ending Flower and Ray")
 
 
 def _unsaid(run: Path) -> str:

@@ -56,7 +56,7 @@ def test_a_wrong_option_is_named(bench: Callable[..., None], options: dict[str, 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["nothing"], "veilsim: bench nothing: must be one of exchange, users"),
+        (["nothing"], "veilsim: bench nothing: must be one of exchange, users, deployment"),
         (["exchange", "--points", "huge"], "veilsim: bench exchange: 'huge': must be one of small, width16, wide"),
     ],
 )

@@ -116,7 +116,7 @@ def kill_one(run: Path, attempt: "subprocess.Popen[str]", after_s: float, draw: 
         problems.append(f"exit code {attempt.returncode}")
     if len(said.splitlines()) > 1 or "Traceback" in said:
         problems.append("said more than a line")
-    if attempt.returncode == 1 and f"--resume {run}" not in said.replace("'", ""):
+    if attempt.returncode == 1 and "(resume with: veilsim run --resume" not in said:
         problems.append("does not say how to go on")
     deadline = time.monotonic() + _ENDING_S
     while (left := processes_of(run)) and time.monotonic() < deadline:

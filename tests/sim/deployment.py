@@ -65,10 +65,12 @@ class Deployment:
 
         For a minute Flower takes it for the one that was killed, and turns it away.
         """
-        named = [one for one in self.processes() if f"{node}.key" in command_of(one)]
-        (found,) = [one for one in named if "flower-supernode" in command_of(one)]
-        command, environment, place = found.cmdline(), found.environ(), found.cwd()
-        found.kill()
+        of_node = [one for one in self.processes() if f"{node}.key" in command_of(one)]
+        node_itself = [one for one in of_node if one.name() != "bash"]
+        command, environment, place = node_itself[0].cmdline(), node_itself[0].environ(), node_itself[0].cwd()
+        node_itself[0].kill()
+        if len(of_node) > len(node_itself):
+            return  # what has started it again before does so once more
         with (self.folder / f"{node}-again.log").open("w") as log:
             loop = ["bash", "-c", 'until "$@"; do sleep 3; done', "again", *command]
             start = partial(subprocess.Popen, env=environment, cwd=place, stdout=log, stderr=log)

@@ -24,7 +24,8 @@ def help_of(path: tuple[str, ...], capfd: pytest.CaptureFixture[str]) -> str:
 
 
 def test_the_commands_are_these() -> None:
-    expected = {(), ("run",), ("attack",), ("report",), ("bench",), ("bench", "exchange"), ("bench", "users")}
+    expected = {(), ("run",), ("attack",), ("report",), ("bench",)}
+    expected |= {("bench", name) for name in ("exchange", "users", "deployment")}
     assert set(commands(_COMMAND)) == expected
 
 
@@ -41,6 +42,7 @@ def test_help_on_benchmarks_lists_them(capfd: pytest.CaptureFixture[str]) -> Non
     text = help_of(("bench",), capfd)
     assert "exchange What the exchange costs" in text
     assert "users What a user costs" in text
+    assert "deployment What a step costs in a deployment" in text
 
 
 def parameters(command: click.Command) -> list[click.Parameter]:
@@ -63,7 +65,7 @@ def test_shells_can_complete_commands(capfd: pytest.CaptureFixture[str]) -> None
     assert "--install-completion" in help_of((), capfd)
     completing = {"_VEILSIM_COMPLETE": "complete_bash", "COMP_WORDS": "veilsim bench ", "COMP_CWORD": "2"}
     done = CliRunner().invoke(cli, [], env=completing, prog_name="veilsim")
-    assert done.output.split() == ["exchange", "users"]
+    assert sorted(done.output.split()) == ["deployment", "exchange", "users"]
 
 
 def test_shells_can_complete_the_kinds_of_attacks() -> None:

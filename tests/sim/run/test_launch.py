@@ -3,10 +3,19 @@
 import os
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+import pytest
+
 from sim.config.experiment import Experiment
+from sim.run import launch
 from sim.run.launch import (
+    Pulse,
     app_folder,
     log_of,
     processes_of,
@@ -44,6 +53,45 @@ def test_a_simulation_has_failed_if_its_log_says_so_of_this_attempt(tmp_path: Pa
     log_of(tmp_path).write_bytes(b"Simulation raised an exception\n")
     assert simulation_failed(tmp_path)
     assert not simulation_failed(tmp_path, seen=log_of(tmp_path).stat().st_size)
+
+
+@contextmanager
+def process_called(name: str, run: Path) -> Iterator[None]:
+    """A process of a run, under the name of one of Flower's."""
+    command = ["bash", "-c", f"exec -a {name} sleep 60"]
+    with subprocess.Popen(command, env=os.environ | {"VEILSIM_RUN": str(run)}) as process:
+        while not any(name in psutil.Process(one).cmdline() for one in processes_of(run)):
+            time.sleep(0.01)
+        yield
+        process.kill()
+
+
+def test_a_simulation_has_stopped_when_its_process_is_gone_or_nobody_is_there_to_start_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "_GRACE_S", 0)
+    monkeypatch.setattr(launch, "_PULSE_S", 0)
+    pulse = Pulse(tmp_path)
+    with process_called("flower-superexec", tmp_path):
+        assert not pulse.has_stopped()  # it is about to start the simulation
+        with process_called("flwr-simulation", tmp_path):
+            assert not pulse.has_stopped()
+        assert not pulse.has_stopped()  # once may be chance
+        assert pulse.has_stopped()
+    pulse = Pulse(tmp_path)
+    assert [pulse.has_stopped() for _ in range(3)] == [False, True, True]
+
+
+def test_a_simulation_that_begins_is_given_time(tmp_path: Path) -> None:
+    assert not Pulse(tmp_path).has_stopped()
+
+
+def test_what_needs_a_short_path_is_in_tmp_where_the_usual_place_has_a_long_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place, expected in (("/var/tmp", "/var/tmp"), (str(tmp_path / ("x" * 80)), "/tmp")):
+        monkeypatch.setattr(tempfile, "tempdir", place)
+        assert launch._short_temporary_folder() == Path(expected)
 
 
 def test_homes_of_simulations_that_were_killed_are_swept_and_others_stay(tmp_path: Path) -> None:
