@@ -13,6 +13,7 @@ from flwr.clientapp import ClientApp
 
 from roles.common.exchange import Answer, Published, Request
 from roles.common.naming import user_name
+from roles.common.process import settle
 from sim.exchange.access import name_of
 from sim.exchange.job import Job, decode_job
 from sim.exchange.line import Line, access_in
@@ -27,7 +28,7 @@ from sim.nodes.provider.replica import ledger_of
 from sim.nodes.provider.serving import answer_one, assign_images, replica_of
 from sim.nodes.role import Role, is_deployed, role_of, run_of
 from sim.nodes.user.sessions import TestSession, TrainSession, ValidateSession, publication
-from sim.run.machine import node_folder, settle
+from sim.run.machine import node_folder
 from sim.run.published import published
 
 if TYPE_CHECKING:

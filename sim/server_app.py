@@ -14,6 +14,7 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
 from roles.common.naming import user_name
+from roles.common.process import settle
 from sim.config.checks import check
 from sim.config.errors import in_our_words, one_line
 from sim.config.experiment import Experiment
@@ -29,7 +30,6 @@ from sim.phases.studies import run_studies
 from sim.phases.users import train_alone, train_together
 from sim.report.write import write_report
 from sim.run.folder import RunFolder
-from sim.run.machine import settle
 from sim.run.ownership import claim, watch_owner
 from sim.run.progress import Board, Status
 from sim.run.progress_line import ProgressLine
@@ -116,6 +116,7 @@ def run_experiment(grid: Grid, run: RunFolder, experiment: Experiment) -> None:
     for user in run.published():
         if not run.failure(user_name(user)):
             run.forget_training(user)
+    run.forget_sessions()
     Status("complete").write(run.path)
 
 

@@ -11,6 +11,8 @@ set -euo pipefail
 folder="$(mkdir -p "$1" && cd "$1" && pwd)"
 overrides="${2:-}"
 config="${3:-configs/quickstart.yaml}"
+run=""
+[ -z "${RUN:-}" ] || run="$(cd "$RUN" && pwd)"
 [ -f "$config" ] && config="$(cd "$(dirname "$config")" && pwd)/$(basename "$config")"
 port="${PORT:-9300}"
 app="$(cd "$(dirname "$0")/../.." && pwd)"
@@ -88,11 +90,14 @@ done
 # 5. The experiment.
 set="users.count=2 runtime.evaluators=1 runtime.exchange=endpoint $overrides"
 what="config='$config' set='${set% }'"
-[ -z "${RUN:-}" ] || what="run='$RUN'"
+if [ -n "$run" ]; then
+    what="run='$run'"
+    rm -f "$run/progress/status.json"  # what the run has come to is said anew
+fi
 flwr run "$app" loopback --stream --run-config "$what" | tee run.log || true
-run="${RUN:-$(sed -n 's/.*run folder: //p' superlink.log run.log | tail -1 | tr -d '\r')}"
+[ -n "$run" ] || run="$(sed -n 's/.*run folder: //p' superlink.log run.log | tail -1 | tr -d '\r')"
 grep -q '"phase": "complete"' "$run/progress/status.json" 2>/dev/null || {
-    echo "the run failed: see $folder/superlink.log; this script goes on with RUN=$run" >&2
+    echo "the run failed: see above, and $folder/superlink.log${run:+; this script goes on with RUN=$run}" >&2
     exit 1
 }
 echo "$run"

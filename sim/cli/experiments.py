@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from roles.common.files import UnreadableFile
 from sim.cli.commands import Stopped, complain, console
 from sim.config.checks import check
 from sim.config.errors import ConfigError, in_our_words, one_line
@@ -115,13 +116,13 @@ def _watch_all(sweep: SweepFolder) -> None:
     runs, failed = sweep.runs(), 0
     with claim(sweep.path, "launcher"):
         for number, run in enumerate(runs, 1):
-            if run.is_done():
-                continue
-            console.print(f"cell {number}/{len(runs)}: {run.path.name}")
             try:
+                if run.is_done():
+                    continue
+                console.print(f"cell {number}/{len(runs)}: {run.path.name}")
                 _check(run.experiment(), run.path / "config.yaml")
                 watch(run, console)
-            except ConfigError as error:
+            except (ConfigError, UnreadableFile) as error:
                 failed += 1
                 complain(error)
     _show(write_sweep_report(sweep), "table, cells", sweep.path)

@@ -5,7 +5,6 @@ backward pass needs to travel by disk, every step would write all of it, and mos
 So a worker hands the message on to the actor of its user, and waits for the reply.
 """
 
-import gc
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, cast
 import torch
 from flwr.app import RecordDict
 
+from roles.common.process import settle
 from sim.exchange.actors import find_actor, open_actor, result_of
 from sim.exchange.job import Job
 from sim.exchange.sessions import Sessions, SessionStore
@@ -30,7 +30,7 @@ class SessionActor(SessionStore):
     def __init__(self, kinds: Sessions, threads: int) -> None:
         super().__init__(kinds, on_disk=False)
         self._threads = threads
-        gc.freeze()  # what was imported stays: the garbage collector need not go through it again
+        settle()
 
     def ready(self) -> None:
         """Return once the actor is there."""

@@ -24,10 +24,11 @@ from sim.exchange.messages import decode_tensors, encode_tensors
 from sim.exchange.payloads import put_together, taken_apart
 from sim.run.environment import environment
 from sim.run.machine import node_folder
-from sim.run.ownership import claim
+from sim.run.ownership import claim, is_of_a_beginning
 from sim.run.progress import Status
 from sim.run.sealed import check_sealed, write_sealed
 from sim.run.subject import Subject
+from sim.run.tables import is_damaged
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ class RunFolder:
             raise ConfigError(f"{path}: holds a run already; name another folder, or resume it with --resume {path}")
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if other := next(path.iterdir(), None):
+            if other := next((one for one in path.iterdir() if not is_of_a_beginning(one)), None):
                 raise ConfigError(f"{path}: holds {other.name!r}, and a run needs a folder of its own; name another")
             run = RunFolder(path)
             with claim(path, "launcher"):
@@ -121,7 +122,11 @@ class RunFolder:
 
     def is_done(self) -> bool:
         """Return whether the run is complete and nothing in it has failed: whether nothing is left to resume."""
-        return Status.read(self.path).phase == "complete" and not self.failures()
+        return (
+            Status.read(self.path).phase == "complete"
+            and not self.failures()
+            and not is_damaged(self.path / "table.parquet")
+        )
 
     def keep_classifier_curve(self, curve: list[dict[str, float]]) -> None:
         """Keep psi's learning curve."""
@@ -196,6 +201,11 @@ class RunFolder:
     def forget_training(self, user: int) -> None:
         """Delete the state of a user's training, which is large and which nothing goes on from (on this machine)."""
         shutil.rmtree(node_folder(self.path, user_name(user)), ignore_errors=True)
+
+    def forget_sessions(self) -> None:
+        """Delete what evaluators' work would go on from, once there is none left (on this machine)."""
+        for folder in (self.path / "state").glob("evaluator-*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def attack_path(self, subject: Subject) -> Path:
         """Return the file of what an evaluator found out about ``subject``, which is there once it has."""

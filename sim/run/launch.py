@@ -24,8 +24,8 @@ from sim.run.progress import Status, clear
 
 _START_TIMEOUT_S = 180
 _STOP_TIMEOUT_S = 15
-_GRACE_S, _PULSE_S = 10, 3
-"""When it is first looked whether a simulation's processes are there, and how often from then on."""
+_GRACE_S, _PULSE_S = 10, 1
+"""For how long nobody need be there to start a simulation's process, and how often that is looked for."""
 _FRAME = set("─│╭╮╰╯")
 """What Flower draws boxes around its errors with."""
 _HOME, _OWNER = "veil-", "owner.lock"
@@ -86,7 +86,7 @@ def simulation(run: Path, experiment: Experiment, app: Path | None = None) -> It
     Raises:
         ConfigError: Flower did not start; the message names the log.
     """
-    place = _short_temporary_folder()
+    place = temporary_folder()
     sweep_homes(place)
     home, port = Path(tempfile.mkdtemp(prefix=_HOME, dir=place)), _free_port()
     environment = simulation_environment(run, home, port, experiment)
@@ -118,10 +118,14 @@ def simulation(run: Path, experiment: Experiment, app: Path | None = None) -> It
         owned.close()
 
 
-def _short_temporary_folder() -> Path:
+def temporary_folder() -> Path:
     """Return the folder for temporary files or, where its path is too long, ``/tmp``: Ray's sockets live below it."""
-    usual = Path(tempfile.gettempdir())
-    return usual if len(os.fsencode(usual)) <= _LONGEST_PLACE else Path("/tmp")
+    usual, short = Path(tempfile.gettempdir()), Path("/tmp")
+    if len(os.fsencode(usual)) <= _LONGEST_PLACE:
+        return usual
+    if not os.access(short, os.W_OK):
+        raise ConfigError(f"TMPDIR: got {usual}: must have {_LONGEST_PLACE} bytes at most, as {short} cannot be used")
+    return short
 
 
 def sweep_homes(folder: Path) -> None:
@@ -190,20 +194,22 @@ class Pulse:
 
     def __init__(self, run: Path) -> None:
         self._run, self._begun, self._missed = run, False, 0
-        self._next = time.monotonic() + _GRACE_S
+        self._since = self._next = time.monotonic()
 
     def has_stopped(self) -> bool:
         """Return whether neither the process of the ServerApp is there, nor one that is about to start it."""
-        if time.monotonic() < self._next:
+        now = time.monotonic()
+        if now < self._next:
             return False
-        self._next = time.monotonic() + _PULSE_S
+        self._next = now + _PULSE_S
         commands: list[str] = []
         for process in processes_of(self._run):
             with contextlib.suppress(psutil.Error):
                 commands.append(" ".join(psutil.Process(process).cmdline()))
         runs = any("flwr-simulation" in command for command in commands)
         self._begun = self._begun or runs
-        starts = not self._begun and any("flower-superexec" in command for command in commands)
+        starter = any("flower-superexec" in command for command in commands)
+        starts = not self._begun and now - self._since < (_START_TIMEOUT_S if starter else _GRACE_S)
         # A process that cannot be looked at for once, as while it becomes another, is not gone.
         self._missed = 0 if runs or starts else self._missed + 1
         return self._missed > 1

@@ -28,6 +28,13 @@ def claim(run: Path, part: str) -> Iterator[None]:
         yield
 
 
+def is_of_a_beginning(path: Path) -> bool:
+    """Return whether a file or folder may be what a beginning of a run has left that came no further."""
+    if path.name == "state" and path.is_dir():
+        return all(inside.name == "launcher.lock" for inside in path.iterdir())
+    return path.suffix == ".partial"
+
+
 def watch_owner(owner: int) -> None:
     """End this process when the process ``owner`` is gone; 0 watches nobody.
 

@@ -20,7 +20,12 @@ def check_sealed(path: Path) -> None:
         UnreadableFile: it is cut off, or changed.
     """
     content = path.read_bytes()
-    text, _, seal = content.rpartition(_SEAL.encode())
-    if seal.decode(errors="replace").strip() != hashlib.sha256(text).hexdigest():
-        told = "cut off, or changed by hand, so that the run would go on as another"
-        raise UnreadableFile(f"{path}: {told}; 'veilsim run {path}' runs what it says anew")
+    text, found, seal = content.rpartition(_SEAL.encode())
+    told = seal.decode(errors="replace").strip()
+    if not found or len(told) != len(hashlib.sha256().hexdigest()):
+        raise UnreadableFile(f"{path}: cut off: what is left is another experiment; restore it from a copy")
+    if told != hashlib.sha256(text).hexdigest():
+        raise UnreadableFile(
+            f"{path}: changed by hand since the run began, which would go on as another; 'veilsim run {path}' begins "
+            "what it says now"
+        )

@@ -18,3 +18,11 @@ def read_table(path: Path) -> pd.DataFrame:
         return pd.read_parquet(path)
     except (OSError, pyarrow.ArrowException) as error:
         raise UnreadableFile(f"{path}: not a readable Parquet file; resume the run to have it written again") from error
+
+
+def is_damaged(path: Path) -> bool:
+    """Return whether there is a table that cannot be read."""
+    try:
+        return path.is_file() and read_table(path).columns.empty
+    except UnreadableFile:
+        return True

@@ -11,7 +11,7 @@ from rich.console import Console
 from sim.config.errors import ConfigError
 from sim.config.experiment import Experiment
 from sim.run.folder import RunFolder
-from sim.run.launch import Pulse, log_of, simulation, simulation_failed
+from sim.run.launch import Pulse, log_of, simulation, simulation_failed, temporary_folder
 from sim.run.ownership import claim
 from sim.run.progress import Status, clear
 from sim.run.progress_line import clock
@@ -66,8 +66,9 @@ def _simulated(run: RunFolder, experiment: Experiment, screen: Screen) -> Status
 
 def _unsaid(run: Path) -> str:
     """Return what is told of a simulation that has ended and left no word why."""
-    if shutil.disk_usage(run).free < _LEAST_DISK:
-        return f"no space is left on the disk of {run}"
+    for place in (run, temporary_folder()):
+        if shutil.disk_usage(place).free < _LEAST_DISK:
+            return f"no space is left on the disk of {place}"
     return f"the simulation ended without a word; see {log_of(run)}"
 
 

@@ -62,14 +62,14 @@ def simulated(experiment: Experiment, folder: Path) -> float:
     return steps_per_s(folder)
 
 
-def deployed(experiment: Experiment, folder: Path, exchange: str) -> float:
+def deployed(experiment: Experiment, folder: Path) -> float:
     """Return the steps per second of a deployment."""
     folder.mkdir()
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(experiment.model_dump(mode="json")))
     script = app_folder() / "docs" / "deployment" / "loopback.sh"
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    command = [str(script), str(folder / "nodes"), f"runtime.exchange={exchange}", str(config)]
+    command = [str(script), str(folder / "nodes"), "runtime.exchange=endpoint", str(config)]
     done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BenchFailed(f"{script.name} failed: {' '.join(done.stderr.split())[-300:]}")
@@ -79,7 +79,6 @@ def deployed(experiment: Experiment, folder: Path, exchange: str) -> float:
 def bench(
     steps: Annotated[int, typer.Option(min=2, help="Training steps of each user.")] = 200,
     repeats: Annotated[int, typer.Option(min=1, help="How often each is run, in turn.")] = 5,
-    exchange: Annotated[str, typer.Option(help="Of the deployment: endpoint or relay.")] = "endpoint",
     precision: PrecisionOption = PrecisionName.AUTO,
     out: Annotated[Path | None, typer.Option(help="JSON file for everything measured.")] = None,
 ) -> None:
@@ -88,12 +87,12 @@ def bench(
     Example: veilsim bench deployment --steps 200 --repeats 5
     """
     console, experiment = Console(), experiment_of(steps, precision.value)
-    rates: dict[str, list[float]] = {"simulation, direct": [], f"deployment, {exchange}": []}
+    rates: dict[str, list[float]] = {"simulation, direct": [], "deployment, endpoint": []}
     direct, other = rates.values()
     for _ in range(repeats):
         with tempfile.TemporaryDirectory(prefix="veilbench-") as scratch:
             direct.append(simulated(experiment, Path(scratch) / "run"))
-            other.append(deployed(experiment, Path(scratch) / "deployment", exchange))
+            other.append(deployed(experiment, Path(scratch) / "deployment"))
         console.print(f"{direct[-1]:.2f} and {other[-1]:.2f} steps/s")
         if out is not None:
             out.write_text(json.dumps({"environment": environment(), "steps": steps, "steps_per_s": rates}, indent=1))

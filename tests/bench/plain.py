@@ -13,11 +13,12 @@ from pathlib import Path
 import torch
 
 from roles.common.batches import Batches
+from roles.common.process import settle
 from roles.common.weights import digest, load
 from sim.config.files import load_experiment
 from sim.exchange.job import Job
 from sim.nodes.provider.serving import assign_images, validation_ids
-from sim.run.machine import settle, store_of
+from sim.run.machine import store_of
 from tests.reference_loop import train_reference
 
 

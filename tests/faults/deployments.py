@@ -5,13 +5,14 @@
 ServerApp was killed. The table in the end is that of a simulation that nothing happened to.
 """
 
+import contextlib
 import json
 import random
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import psutil
 import typer
@@ -44,37 +45,44 @@ def run_of(deployment: Deployment) -> Path | None:
     return folders[-1].parent if folders else None
 
 
-def one_run(folder: Path, kills: int, draw: random.Random, found: list[dict[str, Any]]) -> bytes:
+def strike(deployment: Deployment, draw: random.Random, phase: str) -> dict[str, str]:
+    """Kill one process of a deployment, drawn by what it is; a SuperNode is started again."""
+    kinds = victims(deployment)
+    victim = draw.choice(sorted(kinds))
+    with contextlib.suppress(psutil.Error, IndexError):  # it has just ended by itself
+        if victim in NODES:
+            deployment.kill_and_start(victim)
+        else:
+            draw.choice(kinds[victim]).kill()
+    print(f"{victim} in {phase}", flush=True)
+    return {"victim": victim, "phase": phase}
+
+
+def one_run(folder: Path, kills: int, draw: random.Random, found: list[dict[str, str]]) -> bytes:
     """Run a deployment to its end, with so many kills at most, which ``found`` is told; return its table."""
-    config = config_in(folder.parent, _EPOCHS)
-    deployment, run = Deployment(folder, config, _OVERRIDES), None
-    while True:
-        began = time.monotonic()
-        moment = began + draw.uniform(5, 60)
-        if kills:
-            while time.monotonic() < moment and deployment.script.poll() is None:
-                time.sleep(0.2)
-        run = run_of(deployment) or run
-        if kills and run and deployment.script.poll() is None:
-            kinds = victims(deployment)
-            victim, kills = draw.choice(sorted(kinds)), kills - 1
-            phase = Status.read(run).phase
-            print(f"{victim} in {phase} after {time.monotonic() - began:.0f} s", flush=True)
-            found.append({"victim": victim, "phase": phase})
-            if victim in NODES:
-                deployment.kill_and_start(victim)
-            else:
-                draw.choice(kinds[victim]).kill()
-            continue
-        code = deployment.script.wait(_MOST_S) if not kills else deployment.script.poll()
-        if code is None:
-            continue
-        deployment.end_restarted()
-        found.append({"problem": "processes left"}) if not deployment.ends() else None
-        if code == 0:
-            return (deployment.run() / "table.csv").read_bytes()
-        print(f"goes on after: {deployment.said().strip().splitlines()[-1][:200]}", flush=True)
+    config, run = config_in(folder.parent, _EPOCHS), None
+    for _ in range(kills + 1):
         deployment = Deployment(folder, config, _OVERRIDES, run)
+        try:
+            while kills and deployment.script.poll() is None:
+                moment = time.monotonic() + draw.uniform(5, 60)
+                while time.monotonic() < moment and deployment.script.poll() is None:
+                    time.sleep(0.2)
+                run = run_of(deployment) or run
+                if run and deployment.script.poll() is None:
+                    found.append(strike(deployment, draw, Status.read(run).phase))
+                    kills -= 1
+            code = deployment.script.wait(_MOST_S)
+            run = run_of(deployment) or run
+            deployment.end_restarted()
+            if not deployment.ends():
+                found.append({"problem": "processes left"})
+            if code == 0:
+                return (deployment.run() / "table.csv").read_bytes()
+            print(f"goes on after: {deployment.said().strip().splitlines()[-1][:200]}", flush=True)
+        finally:
+            deployment.kill()
+    raise AssertionError("it failed more often than something of it was killed")
 
 
 def main(
@@ -85,9 +93,9 @@ def main(
     keep: Annotated[Path | None, typer.Option(help="Folder for the runs; by default they are removed.")] = None,
 ) -> None:
     """Kill deployments at random moments and compare their tables."""
-    draw, found, tables = random.Random(seed), list[dict[str, Any]](), Counter[str]()
+    draw, found, tables = random.Random(seed), list[dict[str, str]](), Counter[str]()
     with tempfile.TemporaryDirectory(prefix="veilkills-") as scratch:
-        place = keep or Path(scratch)
+        place = (keep or Path(scratch)).resolve()
         expected = simulated(config_in(place, _EPOCHS), _OVERRIDES, place / "simulated")
         number = 0
         while sum("victim" in one for one in found) < kills:

@@ -30,6 +30,7 @@ EXCHANGES = ("direct", "endpoint", "relay")
 _SILENCE_S = 120
 """For so long a run may take to notice that something of it was killed; a whole one takes less."""
 _ENDING_S = 30
+_WHOLE_S = 600
 _PROGRAMS = (
     *("flower-superlink", "flower-superexec", "flwr-simulation"),
     *("raylet", "gcs_server", "dashboard", "log_monitor", "runtime_env"),
@@ -149,9 +150,13 @@ def killed(config: Path, run: Path, exchange: str, kills: int, most_s: float, dr
         created = (run / "config.yaml").is_file()
         arguments = ("--resume", run) if created else (config, f"runtime.exchange={exchange}", "--out", run)
         attempt = veilsim(*arguments)
-    _, said = attempt.communicate(timeout=1200)
+    try:
+        said, problem = attempt.communicate(timeout=_WHOLE_S)[1], "the last attempt failed"
+    except subprocess.TimeoutExpired:
+        attempt.kill()
+        said, problem = attempt.communicate()[1], f"the last attempt went on for {_WHOLE_S} s"
     if attempt.returncode:
-        found.append(Kill("nothing", Status.read(run).phase, 0, 0, False, said, ["the last attempt failed"]))
+        found.append(Kill("nothing", Status.read(run).phase, 0, 0, False, said, [problem]))
     return found
 
 
@@ -165,7 +170,7 @@ def main(
     """Kill runs at random moments and compare their tables."""
     draw = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="veilkills-") as scratch:
-        folder = keep or Path(scratch)
+        folder = (keep or Path(scratch)).resolve()
         folder.mkdir(exist_ok=True, parents=True)
         tables, seconds = dict[str, bytes](), dict[str, float]()
         for strategy in STRATEGIES:

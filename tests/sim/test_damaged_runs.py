@@ -61,6 +61,33 @@ def test_a_page_of_a_run_with_a_damaged_file_is_written_without_it_or_names_it(
     assert wrong == {}
 
 
+def test_a_complete_run_whose_table_is_damaged_is_not_done_and_has_it_again_when_resumed(
+    complete: RunFolder, small: Experiment, tmp_path: Path
+) -> None:
+    shutil.copytree(complete.path, tmp_path / "run")
+    run, table = RunFolder(tmp_path / "run"), tmp_path / "run" / "table.parquet"
+    assert run.is_done()
+    table.write_bytes(table.read_bytes()[:200])
+    assert not run.is_done()
+    assert table_of(run_in(run.path, small)[0]).equals(table_of(complete))
+    assert run.is_done()
+
+
+def test_a_config_that_was_changed_by_hand_is_told_from_one_that_was_cut_off(
+    complete: RunFolder, tmp_path: Path
+) -> None:
+    shutil.copytree(complete.path, tmp_path / "run")
+    run, path = RunFolder(tmp_path / "run"), tmp_path / "run" / "config.yaml"
+    whole = path.read_text()
+    path.write_text(whole.replace("alpha: 0.1", "alpha: 0.2"))
+    with pytest.raises(UnreadableFile, match=r"config\.yaml: changed by hand since the run began"):
+        run.experiment()
+    for length in range(len(whole) - 1):
+        path.write_text(whole[:length])
+        with pytest.raises(UnreadableFile, match=r"config\.yaml: cut off: what is left is another experiment"):
+            run.experiment()
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_run_with_a_damaged_file_goes_on_to_the_same_end_or_names_it(
     whole: bool, complete: RunFolder, halfway: Path, small: Experiment, tmp_path: Path
@@ -74,7 +101,7 @@ def test_a_run_with_a_damaged_file_goes_on_to_the_same_end_or_names_it(
             run, _ = run_in(copy, small)
             table = table_of(run)
             if not table.equals(expected):
-                said = " ".join(table["failure"].dropna()).strip()
+                said = " ".join(table["failure"].dropna()).strip() or "another table"
         except (ConfigError, RunFailed, UnreadableFile) as error:
             said = str(error)
         except Exception as error:

@@ -16,13 +16,13 @@ from typing import Any
 
 import grpc
 
+from roles.common.process import settle
 from sim.exchange.line import METHOD, TOKEN, UNLIMITED, from_bytes, to_bytes
 from sim.exchange.messages import MessageError, encode_refusal
 from sim.exchange.rights import Gate
 from sim.nodes.provider.opening import Opened, Order, certificate_for
 from sim.nodes.provider.replica import Replica
 from sim.nodes.provider.serving import answer_one, replica_of
-from sim.run.machine import settle
 
 _IDLE_S = 600.0
 """After so long without an open line an endpoint ends; whoever needs it then has it opened again."""

@@ -19,6 +19,7 @@ from roles.common.exchange import LossGradient
 from roles.common.features import Features
 from roles.common.files import write_atomically
 from roles.common.images import to_unit
+from roles.common.process import settle
 from roles.common.seeds import derived_seed, generator
 from roles.common.unet import UNet
 from roles.common.weights import digest
@@ -27,7 +28,7 @@ from sim.config.files import load_experiment
 from sim.exchange.job import Job
 from sim.exchange.messages import content_size, decode_answer, decode_tensors, encode_request, encode_tensors
 from sim.nodes.provider.serving import answer_one, assign_images, replica_of
-from sim.run.machine import compute_of, settle, store_of
+from sim.run.machine import compute_of, store_of
 from sim.run.ownership import watch_owner
 from sim.run.progress import Status
 

@@ -69,7 +69,6 @@ def process_called(name: str, run: Path) -> Iterator[None]:
 def test_a_simulation_has_stopped_when_its_process_is_gone_or_nobody_is_there_to_start_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "_GRACE_S", 0)
     monkeypatch.setattr(launch, "_PULSE_S", 0)
     pulse = Pulse(tmp_path)
     with process_called("flower-superexec", tmp_path):
@@ -78,12 +77,22 @@ def test_a_simulation_has_stopped_when_its_process_is_gone_or_nobody_is_there_to
             assert not pulse.has_stopped()
         assert not pulse.has_stopped()  # once may be chance
         assert pulse.has_stopped()
+    monkeypatch.setattr(launch, "_GRACE_S", 0)
     pulse = Pulse(tmp_path)
     assert [pulse.has_stopped() for _ in range(3)] == [False, True, True]
 
 
-def test_a_simulation_that_begins_is_given_time(tmp_path: Path) -> None:
-    assert not Pulse(tmp_path).has_stopped()
+def test_a_simulation_that_begins_is_given_time_and_one_that_never_does_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "_PULSE_S", 0)
+    pulse = Pulse(tmp_path)
+    assert not any(pulse.has_stopped() for _ in range(5))
+    with process_called("flower-superexec", tmp_path):
+        monkeypatch.setattr(launch, "_GRACE_S", 0)
+        assert not any(pulse.has_stopped() for _ in range(5))
+        monkeypatch.setattr(launch, "_START_TIMEOUT_S", 0)
+        assert [pulse.has_stopped() for _ in range(2)] == [False, True]
 
 
 def test_what_needs_a_short_path_is_in_tmp_where_the_usual_place_has_a_long_one(
@@ -91,7 +100,7 @@ def test_what_needs_a_short_path_is_in_tmp_where_the_usual_place_has_a_long_one(
 ) -> None:
     for place, expected in (("/var/tmp", "/var/tmp"), (str(tmp_path / ("x" * 80)), "/tmp")):
         monkeypatch.setattr(tempfile, "tempdir", place)
-        assert launch._short_temporary_folder() == Path(expected)
+        assert launch.temporary_folder() == Path(expected)
 
 
 def test_homes_of_simulations_that_were_killed_are_swept_and_others_stay(tmp_path: Path) -> None:
