@@ -1,9 +1,10 @@
 """Whether memory grows with the users that have been served: the size of every process over a run of many users.
 
 ``python -m tests.faults.memory --users 40`` prints, for each process of a run, its resident memory when a quarter of
-the users have published and when all have.
+the users have been attacked, when half have, and so on.
 """
 
+import contextlib
 import tempfile
 import time
 from pathlib import Path
@@ -23,17 +24,18 @@ from sim.run.progress import Status
 from tests.faults.kills import kind_of
 from tests.sim.tiny import TINY
 
+SHARES = (0.25, 0.5, 0.75, 0.97)
+"""Of the users, attacked when sizes are taken."""
 
-def sizes(run: Path) -> dict[tuple[str, int], float]:
-    """Return the resident memory in MB of each process of a run, by what it is and its number."""
+
+def sizes(run: Path) -> dict[int, tuple[str, float]]:
+    """Return what each process of a run is and its resident memory in MB, by its number."""
     found = {}
     for number in processes_of(run):
-        try:
+        with contextlib.suppress(psutil.Error):
             process = psutil.Process(number)
-            found[kind_of(process), number] = process.memory_info().rss / 2**20
-        except psutil.Error:
-            continue
-    return {process: size for process, size in found.items() if size > 1}
+            found[number] = kind_of(process), process.memory_info().rss / 2**20
+    return {number: (kind, size) for number, (kind, size) in found.items() if size > 1}
 
 
 def main(
@@ -44,22 +46,25 @@ def main(
     with tempfile.TemporaryDirectory(prefix="veilmemory-") as scratch:
         config = Path(scratch) / "config.yaml"
         config.write_text(yaml.safe_dump(TINY | {"users": TINY["users"] | {"count": users}}))  # type: ignore[operator]
-        experiment = load_experiment(config, [f"runtime.exchange={exchange}"]).resolved()
+        experiment = load_experiment(config, [f"runtime.exchange={exchange}", "studies=[]"]).resolved()
         check(experiment, config)
         run = RunFolder.create(Path(scratch) / "run", experiment)
-        early, late = dict[tuple[str, int], float](), dict[tuple[str, int], float]()
+        seen = dict[float, dict[int, tuple[str, float]]]()
         with simulation(run.path, experiment):
             while (phase := Status.read(run.path).phase) not in ("complete", "failed"):
-                if published := len(run.published()):
-                    late = sizes(run.path)
-                    early = early if published > users / 4 else late
-                time.sleep(0.5)
+                attacked = len(list((run.path / "attacks").glob("user-*/*")))
+                for share in SHARES:
+                    if attacked >= share * users and phase in ("users", "attacks"):
+                        seen.setdefault(share, sizes(run.path))
+                time.sleep(0.2)
     table = Table(title=f"{users} users, {exchange}: {phase}")
-    for column in ("process", "MB, a quarter", "MB, at the end", "MB a user"):
+    for column in ("process", *(f"MB, {share:.0%}" for share in SHARES), "MB a user"):
         table.add_column(column, justify="left" if column == "process" else "right")
-    for (kind, number), size in sorted(late.items()):
-        if before := early.get((kind, number)):
-            table.add_row(kind, f"{before:.0f}", f"{size:.0f}", f"{(size - before) / (users * 0.75):.2f}")
+    for number, (kind, _) in sorted(seen[SHARES[-1]].items(), key=lambda entry: entry[1][0]):
+        if all(number in found for found in seen.values()):
+            held = [seen[share][number][1] for share in SHARES]
+            grown = (held[-1] - held[0]) / (users * (SHARES[-1] - SHARES[0]))
+            table.add_row(kind, *(f"{size:.0f}" for size in held), f"{grown:.2f}")
     Console().print(table)
 
 
