@@ -43,6 +43,23 @@ def read_json(path: Path) -> Any:
         raise UnreadableFile(f"{path}: damaged, it is not the JSON that was written ({error})") from error
 
 
+def is_local(name: str) -> bool:
+    """Return whether a name is that of a file or folder here, as a person writes it, whether it is there or not."""
+    return name.startswith((".", "/", "~")) or Path(name).exists()
+
+
+def absolute(name: str) -> Path:
+    """Return the path that a person's name for a file or folder means.
+
+    Raises:
+        FileNotFoundError: it begins with the home of somebody who has none here.
+    """
+    try:
+        return Path(name).expanduser().resolve()
+    except RuntimeError as error:
+        raise FileNotFoundError(f"{name}: nobody of that name has a home here") from error
+
+
 def writing_of(path: Path) -> tuple[int, int]:
     """Return what tells one writing of a file from the next; zeros where there is none."""
     try:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from roles.common.config.data import DataConfig
+from roles.common.files import absolute, is_local
 
 ImageSet = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """Images ``(N, 3, H, W)`` and their labels."""
@@ -25,11 +26,11 @@ def folder_of(name: str) -> Path | None:
     Raises:
         ValueError: it begins with the home of somebody who has none here.
     """
-    if not (name.startswith((".", "/", "~")) or Path(name).exists()):
+    if not is_local(name):
         return None
     try:
-        return Path(name).expanduser().resolve()
-    except RuntimeError as error:
+        return absolute(name)
+    except FileNotFoundError as error:
         raise ValueError(f"data.name {name!r}: no such folder") from error
 
 

@@ -1,6 +1,5 @@
 """The schema of an experiment: every key of a config, its type, its default and its range."""
 
-from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
 import torch
@@ -12,6 +11,7 @@ from roles.common.config.classifier import ClassifierConfig
 from roles.common.config.data import DataConfig
 from roles.common.config.provider import ProviderConfig
 from roles.common.config.user import UserConfig
+from roles.common.files import absolute, is_local
 from roles.common.hardware import native_precision
 from roles.common.seeds import derived_seed
 from roles.evaluator.attacks import CIPHER_ATTACKS
@@ -167,15 +167,13 @@ def _merged(section: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_local(name: object) -> bool:
-    if not isinstance(name, str) or name in ("digits", "imagenet", "random"):
-        return False
-    return name.startswith((".", "/", "~")) or Path(name).exists()
+    return isinstance(name, str) and name not in ("digits", "imagenet", "random") and is_local(name)
 
 
 def _absolute(path: str) -> str:
     try:
-        return str(Path(path).expanduser().resolve())
-    except RuntimeError:  # the home of somebody who has none here: whoever opens it says so
+        return str(absolute(path))
+    except FileNotFoundError:  # whoever opens it says so
         return path
 
 

@@ -19,12 +19,12 @@ import psutil
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import ConfigRecord, RecordDict
 
 from roles.common.files import read_json, write_atomically
-from sim.config.experiment import Experiment
-from sim.exchange.job import Job
+from sim.exchange.job import Job, decode_job, encode_job
 from sim.exchange.line import Access
-from sim.exchange.messages import MessageError
+from sim.exchange.messages import JOB, MessageError
 from sim.exchange.rights import Asker
 from sim.run.machine import node_folder
 
@@ -85,8 +85,13 @@ class Order:
     def write(self, folder: Path) -> None:
         """Write it down for the process that takes it up."""
         tokens = [[*who, token] for who, token in self.tokens.items()]
-        job = {"experiment": self.job.experiment.model_dump_json(), "run": str(self.job.run)}
-        said = {"job": job, "host": self.host, "port": self.port, "node": asdict(self.node), "tokens": tokens}
+        said = {
+            "job": dict(encode_job(self.job)),
+            "host": self.host,
+            "port": self.port,
+            "node": asdict(self.node),
+            "tokens": tokens,
+        }
         _private(folder)
         write_atomically(folder / "job.json", json.dumps(said))
 
@@ -94,7 +99,7 @@ class Order:
     def read(cls, folder: Path) -> Self:
         """Return the order that was written down."""
         said = read_json(folder / "job.json")
-        job = Job(Experiment.model_validate_json(said["job"]["experiment"]), Path(said["job"]["run"]))
+        job = decode_job(RecordDict({JOB: ConfigRecord(said["job"])}))
         tokens = {(role, index): token for role, index, token in said["tokens"]}
         return cls(job, said["host"], said["port"], _Process(**said["node"]), tokens)
 
