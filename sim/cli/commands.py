@@ -1,5 +1,6 @@
 """What all commands of the command line have in common."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, get_args, get_type_hints
@@ -18,7 +19,33 @@ _errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 class Stopped(Exception):
-    """A run was stopped that can be resumed; the message says how."""
+    """A run was stopped that can be resumed; the message says how, ``code`` is what to exit with."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Terminated(KeyboardInterrupt):
+    """This process was told to end (SIGTERM), as clusters do when a job's time is up."""
+
+
+@contextmanager
+def told_to_end() -> Iterator[None]:
+    """Have SIGTERM end a block as Ctrl-C does: what was started is ended, and what can be said is said.
+
+    Raises:
+        Terminated: it came.
+    """
+
+    def terminate(number: int, frame: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def complain(error: Exception | str) -> None:
@@ -28,7 +55,7 @@ def complain(error: Exception | str) -> None:
 
 @contextmanager
 def _in_one_line() -> Iterator[None]:
-    """Say in one line what goes wrong, and end with exit code 1; 130 where it was stopped."""
+    """Say in one line what goes wrong, and end with exit code 1; 130 or 143 where it was stopped."""
     try:
         yield
     except click.exceptions.NoArgsIsHelpError:
@@ -45,7 +72,7 @@ def _in_one_line() -> Iterator[None]:
         raise typer.Exit(1) from None
     except Stopped as stopped:
         complain(stopped)
-        raise typer.Exit(130) from None
+        raise typer.Exit(stopped.code) from None
     except KeyboardInterrupt:
         complain("stopped")
         raise typer.Exit(130) from None

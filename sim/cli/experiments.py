@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from roles.common.files import UnreadableFile
-from sim.cli.commands import Stopped, complain, console
+from sim.cli.commands import Stopped, Terminated, complain, console, told_to_end
 from sim.config.checks import check
 from sim.config.errors import ConfigError, in_our_words, one_line
 from sim.config.experiment import Experiment
@@ -78,14 +78,16 @@ def finish(prepared: RunFolder | SweepFolder) -> None:
         Stopped: whoever waits for it has stopped it.
     """
     try:
-        if isinstance(prepared, SweepFolder):
-            _watch_all(prepared)
-        else:
-            _watch_one(prepared)
-        with console.status("writing the page"):
-            renew_page(prepared.path)
-    except KeyboardInterrupt:
-        raise Stopped(f"stopped; go on with: {resuming(prepared.path)}") from None
+        with told_to_end():
+            if isinstance(prepared, SweepFolder):
+                _watch_all(prepared)
+            else:
+                _watch_one(prepared)
+            with console.status("writing the page"):
+                renew_page(prepared.path)
+    except KeyboardInterrupt as stop:
+        code = 143 if isinstance(stop, Terminated) else 130
+        raise Stopped(f"stopped; go on with: {resuming(prepared.path)}", code) from None
     except OSError as error:  # such as a disk that is full
         told = f"{error.filename or prepared.path}: {error.strerror or one_line(error)}"
         raise ConfigError(f"{told} (resume with: {resuming(prepared.path)})") from error

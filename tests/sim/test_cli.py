@@ -1,5 +1,8 @@
 """What the command line makes of its arguments; that runs come of it, ``test_simulation.py`` shows."""
 
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -75,6 +78,33 @@ def test_a_run_that_is_stopped_says_in_a_line_how_to_go_on_and_ends_with_code_13
     monkeypatch.chdir(run.path.parent)
     done = CliRunner().invoke(cli, ["run", "--resume", "run"])
     assert (done.exit_code, done.stderr) == (130, "veilsim: stopped; go on with: veilsim run --resume run\n")
+
+
+def test_a_run_that_is_told_to_end_does_so_as_if_it_were_stopped_and_ends_with_code_143(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(run: RunFolder, console: Console) -> str:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+        return "was not told"
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sim.cli.experiments, "watch", told)
+    monkeypatch.chdir(run.path.parent)
+    done = CliRunner().invoke(cli, ["run", "--resume", "run"])
+    assert (done.exit_code, done.stderr) == (143, "veilsim: stopped; go on with: veilsim run --resume run\n")
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_damaged_cell_of_a_sweep_is_named_and_costs_the_others_nothing(
+    sweep: SweepFolder, watched: list[tuple[str, int | str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = sweep.runs()[1].path / "config.yaml"
+    damaged.write_text(damaged.read_text()[:-100])
+    done = CliRunner().invoke(cli, ["run", "--resume", str(sweep.path)])
+    assert done.exit_code == 1
+    assert f"veilsim: {damaged}: cut off: what is left is another experiment" in done.stderr
+    assert len(watched) > 1 and sweep.runs()[1].path.name not in str(watched)
 
 
 def test_a_sweep_that_is_stopped_goes_on_as_a_whole(sweep: SweepFolder, monkeypatch: pytest.MonkeyPatch) -> None:
