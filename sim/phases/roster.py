@@ -114,4 +114,6 @@ def call_roll(
         Gate(askers, experiment.provider.limits),
         None if simulated else experiment.runtime.patience,
     )
+    if not simulated:
+        board.nodes_are_elsewhere()
     return Roster(grid, run, job, provider, users, evaluators, relay, board)

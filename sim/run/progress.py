@@ -36,6 +36,8 @@ class Status:
     itns: int = 1
     """Trainings of an attack."""
     error: str = ""
+    elsewhere: bool = False
+    """Whether nodes are on machines of their own, and say nothing here of their steps."""
 
     def write(self, run: Path) -> None:
         """Make this the status of ``run``."""
@@ -69,6 +71,10 @@ class Board:
         """Say what is waited for beside that, if it is told, and of the phases that are named what is ahead."""
         known = self._status
         self._change(known if beside is None else replace(known, beside=dict(beside)), ahead)
+
+    def nodes_are_elsewhere(self) -> None:
+        """Say that nodes tell nothing here of their steps."""
+        self._change(replace(self._status, elsewhere=True), {})
 
     def _change(self, status: Status, ahead: Mapping[str, float]) -> None:
         self._status = replace(status, ahead={**status.ahead, **ahead})

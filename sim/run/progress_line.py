@@ -47,7 +47,7 @@ class ProgressLine:
         head = status.doing or status.phase
         if status.total:
             head += f" {status.done}/{status.total}"
-        if status.phase in _BEFORE and not present and not status.beside:
+        if status.phase in _BEFORE and not (present or status.beside or status.elsewhere):
             head += f": {_BEFORE[status.phase]}"
         parts: list[str] = []
         if rate := sum(1 / worker.step_s for worker in present if worker.runs and worker.step_s):

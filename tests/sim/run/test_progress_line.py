@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +48,7 @@ def test_it_names_what_is_done_and_for_how_long_the_run_has_been_going_on(line_o
 def test_before_the_first_step_of_a_phase_it_says_what_workers_do_and_nothing_of_a_rate(line_of: LineOf) -> None:
     assert line_of(Status("classifier", "preparing psi", ahead=AHEAD)) == "preparing psi: loading data  1:30"
     assert line_of(TRAINING) == "training users 1/4: loading psi and phi  1:30"
+    assert line_of(replace(TRAINING, elsewhere=True)) == "training users 1/4  1:30"  # nobody tells
 
 
 def test_of_a_training_without_a_step_there_is_no_loss(line_of: LineOf) -> None:
