@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from sim.cli import cli
 from sim.report.page.write import renew_page, write_page
 from sim.run.folder import RunFolder
+from sim.run.watch import named
 from tests.sim import made_up_run
 from tests.sim.report.page.parsed import EVIL, Page, column
 
@@ -93,7 +94,7 @@ def test_how_averages_do_is_drawn_where_there_are_any(tmp_path: Path) -> None:
 
 def test_the_command_says_where_the_page_is(run: RunFolder, tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["report", str(run.path), "--out", str(tmp_path / "it.html")])
-    assert (done.exit_code, done.stdout) == (0, f"report: {tmp_path / 'it.html'}\n")
+    assert (done.exit_code, done.stdout) == (0, f"report: {named(tmp_path / 'it.html')}\n")
 
 
 def test_a_page_is_not_written_over_a_folder(run: RunFolder, tmp_path: Path) -> None:
