@@ -22,10 +22,11 @@ import typer
 import yaml
 
 from sim.run.launch import processes_of
-from sim.run.progress import Status
+from sim.run.progress import Status, clear
 from tests.sim.tiny import TINY
 
 STRATEGIES = ("independent", "fedavg")
+PHASES = ("starting", "classifier", "users", "attacks", "studies", "report", "complete", "failed")
 EXCHANGES = ("direct", "endpoint", "relay")
 _SILENCE_S = 120
 """For so long a run may take to notice that something of it was killed; a whole one takes less."""
@@ -45,7 +46,7 @@ class Kill:
     phase: str
     """Of the run, when that was."""
     after_s: float
-    """Seconds from the start of this attempt."""
+    """Seconds from when the run had come to the phase that was drawn."""
     noticed_s: float
     """Seconds from the kill to the end of the attempt."""
     survived: bool
@@ -92,14 +93,31 @@ def victims(run: Path, launcher: int) -> dict[str, list[psutil.Process]]:
     return found
 
 
-def kill_one(run: Path, attempt: "subprocess.Popen[str]", after_s: float, draw: random.Random) -> Kill | None:
-    """Let an attempt at a run work for some seconds, kill one of its processes and wait for its end.
+def comes_to(run: Path, phase: str, attempt: "subprocess.Popen[str]", after_s: float) -> bool:
+    """Wait until an attempt has come to a phase or past it, and for some seconds more; False if it ends before."""
+    while PHASES.index(Status.read(run).phase) < PHASES.index(phase):
+        if attempt.poll() is not None:
+            return False
+        time.sleep(0.1)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        attempt.wait(after_s)
+        return False
+    return True
+
+
+def kill_one(run: Path, attempt: "subprocess.Popen[str]", longest_s: float, draw: random.Random) -> Kill | None:
+    """Let an attempt at a run come to a phase and work there, kill one of its processes and wait for its end.
+
+    Args:
+        longest_s: how long the start of a run takes at most; of later phases, a third of it.
 
     Returns:
         What came of it; None if the attempt ended before.
     """
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        attempt.wait(after_s)
+    # Most of the time of so small a run is its start: were moments drawn from all of it, few would be later.
+    after_phase = draw.choice(("starting", "classifier", "users", "attacks"))
+    after_s = draw.uniform(0, longest_s if after_phase == "starting" else longest_s / 3)
+    if not comes_to(run, after_phase, attempt, after_s):
         return None
     kinds = victims(run, attempt.pid)
     victim = draw.choice(sorted(kinds))
@@ -141,12 +159,13 @@ def killed(config: Path, run: Path, exchange: str, kills: int, most_s: float, dr
     found: list[Kill] = []
     attempt = veilsim(config, f"runtime.exchange={exchange}", "--out", run)
     for _ in range(kills):
-        kill = kill_one(run, attempt, draw.uniform(0.5, 0.8 * most_s), draw)
+        kill = kill_one(run, attempt, most_s / 2, draw)
         if kill is None:
             break
         found.append(kill)
         if kill.survived:
             return found
+        clear(run)  # else the next attempt would seem to have come as far as this one
         created = (run / "config.yaml").is_file()
         arguments = ("--resume", run) if created else (config, f"runtime.exchange={exchange}", "--out", run)
         attempt = veilsim(*arguments)
