@@ -1,6 +1,7 @@
 """What all commands of the command line have in common."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, get_args, get_type_hints
@@ -30,8 +31,13 @@ class Terminated(KeyboardInterrupt):
     """This process was told to end (SIGTERM), as clusters do when a job's time is up."""
 
 
+def code_of(stop: KeyboardInterrupt) -> int:
+    """Return what a process that was stopped exits with."""
+    return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+
+
 @contextmanager
-def told_to_end() -> Iterator[None]:
+def _told_to_end() -> Iterator[None]:
     """Have SIGTERM end a block as Ctrl-C does: what was started is ended, and what can be said is said.
 
     Raises:
@@ -41,6 +47,9 @@ def told_to_end() -> Iterator[None]:
     def terminate(number: int, frame: object) -> None:
         raise Terminated
 
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
@@ -73,9 +82,9 @@ def _in_one_line() -> Iterator[None]:
     except Stopped as stopped:
         complain(stopped)
         raise typer.Exit(stopped.code) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         complain("stopped")
-        raise typer.Exit(130) from None
+        raise typer.Exit(code_of(stop)) from None
 
 
 class Commands(TyperGroup):
@@ -88,7 +97,7 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: click.Context) -> Any:
         """See :class:`click.Group`."""
-        with _in_one_line():
+        with _in_one_line(), _told_to_end():
             return super().invoke(ctx)
 
     def resolve_command(

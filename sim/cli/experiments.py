@@ -1,11 +1,12 @@
 """What ``veilsim run`` does: it makes or opens the folder of a run or a sweep, and runs what is left of it."""
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from roles.common.files import UnreadableFile
-from sim.cli.commands import Stopped, Terminated, complain, console, told_to_end
+from sim.cli.commands import Stopped, code_of, complain, console
 from sim.config.checks import check
 from sim.config.errors import ConfigError, in_our_words, one_line
 from sim.config.experiment import Experiment
@@ -63,8 +64,9 @@ def resumed(path: Path, overrides: list[str]) -> RunFolder | SweepFolder:
     if overrides:
         with claim(path, "launcher"):
             for run in prepared.runs() if isinstance(prepared, SweepFolder) else [prepared]:
-                if not run.is_done():
-                    run.keep_experiment(run.experiment(overrides))
+                with suppress(UnreadableFile):  # of a cell: it is named when its turn comes
+                    if not run.is_done():
+                        run.keep_experiment(run.experiment(overrides))
     if isinstance(prepared, RunFolder) and not prepared.is_done():
         _check(prepared.experiment(), prepared.path / "config.yaml")
     return prepared
@@ -78,16 +80,14 @@ def finish(prepared: RunFolder | SweepFolder) -> None:
         Stopped: whoever waits for it has stopped it.
     """
     try:
-        with told_to_end():
-            if isinstance(prepared, SweepFolder):
-                _watch_all(prepared)
-            else:
-                _watch_one(prepared)
-            with console.status("writing the page"):
-                renew_page(prepared.path)
+        if isinstance(prepared, SweepFolder):
+            _watch_all(prepared)
+        else:
+            _watch_one(prepared)
+        with console.status("writing the page"):
+            renew_page(prepared.path)
     except KeyboardInterrupt as stop:
-        code = 143 if isinstance(stop, Terminated) else 130
-        raise Stopped(f"stopped; go on with: {resuming(prepared.path)}", code) from None
+        raise Stopped(f"stopped; go on with: {resuming(prepared.path)}", code_of(stop)) from None
     except OSError as error:  # such as a disk that is full
         told = f"{error.filename or prepared.path}: {error.strerror or one_line(error)}"
         raise ConfigError(f"{told} (resume with: {resuming(prepared.path)})") from error

@@ -24,6 +24,8 @@ _PROBE_AGAIN_S = 600.0
 """After so long without a reply the second message is sent again: it may be lost as well."""
 _GRACE_S = 15.0
 """For how long a reply that Flower is carrying may come after that to the second message."""
+_MOST_CRASHES = 2
+"""How often a node's process may crash over a message, such as killed for want of memory, before that is its reply."""
 _AGAIN_S = 10.0
 """After so long a node that was gone is tried again."""
 
@@ -44,6 +46,8 @@ class _Sent:
     """When it was sent, or found lost."""
     answered: float | None = None
     """When it was answered."""
+    crashes: int = 0
+    """How often the process that worked on it has crashed."""
 
 
 class PatientClient(Client):
@@ -94,9 +98,16 @@ class PatientClient(Client):
 
     def _is_last(self, reply: Message, sent: _Sent) -> bool:
         """Return whether a reply is what whoever sent the message is told, or the node is to be waited for."""
-        if not reply.has_error() or reply.error.code != ErrorCode.NODE_UNAVAILABLE:
+        if not reply.has_error():
             return True
         now = self._clock()
+        if reply.error.code == ErrorCode.CLIENT_APP_CRASHED and sent.crashes < _MOST_CRASHES:
+            sent.crashes += 1
+            log(WARNING, "a process of %s crashed; its work is sent again", self._name(sent))
+            sent.current, sent.probe, sent.answered, sent.since = None, None, None, now
+            return False
+        if reply.error.code != ErrorCode.NODE_UNAVAILABLE:
+            return True
         if sent.gone_since is None or now - sent.since > _PROBE_AFTER_S:  # another absence than the one before
             sent.gone_since = now
             log(WARNING, "%s is gone; it is waited for %.0f seconds", self._name(sent), self._patience)

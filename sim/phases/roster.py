@@ -73,7 +73,7 @@ def call_roll(
     simulated = False
     # The first tells how to ask the others.
     for some in (nodes[:1], nodes[1:]):
-        patience = None if simulated or not any(found.values()) else experiment.runtime.patience
+        patience = None if simulated else experiment.runtime.patience
         relay = Relay(grid, 0, encode_job(job), 3 * workers if simulated else None, patience=patience)
         for reply in relay.exchange([Message(job_content(job), node, "query.role") for node in some]):
             if reply.has_error():

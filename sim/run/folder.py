@@ -63,8 +63,8 @@ class RunFolder:
             with claim(path, "launcher"):
                 if (path / "config.yaml").exists():  # by one that began at the same time
                     raise ConfigError(f"{path}: holds a run already; name another folder")
-                run.keep_experiment(experiment)
                 run.note(environment() | {"sealed": True})
+                run.keep_experiment(experiment)  # last: what has a config is a run
         except OSError as error:
             raise ConfigError(f"{path}: cannot be made a run folder ({error.strerror})") from error
         return run
@@ -122,11 +122,8 @@ class RunFolder:
 
     def is_done(self) -> bool:
         """Return whether the run is complete and nothing in it has failed: whether nothing is left to resume."""
-        return (
-            Status.read(self.path).phase == "complete"
-            and not self.failures()
-            and not is_damaged(self.path / "table.parquet")
-        )
+        tables = (self.path / "table.parquet", *(self.path / "studies").glob("*.parquet"))
+        return Status.read(self.path).phase == "complete" and not (self.failures() or any(map(is_damaged, tables)))
 
     def keep_classifier_curve(self, curve: list[dict[str, float]]) -> None:
         """Keep psi's learning curve."""

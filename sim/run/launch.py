@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -24,8 +25,9 @@ from sim.run.progress import Status, clear
 
 _START_TIMEOUT_S = 180
 _STOP_TIMEOUT_S = 15
-_GRACE_S, _PULSE_S = 10, 1
-"""For how long nobody need be there to start a simulation's process, and how often that is looked for."""
+_GRACE_S, _BEGIN_S, _PULSE_S = 10, 60, 1
+"""For how long nobody need be there to start a simulation's process, how long that may take, and how often it is
+looked for."""
 _FRAME = set("─│╭╮╰╯")
 """What Flower draws boxes around its errors with."""
 _HOME, _OWNER = "veil-", "owner.lock"
@@ -112,10 +114,25 @@ def simulation(run: Path, experiment: Experiment, app: Path | None = None) -> It
         _submit(app or app_folder(), run, experiment, environment)
         yield superlink
     finally:
-        if superlink is not None:
-            _stop(superlink, run)
-        shutil.rmtree(home, ignore_errors=True)
-        owned.close()
+        with _undisturbed():
+            if superlink is not None:
+                _stop(superlink, run)
+            shutil.rmtree(home, ignore_errors=True)
+            owned.close()
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let no second Ctrl-C or SIGTERM break off a block that ends what was started; it takes half a minute at most."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def temporary_folder() -> Path:
@@ -209,7 +226,7 @@ class Pulse:
         runs = any("flwr-simulation" in command for command in commands)
         self._begun = self._begun or runs
         starter = any("flower-superexec" in command for command in commands)
-        starts = not self._begun and now - self._since < (_START_TIMEOUT_S if starter else _GRACE_S)
+        starts = not self._begun and now - self._since < (_BEGIN_S if starter else _GRACE_S)
         # A process that cannot be looked at for once, as while it becomes another, is not gone.
         self._missed = 0 if runs or starts else self._missed + 1
         return self._missed > 1

@@ -32,7 +32,7 @@ def is_of_a_beginning(path: Path) -> bool:
     """Return whether a file or folder may be what a beginning of a run has left that came no further."""
     if path.name == "state" and path.is_dir():
         return all(inside.name == "launcher.lock" for inside in path.iterdir())
-    return path.suffix == ".partial"
+    return path.suffix == ".partial" or path.name == "run.json"
 
 
 def watch_owner(owner: int) -> None:

@@ -1,6 +1,7 @@
 """Texts that tell whether they are whole: of a config that is cut off, the rest would be another experiment."""
 
 import hashlib
+import re
 from pathlib import Path
 
 from roles.common.files import UnreadableFile, write_atomically
@@ -20,12 +21,9 @@ def check_sealed(path: Path) -> None:
         UnreadableFile: it is cut off, or changed.
     """
     content = path.read_bytes()
-    text, found, seal = content.rpartition(_SEAL.encode())
-    told = seal.decode(errors="replace").strip()
-    if not found or len(told) != len(hashlib.sha256().hexdigest()):
-        raise UnreadableFile(f"{path}: cut off: what is left is another experiment; restore it from a copy")
-    if told != hashlib.sha256(text).hexdigest():
-        raise UnreadableFile(
-            f"{path}: changed by hand since the run began, which would go on as another; 'veilsim run {path}' begins "
-            "what it says now"
-        )
+    seal = re.search(rb"%b([0-9a-f]{64})\n?" % re.escape(_SEAL.encode()), content)
+    if seal is None:
+        raise UnreadableFile(f"{path}: cut off, so that what is left is another experiment; restore it from a copy")
+    if seal.end() < len(content) or seal[1].decode() != hashlib.sha256(content[: seal.start()]).hexdigest():
+        told = "changed by hand since the run began, which would go on as another"
+        raise UnreadableFile(f"{path}: {told}; 'veilsim run {path}' begins what it says now")

@@ -8,6 +8,7 @@ ServerApp was killed. The table in the end is that of a simulation that nothing 
 import contextlib
 import json
 import random
+import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -48,12 +49,12 @@ def run_of(deployment: Deployment) -> Path | None:
 def strike(deployment: Deployment, draw: random.Random, phase: str) -> dict[str, str]:
     """Kill one process of a deployment, drawn by what it is; a SuperNode is started again."""
     kinds = victims(deployment)
-    victim = draw.choice(sorted(kinds))
+    victim = draw.choice(sorted(kinds) or ["nothing"])
     with contextlib.suppress(psutil.Error, IndexError):  # it has just ended by itself
         if victim in NODES:
             deployment.kill_and_start(victim)
         else:
-            draw.choice(kinds[victim]).kill()
+            draw.choice(kinds.get(victim, [])).kill()
     print(f"{victim} in {phase}", flush=True)
     return {"victim": victim, "phase": phase}
 
@@ -104,7 +105,7 @@ def main(
             try:
                 same = one_run(folder, each, draw, found) == expected
                 tables["equal" if same else f"differs: {number}"] += 1
-            except (AssertionError, psutil.TimeoutExpired) as error:
+            except (AssertionError, psutil.TimeoutExpired, subprocess.TimeoutExpired) as error:
                 tables[f"failed: {number}"] += 1
                 print(f"failed: {error}", flush=True)
             number += 1

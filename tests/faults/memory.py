@@ -19,12 +19,12 @@ from rich.table import Table
 from sim.config.checks import check
 from sim.config.files import load_experiment
 from sim.run.folder import RunFolder
-from sim.run.launch import processes_of, simulation
+from sim.run.launch import Pulse, processes_of, simulation
 from sim.run.progress import Status
 from tests.faults.kills import kind_of
 from tests.sim.tiny import TINY
 
-SHARES = (0.25, 0.5, 0.75, 0.97)
+SHARES = (0.25, 0.5, 0.75, 0.9)
 """Of the users, attacked when sizes are taken."""
 
 
@@ -51,7 +51,8 @@ def main(
         run = RunFolder.create(Path(scratch) / "run", experiment)
         seen = dict[float, dict[int, tuple[str, float]]]()
         with simulation(run.path, experiment):
-            while (phase := Status.read(run.path).phase) not in ("complete", "failed"):
+            pulse = Pulse(run.path)
+            while (phase := Status.read(run.path).phase) not in ("complete", "failed") and not pulse.has_stopped():
                 attacked = len(list((run.path / "attacks").glob("user-*/*")))
                 for share in SHARES:
                     if attacked >= share * users and phase in ("users", "attacks"):

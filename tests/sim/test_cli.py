@@ -103,7 +103,7 @@ def test_a_damaged_cell_of_a_sweep_is_named_and_costs_the_others_nothing(
     damaged.write_text(damaged.read_text()[:-100])
     done = CliRunner().invoke(cli, ["run", "--resume", str(sweep.path)])
     assert done.exit_code == 1
-    assert f"veilsim: {damaged}: cut off: what is left is another experiment" in done.stderr
+    assert f"veilsim: {damaged}: cut off, so that what is left is another experiment" in done.stderr
     assert len(watched) > 1 and sweep.runs()[1].path.name not in str(watched)
 
 

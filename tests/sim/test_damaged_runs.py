@@ -79,12 +79,13 @@ def test_a_config_that_was_changed_by_hand_is_told_from_one_that_was_cut_off(
     shutil.copytree(complete.path, tmp_path / "run")
     run, path = RunFolder(tmp_path / "run"), tmp_path / "run" / "config.yaml"
     whole = path.read_text()
-    path.write_text(whole.replace("alpha: 0.1", "alpha: 0.2"))
-    with pytest.raises(UnreadableFile, match=r"config\.yaml: changed by hand since the run began"):
-        run.experiment()
+    for changed in (whole.replace("alpha: 0.1", "alpha: 0.2"), whole + "seed: 5\n"):
+        path.write_text(changed)
+        with pytest.raises(UnreadableFile, match=r"config\.yaml: changed by hand since the run began"):
+            run.experiment()
     for length in range(len(whole) - 1):
         path.write_text(whole[:length])
-        with pytest.raises(UnreadableFile, match=r"config\.yaml: cut off: what is left is another experiment"):
+        with pytest.raises(UnreadableFile, match=r"config\.yaml: cut off, so that what is left is another experiment"):
             run.experiment()
 
 

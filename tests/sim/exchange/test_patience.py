@@ -23,6 +23,7 @@ class Deployment(Grid):
         self._numbers, self._sent = itertools.count(1), dict[str, Message]()
         self._working: tuple[str, float] | None = None
         self.took: list[str] = []
+        self._crashed: str | None = None
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         names = []
@@ -36,6 +37,9 @@ class Deployment(Grid):
         if not self.online:
             error = Error(ErrorCode.NODE_UNAVAILABLE, "the node is unavailable")
             return [self._reply(name, error) for name in waiting]
+        if self._crashed in waiting:
+            crashed, self._crashed = str(self._crashed), None
+            return [self._reply(crashed, Error(ErrorCode.CLIENT_APP_CRASHED, "the ClientApp crashed"))]
         if self._working is None:
             untouched = [name for name in self._sent if name not in self.took]
             if not untouched:
@@ -54,6 +58,10 @@ class Deployment(Grid):
 
     def start(self) -> None:
         self.online = True
+
+    def crash(self) -> None:
+        assert self._working is not None
+        self._crashed, self._working = self._working[0], None
 
     def _reply(self, name: str, said: Any) -> Message:
         sent = self._sent.pop(name)
@@ -129,6 +137,23 @@ def test_a_node_that_does_not_come_back_is_an_error_once_patience_ends(grid: Dep
     (reply,) = replies_to(grid, client, 1000, kill=5)
     assert reply.has_error() and reply.error.code == ErrorCode.NODE_UNAVAILABLE
     assert 120 < grid.now < 150
+
+
+def test_work_whose_process_crashed_is_sent_again_twice_and_then_that_is_the_reply(
+    grid: Deployment, client: PatientClient
+) -> None:
+    (reply,) = replies_to(grid, client, 1000, crash=5)
+    assert not reply.has_error() and len(grid.took) == 2
+    name, found, crashes = client.push(train()), [], 0
+    grid.slow = 300
+    while grid.now < 3000 and not found:
+        found = client.pull([name])
+        if grid._working is not None and grid._sent[grid._working[0]].metadata.message_type == "train":
+            grid.crash()
+            crashes += 1
+        grid.now += 1
+    assert crashes == 3
+    assert found[0].error.code == ErrorCode.CLIENT_APP_CRASHED
 
 
 def test_an_error_of_the_work_itself_is_the_reply(grid: Deployment, client: PatientClient) -> None:

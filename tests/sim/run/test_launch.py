@@ -91,7 +91,7 @@ def test_a_simulation_that_begins_is_given_time_and_one_that_never_does_not_for_
     with process_called("flower-superexec", tmp_path):
         monkeypatch.setattr(launch, "_GRACE_S", 0)
         assert not any(pulse.has_stopped() for _ in range(5))
-        monkeypatch.setattr(launch, "_START_TIMEOUT_S", 0)
+        monkeypatch.setattr(launch, "_BEGIN_S", 0)
         assert [pulse.has_stopped() for _ in range(2)] == [False, True]
 
 
