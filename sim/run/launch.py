@@ -117,7 +117,7 @@ def simulation(run: Path, experiment: Experiment, app: Path | None = None) -> It
         with _undisturbed():
             if superlink is not None:
                 _stop(superlink, run)
-            shutil.rmtree(home, ignore_errors=True)
+            _remove(home)
             owned.close()
 
 
@@ -150,7 +150,18 @@ def sweep_homes(folder: Path) -> None:
     for home in folder.glob(f"{_HOME}*"):
         with contextlib.suppress(OSError), (home / _OWNER).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(home, ignore_errors=True)
+            _remove(home)
+
+
+def _remove(home: Path) -> None:
+    """Remove a home, last what tells whose it is: where something of it cannot be, the next sweep tries again."""
+    for path in home.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != _OWNER:
+            path.unlink(missing_ok=True)
+    if all(path.name == _OWNER for path in home.iterdir()):
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def _owned(home: Path) -> TextIOWrapper:

@@ -103,6 +103,21 @@ def test_what_needs_a_short_path_is_in_tmp_where_the_usual_place_has_a_long_one(
         assert launch.temporary_folder() == Path(expected)
 
 
+def test_a_home_that_cannot_be_removed_whole_stays_one_that_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "veil-gone"
+    (home / "apps").mkdir(parents=True)
+    (home / "owner.lock").touch()
+    (home / "config.toml").touch()
+    with monkeypatch.context() as stuck:
+        stuck.setattr(launch.shutil, "rmtree", lambda path, ignore_errors: None)  # as where files are still written
+        sweep_homes(tmp_path)
+    assert {path.name for path in home.iterdir()} == {"apps", "owner.lock"}
+    sweep_homes(tmp_path)
+    assert not home.exists()
+
+
 def test_homes_of_simulations_that_were_killed_are_swept_and_others_stay(tmp_path: Path) -> None:
     for name in ("veil-gone", "veil-living", "veil-of-somebody-else", "other"):
         (tmp_path / name).mkdir()
