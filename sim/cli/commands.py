@@ -1,7 +1,6 @@
 """What all commands of the command line have in common."""
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, get_args, get_type_hints
@@ -13,7 +12,8 @@ from typer.core import TyperCommand, TyperGroup
 from typer.models import ArgumentInfo
 
 from roles.common.files import UnreadableFile
-from sim.config.errors import ConfigError, one_line
+from sim.config.errors import ConfigError, of_system
+from sim.run.signals import handling
 
 console = Console(highlight=False)
 _errors = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -36,25 +36,8 @@ def code_of(stop: KeyboardInterrupt) -> int:
     return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
 
 
-@contextmanager
-def _told_to_end() -> Iterator[None]:
-    """Have SIGTERM end a block as Ctrl-C does: what was started is ended, and what can be said is said.
-
-    Raises:
-        Terminated: it came.
-    """
-
-    def terminate(number: int, frame: object) -> None:
-        raise Terminated
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
 
 
 def complain(error: Exception | str) -> None:
@@ -76,8 +59,7 @@ def _in_one_line() -> Iterator[None]:
         complain(error)
         raise typer.Exit(1) from None
     except OSError as error:  # such as a full disk, or a folder that cannot be written to
-        place = f"{error.filename}: " if error.filename else ""
-        complain(f"{place}{error.strerror or one_line(error)}")
+        complain(of_system(error))
         raise typer.Exit(1) from None
     except Stopped as stopped:
         complain(stopped)
@@ -97,7 +79,8 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: click.Context) -> Any:
         """See :class:`click.Group`."""
-        with _in_one_line(), _told_to_end():
+        # SIGTERM ends it as Ctrl-C does: what was started is ended, and what can be said is said.
+        with _in_one_line(), handling({signal.SIGTERM: _terminate}):
             return super().invoke(ctx)
 
     def resolve_command(

@@ -8,7 +8,7 @@ from pathlib import Path
 from roles.common.files import UnreadableFile
 from sim.cli.commands import Stopped, code_of, complain, console
 from sim.config.checks import check
-from sim.config.errors import ConfigError, in_our_words, one_line
+from sim.config.errors import ConfigError, in_our_words, of_system
 from sim.config.experiment import Experiment
 from sim.config.files import load_experiment
 from sim.report.page.write import renew_page
@@ -89,7 +89,7 @@ def finish(prepared: RunFolder | SweepFolder) -> None:
     except KeyboardInterrupt as stop:
         raise Stopped(f"stopped; go on with: {resuming(prepared.path)}", code_of(stop)) from None
     except OSError as error:  # such as a disk that is full
-        told = f"{error.filename or prepared.path}: {error.strerror or one_line(error)}"
+        told = of_system(error, prepared.path)
         raise ConfigError(f"{told} (resume with: {resuming(prepared.path)})") from error
 
 

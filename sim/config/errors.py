@@ -27,6 +27,12 @@ def in_our_words(source: object) -> Iterator[None]:
         raise ConfigError(f"{source}: {one_line(error) or type(error).__name__}") from error
 
 
+def of_system(error: OSError, place: object = "") -> str:
+    """Return in one line what the system says, after the file that it names, or else ``place``."""
+    where = error.filename or place
+    return f"{where}: {error.strerror or one_line(error)}" if where else error.strerror or one_line(error)
+
+
 def one_line(error: Exception) -> str:
     """Return what an error says, without line breaks."""
     return " ".join(str(error).split())

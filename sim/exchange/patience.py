@@ -49,6 +49,10 @@ class _Sent:
     crashes: int = 0
     """How often the process that worked on it has crashed."""
 
+    def is_lost(self, now: float) -> None:
+        """Note that nobody works on it: it is to be sent again."""
+        self.current, self.probe, self.answered, self.since = None, None, None, now
+
 
 class PatientClient(Client):
     """A client that sends again what a node has lost, and waits for one that is gone.
@@ -104,7 +108,7 @@ class PatientClient(Client):
         if reply.error.code == ErrorCode.CLIENT_APP_CRASHED and sent.crashes < _MOST_CRASHES:
             sent.crashes += 1
             log(WARNING, "a process of %s crashed; its work is sent again", self._name(sent))
-            sent.current, sent.probe, sent.answered, sent.since = None, None, None, now
+            sent.is_lost(now)
             return False
         if reply.error.code != ErrorCode.NODE_UNAVAILABLE:
             return True
@@ -113,7 +117,7 @@ class PatientClient(Client):
             log(WARNING, "%s is gone; it is waited for %.0f seconds", self._name(sent), self._patience)
         if now - sent.gone_since > self._patience:
             return True
-        sent.current, sent.probe, sent.answered, sent.since = None, None, None, now
+        sent.is_lost(now)
         return False
 
     def _look_after(self, sent: _Sent) -> None:

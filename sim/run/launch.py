@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ import psutil
 from sim.config.errors import ConfigError
 from sim.config.experiment import Experiment
 from sim.run.progress import Status, clear
+from sim.run.signals import handling
 
 _START_TIMEOUT_S = 180
 _STOP_TIMEOUT_S = 15
@@ -114,25 +114,12 @@ def simulation(run: Path, experiment: Experiment, app: Path | None = None) -> It
         _submit(app or app_folder(), run, experiment, environment)
         yield superlink
     finally:
-        with _undisturbed():
+        # No second signal breaks off the end of what was started; it takes half a minute at most.
+        with handling({signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: signal.SIG_IGN}):
             if superlink is not None:
                 _stop(superlink, run)
             _remove(home)
             owned.close()
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let no second Ctrl-C or SIGTERM break off a block that ends what was started; it takes half a minute at most."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def temporary_folder() -> Path:
@@ -155,13 +142,14 @@ def sweep_homes(folder: Path) -> None:
 
 def _remove(home: Path) -> None:
     """Remove a home, last what tells whose it is: where something of it cannot be, the next sweep tries again."""
-    for path in home.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.name != _OWNER:
-            path.unlink(missing_ok=True)
-    if all(path.name == _OWNER for path in home.iterdir()):
-        shutil.rmtree(home, ignore_errors=True)
+    with contextlib.suppress(OSError):  # somebody else has removed it, or may alone
+        for path in home.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != _OWNER:
+                path.unlink(missing_ok=True)
+        if all(path.name == _OWNER for path in home.iterdir()):
+            shutil.rmtree(home, ignore_errors=True)
 
 
 def _owned(home: Path) -> TextIOWrapper:
@@ -221,8 +209,9 @@ class Pulse:
     """Tells when what runs a simulation is gone without a word, as when it was killed or could write nothing more."""
 
     def __init__(self, run: Path) -> None:
-        self._run, self._begun, self._missed = run, False, 0
+        self._run, self._missed = run, 0
         self._since = self._next = time.monotonic()
+        self._simulation: psutil.Process | None = None
 
     def has_stopped(self) -> bool:
         """Return whether neither the process of the ServerApp is there, nor one that is about to start it."""
@@ -230,17 +219,32 @@ class Pulse:
         if now < self._next:
             return False
         self._next = now + _PULSE_S
-        commands: list[str] = []
-        for process in processes_of(self._run):
-            with contextlib.suppress(psutil.Error):
-                commands.append(" ".join(psutil.Process(process).cmdline()))
-        runs = any("flwr-simulation" in command for command in commands)
-        self._begun = self._begun or runs
-        starter = any("flower-superexec" in command for command in commands)
-        starts = not self._begun and now - self._since < (_BEGIN_S if starter else _GRACE_S)
+        # To look through all processes of a machine takes tens of milliseconds: only until the one is known.
+        if self._simulation is not None and _works(self._simulation):
+            return False
+        found = self._found()
+        self._simulation = found.get("flwr-simulation", self._simulation)
+        runs, starter = "flwr-simulation" in found, "flower-superexec" in found
+        starts = self._simulation is None and now - self._since < (_BEGIN_S if starter else _GRACE_S)
         # A process that cannot be looked at for once, as while it becomes another, is not gone.
         self._missed = 0 if runs or starts else self._missed + 1
         return self._missed > 1
+
+    def _found(self) -> dict[str, psutil.Process]:
+        found: dict[str, psutil.Process] = {}
+        for number in processes_of(self._run):
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(number)
+                command = " ".join(process.cmdline())
+                found |= {name: process for name in ("flwr-simulation", "flower-superexec") if name in command}
+        return found
+
+
+def _works(process: psutil.Process) -> bool:
+    """Return whether a process is there, and not only waited for by who started it."""
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _stop(superlink: subprocess.Popen[bytes], run: Path) -> None:

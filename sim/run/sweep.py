@@ -16,12 +16,12 @@ from typing import Any
 
 import pandas as pd
 
-from roles.common.files import read_json, write_atomically
+from roles.common.files import UnreadableFile, read_json, write_atomically
 from sim.config.errors import ConfigError
 from sim.config.experiment import Experiment, in_words
 from sim.config.files import apply_override, experiment_of, read_config, set_value
 from sim.run.folder import RunFolder
-from sim.run.tables import is_damaged, read_table
+from sim.run.tables import read_table
 
 _DESCRIPTION = "sweep.json"
 _LONGEST_NAME = 100
@@ -170,8 +170,11 @@ class SweepFolder:
         names = {axis: value_names([values[axis] for values in cells]) for axis in self.axes}
         for number, run in enumerate(self.runs()):
             path = run.path / f"{name}.parquet"
-            if path.is_file() and run.has_table() and not is_damaged(path):
-                table = read_table(path)
+            if path.is_file() and run.has_table():
+                try:
+                    table = read_table(path)
+                except UnreadableFile:
+                    continue
                 for position, (axis, named) in enumerate(names.items()):
                     table.insert(position, axis, named[number])
                 tables.append(table)

@@ -26,6 +26,8 @@ def read_table(path: Path) -> "pd.DataFrame":
 def is_damaged(path: Path) -> bool:
     """Return whether there is a table that cannot be read."""
     try:
-        return path.is_file() and read_table(path).columns.empty
+        if path.is_file():
+            read_table(path)
     except UnreadableFile:
         return True
+    return False

@@ -5,10 +5,7 @@ in ``docs/deployment/loopback.sh``. Run by ``veilsim bench deployment``.
 """
 
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -18,11 +15,13 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from sim.config.errors import one_line
 from sim.config.experiment import Experiment
 from sim.run.environment import environment
 from sim.run.folder import RunFolder
-from sim.run.launch import app_folder, simulation
+from sim.run.launch import simulation
 from tests.bench.processes import BenchFailed, PrecisionName, PrecisionOption, run_command, wait_for_phase
+from tests.sim.deployment import Deployment
 
 _BATCH, _IMAGES, _USERS = 32, 640, 2
 
@@ -67,13 +66,11 @@ def deployed(experiment: Experiment, folder: Path) -> float:
     folder.mkdir()
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(experiment.model_dump(mode="json")))
-    script = app_folder() / "docs" / "deployment" / "loopback.sh"
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    command = [str(script), str(folder / "nodes"), "runtime.exchange=endpoint", str(config)]
-    done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise BenchFailed(f"{script.name} failed: {' '.join(done.stderr.split())[-300:]}")
-    return steps_per_s(folder / "nodes")
+    try:
+        Deployment(folder, config, "runtime.exchange=endpoint").run()
+    except AssertionError as error:
+        raise BenchFailed(f"the deployment failed: {one_line(error)[-300:]}") from error
+    return steps_per_s(folder)
 
 
 def bench(

@@ -17,7 +17,7 @@ import yaml
 from typer.testing import CliRunner
 
 from sim.cli import cli
-from sim.run.launch import app_folder
+from sim.run.launch import app_folder, processes_of
 from tests.sim.tiny import TINY
 
 SCRIPT = app_folder() / "docs" / "deployment" / "loopback.sh"
@@ -37,7 +37,7 @@ class Deployment:
     def __init__(self, folder: Path, config: Path, overrides: str, run: Path | None = None) -> None:
         self.folder, self._restarted = folder, list[subprocess.Popen[bytes]]()
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        more = {"PATH": path, "PORT": str(six_ports()), "VEILSIM_TEST": str(folder)}
+        more = {"PATH": path, "PORT": str(six_ports()), "VEILSIM_RUN": str(folder)}
         with (folder / "said.txt").open("w") as said:
             self.script = psutil.Popen(
                 [str(SCRIPT), str(folder), overrides, str(config)],
@@ -93,9 +93,7 @@ class Deployment:
 
     def processes(self) -> list[psutil.Process]:
         """Return all that was started for it and runs."""
-        found = psutil.process_iter(["environ", "status"])
-        alive = [one for one in found if one.info["status"] != psutil.STATUS_ZOMBIE]
-        return [one for one in alive if (one.info["environ"] or {}).get("VEILSIM_TEST") == str(self.folder)]
+        return processes_in(self.folder)
 
     def ends(self) -> bool:
         """Return whether nothing of it runs, a little later."""
@@ -110,6 +108,15 @@ class Deployment:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self.script.wait(20)
+
+
+def processes_in(folder: Path) -> list[psutil.Process]:
+    """Return all that was started for the deployment in a folder and runs."""
+    found: list[psutil.Process] = []
+    for number in processes_of(folder):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.append(psutil.Process(number))
+    return found
 
 
 def command_of(process: psutil.Process) -> str:

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from sim.run.progress import Status
-from tests.sim.deployment import NODES, Deployment, command_of, config_in, simulated
+from tests.sim.deployment import NODES, Deployment, command_of, config_in, processes_in, simulated
 
 pytestmark = pytest.mark.skipif(
     not all(map(shutil.which, ("openssl", "ssh-keygen", "curl"))), reason="needs openssl, ssh-keygen and curl"
@@ -23,10 +23,9 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "deployed"
     path.mkdir()
     yield path
-    for process in psutil.process_iter(["environ"]):
-        if (process.info["environ"] or {}).get("VEILSIM_TEST") == str(path):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+    for process in processes_in(path):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def test_nodes_that_are_killed_and_started_again_change_nothing_and_nothing_is_left_running(
